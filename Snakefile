@@ -1,0 +1,59 @@
+# The runs of a profile as Snakemake rules, started by ./run_all.sh.
+# Which runs are due is decided by introspect_utils.runs, from records that are committed with the results: Snakemake's own
+# memory (.snakemake, file times) is not in a fresh clone, and Snakemake deletes the outputs of a job that fails. So what
+# Snakemake sees of a run is one empty ticket, there when the run is not due; results and checkpoints are never its outputs.
+# A "core" here is a slot for one run; the runs at work share the machine's real cores between them.
+import os
+import sys
+
+from snakemake.utils import available_cpu_count
+
+from introspect_utils.paths import artifacts_dir
+from introspect_utils.profiles import load_profile
+from introspect_utils.runs import due, plan, upstream
+
+PROFILE = load_profile(config["profile"])
+RUNS = plan(PROFILE)
+DUE = due(PROFILE, forced=(config.get("forced") or "").split(","))
+ORDER = list(DUE)
+CPUS_PER_RUN = max(1, available_cpu_count() // (workflow.cores or 1))
+
+
+def ticket(run):
+    return artifacts_dir(PROFILE.name) / "tickets" / run.id
+
+
+for run in RUNS:
+    ticket(run).parent.mkdir(parents=True, exist_ok=True)
+    if run.id in DUE:
+        ticket(run).unlink(missing_ok=True)
+    else:
+        ticket(run).touch()
+
+
+rule all:
+    input:
+        [ticket(run) for run in RUNS],
+
+
+for run in RUNS:
+
+    rule:
+        name:
+            run.id
+        input:
+            [ticket(other) for other in upstream(run, RUNS)] if run.id in DUE else [],
+        output:
+            touch(ticket(run)),
+        params:
+            python=sys.executable,
+            profile=PROFILE.source,
+            run=run.id,
+            step=f"{ORDER.index(run.id) + 1}/{len(ORDER)}" if run.id in DUE else "1/1",
+            cpus=CPUS_PER_RUN,
+        priority: len(RUNS) - RUNS.index(run)  # in the order of the plan
+        message:
+            "{rule}"
+        shell:
+            "export OMP_NUM_THREADS={params.cpus} MKL_NUM_THREADS={params.cpus}; exec {params.python:q} -m"
+            " introspect_utils.run_notebook --profile {params.profile:q} --run {params.run:q} --step {params.step} 2>&1"

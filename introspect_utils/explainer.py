@@ -1,0 +1,230 @@
+"""The explainer: a causal language model that reads a vector of the target as one continuous token (section 2.2).
+
+    question: "If feature [s] v [e] at layer ... , how would the output change?"
+    embeddings:            e(If) e(feature) e([s]) Pi_l v e([e]) e(at) ...
+
+The vector takes the place of a placeholder token's input embedding. Where the widths of target and explainer differ, a linear
+projection Pi_l, one for each layer (or block of layers) l of the target, maps it first (eq. 3).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AddedToken
+
+from introspect_utils.errors import UserError
+from introspect_utils.models import LanguageModel, load_model
+from introspect_utils.profiles import ExplainerSettings
+from introspect_utils.questions import VECTOR, Question
+from introspect_utils.residual import pad_left, positions
+
+# (begin, placeholder, end) that a family has reserved in its vocabulary; the first triple that is there is taken
+CONTINUOUS_TOKENS = (
+    ("<|reserved_special_token_10|>", "<|reserved_special_token_12|>", "<|reserved_special_token_11|>"),  # Llama 3
+    ("<|vision_start|>", "<|vision_pad|>", "<|vision_end|>"),  # Qwen3
+    ("<unused0>", "<unused1>", "<unused2>"),  # Gemma
+    ("<jupyter_start>", "<empty_output>", "<jupyter_output>"),  # SmolLM2
+)
+ADDED_TOKENS = ("<|vector_start|>", "<|vector|>", "<|vector_end|>")
+SETTINGS, VECTORS, PROJECTION = "explainer.json", "vectors.safetensors", "projection.safetensors"
+
+
+class Projection(nn.Module):
+    """Pi_l: one matrix [d_explainer, d_target] for each of `n` layers (or blocks) of the target, at random at first.
+
+    With a `rank` above 0 they stay as they were drawn, plus a trained product of that rank: what became of the projection in the
+    authors' code, where it is a LoRA target.
+    """
+
+    def __init__(self, n: int, d_target: int, d_explainer: int, rank: int = 0, seed: int = 0) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(n, d_explainer, d_target, generator=draw) / d_target**0.5, requires_grad=not rank)
+        self.rank = rank
+        if rank:
+            self.A = nn.Parameter(torch.randn(n, rank, d_target, generator=draw) / d_target**0.5)
+            self.B = nn.Parameter(torch.zeros(n, d_explainer, rank))
+
+    def forward(self, v: Tensor, layer: Tensor) -> Tensor:
+        """v [batch, d_target], layer [batch] -> [batch, d_explainer]."""
+        projected = torch.einsum("bed,bd->be", self.weight[layer], v)
+        if self.rank:
+            projected = projected + torch.einsum("ber,brd,bd->be", self.B[layer], self.A[layer], v)
+        return projected
+
+
+class Batch(NamedTuple):
+    """Rows padded on one side. `labels` is -100 except on the explanation and its EOS; `vectors` fill `places` in reading order."""
+
+    ids: Tensor  # [batch, length]
+    mask: Tensor  # [batch, length]
+    labels: Tensor  # [batch, length]
+    places: Tensor  # [batch, length] bool: the placeholder of a row with a vector
+    vectors: Tensor  # [rows with a vector, d_target]
+    layer: Tensor  # [rows with a vector]: index of the question's layers
+
+
+class Explainer(nn.Module):
+    """A language model with the continuous token. `layers` lists the target's layers (or blocks) that vectors can come from."""
+
+    def __init__(self, lm: LanguageModel, settings: ExplainerSettings, d_target: int, layers: Sequence[tuple[int, ...]], seed: int = 0) -> None:
+        super().__init__()
+        self.lm, self.settings, self.d_target, self.layers = lm, settings, d_target, tuple(map(tuple, layers))
+        self.model = lm.model
+        self.begin, self.placeholder, self.end = reserve_tokens(lm)
+        self.layer_index = {layer: index for index, layer in enumerate(self.layers)}
+        width, n = lm.width, len(self.layers)
+        needed = settings.projection == "always" or d_target != width
+        self.projection = Projection(n, d_target, width, settings.projection_rank, seed) if needed else None
+        self.register_buffer("center", torch.zeros(n, d_target))
+        self.to(lm.device)
+        self.embedding_norm = mean_embedding_norm(lm)
+
+    @property
+    def embed(self) -> nn.Module:
+        return self.lm.model.get_input_embeddings()
+
+    def fit_center(self, questions: Sequence[Question]) -> None:
+        """Take the mean of the training vectors of each layer; without `vector_center` it stays zero."""
+        if self.settings.vector_center:
+            for layer, index in self.layer_index.items():
+                vectors = [question.vector for question in questions if question.layers == layer and question.vector is not None]
+                if vectors:
+                    self.center[index] = torch.stack(vectors).mean(0)
+
+    def continuous_token(self, v: Tensor, layer: Tensor) -> Tensor:
+        """Pi_l (v - mean_l) at the stated scale: v [batch, d_target] -> [batch, width]. A zero vector stays zero."""
+        v = torch.where(v.any(-1, keepdim=True), v - self.center[layer], v)
+        token = self.projection(v, layer) if self.projection is not None else v
+        if self.settings.vector_scale == "embedding":
+            token = token * (self.embedding_norm / token.norm(dim=-1, keepdim=True).clamp(min=1e-6))
+        return token
+
+    def encode(self, question: Question, explanation: str | None = None, prompt: str | None = None) -> tuple[list[int], int]:
+        """(ids, length of the prompt): the prompt, then the explanation and EOS if there is one. Exactly one BOS.
+
+        Raises `UserError` when the vector and its mark in the text do not go together.
+        """
+        text, form = question.text, prompt or self.settings.prompt
+        if text.count(VECTOR) != (question.vector is not None):
+            raise UserError(f"a question with a vector holds {VECTOR} once, one without does not: {text[:200]!r}")
+        tokenizer = self.lm.tokenizer
+        text = text.replace(VECTOR, "".join(tokenizer.convert_ids_to_tokens([self.begin, self.placeholder, self.end])))
+        ids = self.lm.encode(self.lm.chat(text) if form == "chat" else text)
+        if ids.count(self.placeholder) != (question.vector is not None):
+            raise UserError(f"the text of a question contains the placeholder of the continuous token: {question.text[:200]!r}")
+        if explanation is None:
+            return ids, len(ids)
+        answer = explanation if form == "chat" else f" {explanation}"
+        return ids + tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id], len(ids)
+
+    def collate(self, rows: Sequence[tuple[Question, list[int], int]], padding_side: str = "left") -> Batch:
+        """Rows (question, ids, length of the prompt) as one batch on the model's device."""
+        device, pad = self.lm.device, self.lm.tokenizer.pad_token_id
+        if padding_side == "left":
+            ids, mask = pad_left([ids for _, ids, _ in rows], pad, device)
+        else:
+            ids, mask = (part.flip(-1) for part in pad_left([ids[::-1] for _, ids, _ in rows], pad, device))
+        labels = torch.full_like(ids, -100)
+        places = torch.zeros_like(ids, dtype=torch.bool)
+        for row, (question, tokens, n_prompt) in enumerate(rows):
+            start = ids.shape[1] - len(tokens) if padding_side == "left" else 0
+            labels[row, start + n_prompt : start + len(tokens)] = ids[row, start + n_prompt : start + len(tokens)]
+            if question.vector is not None:
+                places[row, start + tokens.index(self.placeholder)] = True
+        asked = [question for question, _, _ in rows if question.vector is not None]
+        vectors = torch.stack([question.vector for question in asked]).to(device) if asked else torch.zeros(0, self.d_target, device=device)
+        return Batch(ids, mask, labels, places, vectors, torch.tensor([self._index(question.layers) for question in asked], dtype=torch.long, device=device))
+
+    def _index(self, layers: tuple[int, ...]) -> int:
+        if layers not in self.layer_index:
+            raise UserError(f"this explainer knows no vectors from layers {layers}: it was trained on {list(self.layers)}")
+        return self.layer_index[layers]
+
+    def embeddings(self, batch: Batch) -> Tensor:
+        """Input embeddings [batch, length, width] in which each vector has taken its placeholder's place."""
+        embedded = self.embed(batch.ids)
+        token = self.continuous_token(batch.vectors, batch.layer).to(embedded.dtype)
+        where = batch.places.unsqueeze(-1).expand_as(embedded)
+        return embedded.masked_scatter(where, token)  # out of place: this is the tensor that goes on
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Eq. 1: the cross-entropy averaged over the tokens of the explanations, whatever the padding.
+
+        Only positions from the first label on have their logits computed.
+        """
+        first = int((batch.labels != -100).any(0).nonzero()[0])
+        logits = self.model(
+            inputs_embeds=self.embeddings(batch),
+            attention_mask=batch.mask,
+            position_ids=positions(batch.mask),
+            logits_to_keep=batch.ids.shape[1] - first + 1,
+            use_cache=False,
+        ).logits
+        return nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), batch.labels[:, first:].flatten())
+
+    def explain(self, questions: Sequence[Question], batch_size: int = 32, max_new_tokens: int = 24) -> list[str]:
+        """The explanations E(q), decoded greedily."""
+        from introspect_utils.generation import generate
+
+        return generate(self, questions, batch_size, max_new_tokens)
+
+    def save(self, folder: Path) -> None:
+        """A PEFT or transformers folder, with the projection and the means in safetensors, and the settings in JSON."""
+        self.model.save_pretrained(folder)
+        if not hasattr(self.model, "peft_config"):
+            self.lm.tokenizer.save_pretrained(folder)
+        save_file({"center": self.center.contiguous()}, folder / VECTORS)
+        if self.projection is not None:
+            save_file({name: part.contiguous() for name, part in self.projection.state_dict().items()}, folder / PROJECTION)
+        described = {"base": self.lm.name, "d_target": self.d_target, "layers": self.layers, "settings": asdict(self.settings)}
+        (folder / SETTINGS).write_text(json.dumps(described, indent=1))
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "auto", dtype: str = "auto") -> Explainer:
+        """A trained explainer from the folder that `save` wrote. Raises `UserError` where there is none."""
+        folder = Path(folder)
+        if not (folder / SETTINGS).is_file():
+            raise UserError(f"no explainer at {folder} (no {SETTINGS} in it): train one with notebooks/06_train_activation_patching.ipynb")
+        described = json.loads((folder / SETTINGS).read_text())
+        adapted = (folder / "adapter_config.json").is_file()
+        base = load_model(described["base"] if adapted else str(folder.resolve()), device, dtype)
+        layers = [tuple(layer) for layer in described["layers"]]
+        explainer = cls(base, ExplainerSettings(**described["settings"]), described["d_target"], layers)
+        if adapted:
+            from peft import PeftModel
+
+            explainer.model = PeftModel.from_pretrained(base.model, folder)
+        explainer.center.copy_(load_file(folder / VECTORS)["center"])
+        if explainer.projection is not None:
+            explainer.projection.load_state_dict(load_file(folder / PROJECTION))
+        return explainer.eval()
+
+
+def reserve_tokens(lm: LanguageModel) -> tuple[int, int, int]:
+    """Ids of (begin, placeholder, end): reserved ones of the family, else three added ones with the mean embedding."""
+    vocabulary = lm.tokenizer.get_vocab()
+    triple = next((triple for triple in (*CONTINUOUS_TOKENS, ADDED_TOKENS) if all(token in vocabulary for token in triple)), None)
+    lm.tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in triple or ADDED_TOKENS])
+    if triple is None and len(lm.tokenizer) > lm.model.get_input_embeddings().num_embeddings:
+        old = lm.model.get_input_embeddings().weight.shape[0]
+        lm.model.resize_token_embeddings(len(lm.tokenizer), mean_resizing=False)
+        for layer in {lm.model.get_input_embeddings(), lm.model.get_output_embeddings()}:
+            layer.weight.data[old:] = layer.weight.data[:old].mean(0)
+    return tuple(lm.tokenizer.convert_tokens_to_ids(list(triple or ADDED_TOKENS)))
+
+
+@torch.inference_mode()
+def mean_embedding_norm(lm: LanguageModel) -> float:
+    """Mean norm of what the embedding layer gives out, its own scaling (Gemma) included."""
+    embed = lm.model.get_input_embeddings()
+    every = torch.arange(embed.num_embeddings, device=lm.device)
+    return torch.cat([embed(part).float().norm(dim=-1) for part in every.split(8192)]).mean().item()

@@ -1,0 +1,167 @@
+"""Targets and explainers by name: the registry, and one way to load a pinned asset, a hub id, a local folder or a tiny random model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from introspect_utils.errors import UserError
+from introspect_utils.paths import ASSET_CACHE
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Where a named model comes from: exactly one of `asset` (introspect_utils.assets), `hub` id, or `tiny` (random weights)."""
+
+    asset: str | None = None
+    hub: str | None = None
+    tiny: str | None = None
+    gated: bool = False
+    licence: str = ""
+
+
+MODELS = {
+    "tiny-llama": ModelSpec(tiny="llama"),
+    "tiny-qwen3": ModelSpec(tiny="qwen3"),
+    "tiny-gemma3": ModelSpec(tiny="gemma3"),
+    "smollm2-135m-instruct": ModelSpec(asset="smollm2-135m-instruct", licence="Apache-2.0"),
+    "gemma3-270m": ModelSpec(asset="gemma3-270m", licence="Gemma terms of use"),
+    "llama-3.1-8b": ModelSpec(hub="meta-llama/Llama-3.1-8B", gated=True, licence="Llama 3.1 community"),
+    "llama-3.1-8b-instruct": ModelSpec(hub="meta-llama/Llama-3.1-8B-Instruct", gated=True, licence="Llama 3.1 community"),
+    "llama-3-8b": ModelSpec(hub="meta-llama/Meta-Llama-3-8B", gated=True, licence="Llama 3 community"),
+    "llama-3.1-70b": ModelSpec(hub="meta-llama/Llama-3.1-70B", gated=True, licence="Llama 3.1 community"),
+    "qwen3-8b": ModelSpec(hub="Qwen/Qwen3-8B", licence="Apache-2.0"),
+    "gemma-2-9b": ModelSpec(hub="google/gemma-2-9b", gated=True, licence="Gemma terms of use"),
+    "gemma-2-9b-it": ModelSpec(hub="google/gemma-2-9b-it", gated=True, licence="Gemma terms of use"),
+}
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model with its tokenizer: a target or the base of an explainer."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def n_layers(self) -> int:
+        return self.model.config.num_hidden_layers
+
+    @property
+    def width(self) -> int:
+        return self.model.config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` behind exactly one BOS (none if the tokenizer has none or the text, a chat, brings its own)."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        bos = self.tokenizer.bos_token_id
+        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+    def chat(self, user: str) -> str:
+        """`user` as the only turn of a chat that awaits the assistant: no default system prompt, thinking off (Qwen3)."""
+        turns = [{"role": "system", "content": ""}, {"role": "user", "content": user}]
+        settings = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        if "System role not supported" in self.tokenizer.chat_template:  # Gemma 2
+            turns = turns[1:]
+        return self.tokenizer.apply_chat_template(turns, **settings)
+
+
+def choose_device(device: str = "auto") -> str:
+    """"auto" is CUDA where there is a GPU, else the CPU."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda was asked for, and there is no usable GPU here: set device: auto or cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def choose_dtype(dtype: str = "auto", device: str = "auto") -> torch.dtype:
+    """"auto" is bfloat16 on CUDA and float32 on the CPU."""
+    import torch
+
+    if dtype == "auto":
+        return torch.bfloat16 if choose_device(device) == "cuda" else torch.float32
+    return getattr(torch, dtype)
+
+
+def load_model(name: str, device: str = "auto", dtype: str = "auto", seed: int = 0) -> LanguageModel:
+    """Load a model of `MODELS`, a hub id ("owner/name") or a local folder in the transformers format.
+
+    Raises `UserError` when the name is unknown, the download is refused (gated, no network), or a file is damaged.
+    `seed` draws the weights of a tiny model.
+    """
+    spec = MODELS.get(name) or ModelSpec(hub=name)
+    torch_dtype, where = choose_dtype(dtype, device), choose_device(device)
+    if spec.tiny:
+        from introspect_utils.tiny import tiny_model
+
+        model, tokenizer = tiny_model(spec.tiny, seed)
+        model = model.to(torch_dtype)
+    else:
+        model, tokenizer = _from_files(name, _converted(spec.asset) if spec.asset else spec.hub, torch_dtype)
+    model.to(where).eval()
+    model.requires_grad_(False)
+    return LanguageModel(name, model, tokenizer)
+
+
+def _from_files(name: str, path: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if "/" not in str(path):
+        from introspect_utils.profiles import nearest
+
+        raise UserError(f"no model is called {name!r}; {nearest(name, list(MODELS))} (a hub id has the form owner/name)")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    except SafetensorError as error:
+        raise UserError(f"a weight file of {name} at {path} is damaged ({error}): delete it and load again") from error
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        hint = "accept its licence on the hub and set HF_TOKEN" if MODELS.get(name, ModelSpec()).gated else "check the name and the network"
+        raise UserError(f"cannot load {name} from {path} ({reason}): {hint}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def _converted(asset: str) -> Path:
+    """The asset's GGUF as a transformers folder, converted on first use (reading a GGUF takes from 20 s to 2 min each time)."""
+    import torch
+    from filelock import FileLock
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from introspect_utils.assets import ASSETS, fetch
+
+    folder = ASSET_CACHE / "converted" / f"{asset}-{ASSETS[asset].sha256[:12]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            print(f"converting {asset} to safetensors (once)", flush=True)
+            gguf = fetch(asset)
+            source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+            quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+                # a model read from GGUF refuses to be saved, so its weights go into a plain one
+                quantised.config.__dict__.pop("quantization_config", None)
+                plain = AutoModelForCausalLM.from_config(quantised.config)
+                plain.load_state_dict(quantised.state_dict())
+                plain.save_pretrained(temporary)
+                AutoTokenizer.from_pretrained(**source).save_pretrained(temporary)
+                os.chmod(temporary, 0o755)
+                os.rename(temporary, folder)
+                os.mkdir(temporary)  # the context manager expects to find its folder
+    return folder

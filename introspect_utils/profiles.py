@@ -1,0 +1,211 @@
+"""Settings of a profile: `params/*.yaml` as frozen dataclasses, checked whole before anything runs.
+
+Every setting stands in every file: there are no defaults and no merging, so a profile file says all there is to say.
+A new setting is a field here and a line in each file.
+"""
+
+import difflib
+import math
+import re
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from .errors import UserError
+from .paths import REPO
+
+
+def nearest(name: object, valid: list[str]) -> str:
+    """`(did you mean X?)` for a near miss, else the valid names."""
+    close = difflib.get_close_matches(str(name), valid, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(sorted(valid))}"
+
+
+def model_name(value: str) -> str | None:
+    """What is wrong with `value` as the name of a model; a hub id or a folder (with a slash) is taken as it is."""
+    from .models import MODELS
+
+    return None if value in MODELS or "/" in value else f"no model is called {value!r}; {nearest(value, list(MODELS))}"
+
+
+def explainer_name(value: str) -> str | None:
+    """What is wrong with `value` as an explainer: the target ("self") or a model."""
+    return None if value == "self" else model_name(value)
+
+
+def facts_source(value: str) -> str | None:
+    """What is wrong with `value` as the place of the facts."""
+    if value.endswith(".json") and not Path(value).is_file():
+        return f"there is no file {value}"
+    return None if value == "packaged" or value.endswith(".json") or "/" in value else f"got {value!r}; {FACTS_SOURCES}"
+
+
+def at_least(lowest: float):
+    return lambda value: None if value >= lowest else f"must be at least {lowest}, got {value}"
+
+
+def above_zero(value: float) -> str | None:
+    return None if value > 0 else f"must be above 0, got {value}"
+
+
+def fraction(value: float) -> str | None:
+    return None if 0 <= value < 1 else f"must be at least 0 and below 1, got {value}"
+
+
+FACTS_SOURCES = "give 'packaged', a CounterFact .json file, or a hub id such as owner/name"
+Count = Annotated[int, at_least(1)]
+Number0 = Annotated[int, at_least(0)]
+Condition = Literal["full", "no-vector", "no-layer", "no-token", "untrained", "locate"]
+
+
+@dataclass(frozen=True)
+class Patching:
+    """Section 5.1: which runs, and how the question-answer pairs of T_patch (eq. 4-6) are made."""
+
+    targets: tuple[Annotated[str, model_name], ...]
+    explainers: tuple[Annotated[str, explainer_name], ...]
+    conditions: tuple[Condition, ...]
+    sizes: tuple[Count, ...]  # training rows
+    n_test: Count
+    facts: Annotated[str, facts_source]
+    known_only: bool  # keep the facts that the target answers
+    max_facts: Count  # facts the target is asked
+    max_pairs: Count  # counterfactual pairs (x, x') searched
+    demonstrations: Number0  # solved examples before x in the target's prompt
+    options: bool  # list the answer options in the target's prompt (E.2)
+    blocks: Count  # layer blocks
+
+
+@dataclass(frozen=True)
+class ExplainerSettings:
+    """How a vector enters an explainer as a continuous token, and how questions are worded."""
+
+    vector_center: bool  # take the mean of the training vectors of the same layers off first
+    vector_scale: Literal["raw", "embedding"]  # embedding: to the mean norm of the input embeddings
+    projection: Literal["when-needed", "always"]
+    projection_rank: Number0  # 0: trained in full
+    prompt: Literal["chat", "base"]
+
+
+@dataclass(frozen=True)
+class Training:
+    tuning: Literal["lora", "full"]
+    lora_r: Count
+    lora_alpha: Count
+    lora_dropout: Annotated[float, fraction]
+    learning_rate: Annotated[float, above_zero]
+    batch_size: Count
+    epochs: Count
+    weight_decay: Annotated[float, at_least(0)]
+    max_grad_norm: Annotated[float, above_zero]
+    checkpoint_steps: Count
+
+
+@dataclass(frozen=True)
+class Generation:
+    batch_size: Count
+    max_new_tokens: Count
+
+
+@dataclass(frozen=True)
+class Profile:
+    name: str  # the file's stem; names the folders under artifacts/ and figures/
+    source: str  # what `load_profile` finds this profile by: the name, or the path of a file outside params/
+    device: Literal["auto", "cpu", "cuda"]
+    dtype: Literal["auto", "float32", "bfloat16"]
+    seeds: tuple[Number0, ...]
+    patching: Patching
+    explainer: ExplainerSettings
+    training: Training
+    generation: Generation
+
+
+def load_profile(name_or_path: str | Path) -> Profile:
+    """The profile `params/<name>.yaml`, or the one in a .yaml file. Raises `UserError` naming every mistake in it."""
+    text = str(name_or_path)
+    known = {path.stem: path for path in sorted((REPO / "params").glob("*.yaml"))}
+    path = Path(text).resolve() if text.endswith((".yaml", ".yml")) else known.get(text)
+    if path is None:
+        raise UserError(f"there is no profile {text!r}; {nearest(text, list(known))}")
+    if path.stem in known and path != known[path.stem]:
+        raise UserError(f"{path} has the name of a profile in params/, whose results it would overwrite; rename the file")
+    if not re.fullmatch(r"[\w.-]+", path.stem):
+        raise UserError(f"{path}: a profile's file name may hold letters, digits, '.', '_' and '-' only; it names folders")
+    try:
+        settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except OSError as error:
+        raise UserError(f"cannot read the profile {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    mistakes: list[str] = []
+    source = path.stem if path.stem in known else str(path)
+    profile = _read_dataclass(Profile, settings, "", mistakes, name=path.stem, source=source)
+    if mistakes:
+        raise UserError(f"{path}: " + (mistakes[0] if len(mistakes) == 1 else "".join(f"\n  {line}" for line in mistakes)))
+    return profile
+
+
+def _read_dataclass(kind: type, value: Any, at: str, mistakes: list[str], **given: str) -> Any:
+    """An instance of the dataclass `kind` from the mapping `value` found at the dotted key `at`; `None` after a mistake."""
+    if not isinstance(value, dict):
+        mistakes.append(f"{at or 'the file'}: must be settings (key: value), got {_shown(value)}")
+        return None
+    types = get_type_hints(kind, include_extras=True)
+    keys = [field.name for field in fields(kind) if field.name not in given]
+    dotted = {key: f"{at}.{key}" if at else str(key) for key in [*keys, *value]}
+    mistakes += [f"{dotted[key]}: unknown setting; {nearest(key, keys)}" for key in value if key not in keys]
+    mistakes += [f"{dotted[key]}: missing" for key in keys if key not in value]
+    before = len(mistakes)
+    settings = {key: _read(types[key], value[key], dotted[key], mistakes) for key in keys if key in value}
+    whole = len(mistakes) == before and len(settings) == len(keys)
+    return kind(**settings, **given) if whole else None
+
+
+def _read(kind: Any, value: Any, at: str, mistakes: list[str]) -> Any:
+    """`value` as the type `kind`; what is wrong with it is added to `mistakes`."""
+    if is_dataclass(kind):
+        return _read_dataclass(kind, value, at, mistakes)
+    origin, arguments = get_origin(kind), get_args(kind)
+    wrong = None
+    if origin is tuple:
+        if isinstance(value, list) and value:
+            items = tuple(_read(arguments[0], item, f"{at}[{i}]", mistakes) for i, item in enumerate(value))
+            wrong = "names the same thing twice" if len(set(items)) < len(items) and None not in items else None
+            value = items
+        else:
+            wrong = f"must be a list with at least one item, got {_shown(value)}"
+    elif origin is Annotated:
+        before = len(mistakes)
+        value = _read(arguments[0], value, at, mistakes)
+        wrong = arguments[1](value) if len(mistakes) == before else None
+    elif origin is Literal:
+        wrong = None if value in arguments else f"got {_shown(value)}; {nearest(value, list(arguments))}"
+    elif kind is float and type(value) is int:
+        value = float(value)
+    elif type(value) is not kind or (kind is float and not math.isfinite(value)):
+        wrong = f"must be {_WORDS[kind]}, got {_shown(value)}"
+        if kind is float and isinstance(value, str) and "e" in value:
+            wrong += " (YAML reads 1e-3 as text: write 1.0e-3)"
+    if wrong:
+        mistakes.append(f"{at}: {wrong}")
+    return None if wrong else value
+
+
+_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else repr(value)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key given twice is an error, not silently the last one."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise yaml.YAMLError(f"{key} is given twice{node.value[i][0].start_mark}")
+        return super().construct_mapping(node, deep)

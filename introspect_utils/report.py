@@ -1,0 +1,299 @@
+"""Tables (Markdown, CSV, LaTeX) and figures from the records of `results.json`, the paper's own rows (`paper.py`) beside ours."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from . import style
+from .metrics import bold
+from .paper import PATCHING_METRICS, TOKEN_TYPES, lookup, model_name
+
+TEX = {character: rf"\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "–": "--",
+    "≥": r"$\geq$",
+}
+BOLD = "Bold: not significantly different from the best row of the same target (paired t-test, p ≥ 0.05)."
+
+
+@dataclass(frozen=True)
+class Score:
+    """A cell: value and standard error on the 0..1 scale, shown scaled to 100."""
+
+    value: float
+    stderr: float | None = None
+    bold: bool = False
+    signed: bool = False
+
+    def __str__(self) -> str:
+        text = f"{100 * self.value:{'+' if self.signed else ''}.1f}"
+        return text if self.stderr is None else f"{text} ± {100 * self.stderr:.1f}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for people. A cell is text, a count or a `Score`; "–" is no number. LaTeX parts groups of equal first cells."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str | int | Score, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """GitHub Markdown, the notes as a list below."""
+
+        def cell(value):
+            text = str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", "\\n")
+            return f"**{text}**" if isinstance(value, Score) and value.bold else text
+
+        lines = [self.header, tuple("---" for _ in self.header), *self.rows]
+        body = ["| " + " | ".join(map(cell, line)) + " |" for line in lines]
+        return "\n".join([self.caption, "", *body, "", *(f"- {note}" for note in self.notes)]).rstrip() + "\n"
+
+    def csv(self) -> str:
+        """Plain numbers scaled to 100; a column of scores becomes three: the score, its standard error, whether it is bold."""
+        scored = [any(isinstance(row[i], Score) for row in self.rows) for i in range(len(self.header))]
+
+        def cells(row, triple):
+            return [part for value, three in zip(row, scored, strict=True) for part in (triple(value) if three else [value])]
+
+        def numbers(value):
+            if not isinstance(value, Score):
+                return ["", "", ""]
+            return [f"{100 * value.value:.4f}", "" if value.stderr is None else f"{100 * value.stderr:.4f}", value.bold]
+
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(cells(self.header, lambda name: [name, f"{name} (s.e.)", f"{name} (bold)"]))
+        writer.writerows(cells(row, numbers) for row in self.rows)
+        return out.getvalue()
+
+    def latex(self) -> str:
+        """A booktabs table, to be included where `\\usepackage{booktabs}` is."""
+
+        def cell(value):
+            return rf"\textbf{{{tex(value)}}}" if isinstance(value, Score) and value.bold else tex(value)
+
+        def line(row):
+            return " & ".join(map(cell, row)) + r" \\"
+
+        body = [line(self.rows[0])] if self.rows else []
+        for above, row in pairwise(self.rows):
+            body += [r"\midrule"] * (above[0] != row[0]) + [line(row)]
+        texts = [any(isinstance(row[i], str) and row[i] != "–" for row in self.rows) for i in range(len(self.header))]
+        columns = "".join("l" if text else "r" for text in texts)
+        top = [r"\begin{table}", r"\centering\small", rf"\caption{{{tex(self.caption)}}}"]
+        head = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(self.header), r"\midrule"]
+        notes = [rf"\par\footnotesize {tex(note)}" for note in self.notes]
+        return "\n".join([*top, *head, *body, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])
+
+
+def tex(value: object) -> str:
+    """Text with LaTeX's special characters escaped; Markdown's backquotes become `\\texttt`."""
+    escaped = "".join(TEX.get(character, character) for character in str(value).replace("\n", "\\n"))
+    return re.sub(r"`([^`]*)`", r"\\texttt{\1}", escaped)
+
+
+def save_table(table: Table, folder: Path, name: str) -> list[Path]:
+    """Write `name`.md, .csv and .tex."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {"md": table.markdown(), "csv": table.csv(), "tex": table.latex()}
+    for kind, text in texts.items():
+        (folder / f"{name}.{kind}").write_text(text, encoding="utf-8")
+    return [folder / f"{name}.{kind}" for kind in texts]
+
+
+def _by_row(records: Iterable[dict], table: str) -> list[tuple[dict, dict[str, dict]]]:
+    """(any record of the row, {metric: record}) for each row of a table, in the order of `style.order`."""
+    rows: dict[tuple, dict[str, dict]] = {}
+    for record in records:
+        if record["table"] == table:
+            rows.setdefault((record["target"], record["explainer"], record["condition"]), {})[record["metric"]] = record
+    keys = sorted(rows, key=lambda key: (key[0], style.order(key[1], key[2])))
+    return [(next(iter(rows[key].values())), rows[key]) for key in keys]
+
+
+def _score(record: dict | None, signed: bool = False) -> Score | str:
+    return "–" if record is None else Score(record["value"], record["stderr"], bold(record.get("p_vs_best")), signed)
+
+
+def _seeds(record: dict) -> str:
+    return ", ".join(map(str, record["seeds"])) or "–"
+
+
+def _published(table: str) -> list[tuple[str, str, str, dict[str, Score]]]:
+    """(target, explainer, condition, {metric: score}) for each of the paper's rows, in its order."""
+    rows: dict[tuple, dict[str, Score]] = {}
+    for row in lookup(table=table):
+        rows.setdefault((row.target, row.explainer, row.condition), {})[row.metric] = Score(row.value, row.stderr)
+    return [(*key, scores) for key, scores in rows.items()]
+
+
+def table2(records: list[dict]) -> Table:
+    """Table 2, activation patching: our rows, then the paper's for its two targets."""
+    metrics = (*PATCHING_METRICS, "unparseable")
+    ours = _by_row(records, "2")
+    rows = [
+        (f"{row['target']} (here)", style.label(row["explainer"], row["condition"]), *(_score(by.get(m)) for m in metrics))
+        + (row["n"], _seeds(row), "–" if row["n_train"] is None else row["n_train"])
+        for row, by in ours
+    ]
+    rows += [
+        (f"{target} (paper)", style.label(explainer, condition), *(by[m] for m in PATCHING_METRICS), "–", "–", "–", "–")
+        for target, explainer, condition, by in _published("2")
+    ]
+    notes = [BOLD + " The paper's bold is not in our copy of its text, so its rows carry none."]
+    if all(len(row["seeds"]) < 2 for row, _ in ours):
+        notes.append("One training seed: the standard errors are over the test rows only.")
+    for target in sorted({row["target"] for row, _ in ours}):
+        band = [r["stderr"] for r in records if (r["table"], r["target"], r["metric"]) == ("2-vector", target, "exact_match")]
+        if band:
+            notes.append(
+                f"{target}: a difference in exact match below about {196 * max(band):.1f} points "
+                "(1.96 standard errors of a paired difference) cannot be told from none."
+            )
+    notes += [f"{row['target']}, {style.label(row['explainer'], row['condition'])}: `{row['artifact']}`" for row, _ in ours]
+    return Table(
+        "Table 2. Activation patching: what each explainer predicts of its target (mean ± standard error, scaled to 100).",
+        ("Target", "Explainer", *(style.LABELS[m] for m in metrics), "n", "Seeds", "Training rows"),
+        tuple(rows),
+        tuple(notes),
+    )
+
+
+def table_vector(records: list[dict]) -> Table:
+    """What the vector adds: an explainer minus the same one without, with a zero, or with another row's vector."""
+    rows = [
+        (f"{row['target']} (here)", style.label(row["explainer"]), row["condition"])
+        + (*(_score(by.get(m), signed=True) for m in PATCHING_METRICS), row["n"], _seeds(row))
+        for row, by in _by_row(records, "2-vector")
+    ]
+    paper = {(target, explainer, condition): by for target, explainer, condition, by in _published("2")}
+    for target, explainer, condition in paper:
+        if condition == "no-vector":
+            full, without = paper[target, explainer, "full"], paper[target, explainer, condition]
+            differences = [Score(full[m].value - without[m].value, signed=True) for m in PATCHING_METRICS]
+            rows.append((f"{target} (paper)", style.label(explainer), "full minus no-vector", *differences, "–", "–"))
+    return Table(
+        "What the vector adds: paired differences on the same test rows (± standard error, scaled to 100).",
+        ("Target", "Explainer", "Difference", *(style.LABELS[m] for m in PATCHING_METRICS), "n", "Seeds"),
+        tuple(rows),
+        (
+            "no-vector is another training run: with one seed its error leaves the training noise out.",
+            "The paper's differences are those of its two rows; without its predictions they have no paired error.",
+        ),
+    )
+
+
+def _counts(cells: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str, int], dict]:
+    """{(split, token type, block number): {"layers", "unchanged", "changed"}} from (split, condition, count) of table 6."""
+    named = [(split, *condition.rsplit(" / ", 2), int(count)) for split, condition, count in cells]
+    blocks = sorted({layers for _, _, layers, _, _ in named}, key=lambda layers: int(re.search(r"\d+", layers)[0]))
+    table: dict[tuple, dict] = {}
+    for split, token_type, layers, has_changed, count in named:
+        cell = table.setdefault((split, token_type, blocks.index(layers)), {"layers": layers, "unchanged": 0, "changed": 0})
+        cell[has_changed] += count
+    return table
+
+
+def table6(records: list[dict]) -> Table:
+    """Table 6: rows of the data sets for each split, token type, layer block and label, beside the paper's Llama-3.1-8B counts.
+
+    Our tokens outside the paper's five types, each its own type in the data, are one line per block here ("other tokens").
+    """
+    paper = _counts((row.data, row.condition, row.value) for row in lookup(table="6"))
+    rows = []
+    for target in sorted({r["target"] for r in records if r["table"] == "6"}):
+        named = []
+        for r in records:
+            if (r["table"], r["target"]) == ("6", target):
+                token_type, rest = r["condition"].split(" / ")[0], r["condition"].rsplit(" / ", 2)[1:]
+                named.append(
+                    (r["data"], " / ".join([token_type if token_type in TOKEN_TYPES else "other tokens", *rest]), r["value"])
+                )
+        ours = _counts(named)
+        nothing = {"layers": "–", "unchanged": "–", "changed": "–"}
+        order = [*TOKEN_TYPES, "other tokens"]
+        for key in sorted(ours.keys() | paper.keys(), key=lambda key: (key[0] != "train", order.index(key[1]), key[2])):
+            cells = [table.get(key, nothing)[name] for table in (ours, paper) for name in ("layers", "unchanged", "changed")]
+            rows.append((target, key[0], key[1], *cells))
+    return Table(
+        "Table 6. Rows of the activation-patching data by split, token type, layer block and label; at the right the paper's "
+        "for Llama-3.1-8B, block by block.",
+        (
+            "Target",
+            "Split",
+            "Token type",
+            "Layers",
+            "Unchanged",
+            "Changed",
+            "Paper: layers",
+            "Paper: unchanged",
+            "Paper: changed",
+        ),
+        tuple(rows),
+    )
+
+
+def table_locate(records: list[dict]) -> Table:
+    """Section C.1: exact match of the layers and the token decoded from the vector and the text."""
+    rows = []
+    for row, by in _by_row(records, "C.1"):
+        name = f"{row['target']} (here)", style.label(row["explainer"])
+        rows.append((*name, _score(by["exact_match"]), row["n"], _seeds(row), row["n_train"]))
+    for target, explainer, _, by in _published("C.1"):
+        rows.append((f"{target} (paper)", style.label(explainer), by["exact_match"], "–", "–", "–"))
+    return Table(
+        "Section C.1. Which token and layers a vector comes from (mean ± standard error, scaled to 100).",
+        ("Target", "Explainer", style.LABELS["exact_match"], "n", "Seeds", "Training rows"),
+        tuple(rows),
+    )
+
+
+def figure_patching(records: list[dict]) -> Figure:
+    """Table 2 as dots with 95% bars, a line of panels for each target.
+
+    Diamonds are the paper's rows of the same name, for the same target where the paper has it, else for Qwen3-8B.
+    """
+    ours = _by_row(records, "2")
+    groups = [[pair for pair in ours if pair[0]["target"] == target] for target in sorted({row["target"] for row, _ in ours})]
+    with matplotlib.rc_context(style.SETTINGS):
+        figure = Figure(figsize=(7.2, sum(0.24 * len(group) + 0.6 for group in groups) + 0.6), layout="constrained")
+        grid = figure.subplots(len(groups), 3, squeeze=False, sharey="row", height_ratios=[len(group) for group in groups])
+        for panels, group in zip(grid, groups, strict=True):
+            target = group[0][0]["target"]
+            reference = model_name(target) if lookup(table="2", target=model_name(target)) else "qwen3-8b"
+            for axes, metric in zip(panels, PATCHING_METRICS, strict=True):
+                published = {(r.explainer, r.condition): r.value for r in lookup(table="2", target=reference, metric=metric)}
+                for y, (row, by) in enumerate(group):
+                    name = row["explainer"], row["condition"]
+                    value, error = 100 * by[metric]["value"], 196 * by[metric]["stderr"]
+                    axes.errorbar(value, y, xerr=error, fmt="o", color=style.colour(*name), ms=4.5, capsize=2, lw=1.2)
+                    if name in published:
+                        axes.plot(100 * published[name], y, **style.REFERENCE)
+                axes.set(xlim=(0, 100), title=style.LABELS[metric])
+                axes.grid(axis="x", lw=0.4, alpha=0.5)
+                axes.tick_params(axis="y", length=0)
+            panels[0].set_yticks(range(len(group)), [style.label(row["explainer"], row["condition"]) for row, _ in group])
+            panels[0].set_ylim(len(group) - 0.5, -0.5)
+            panels[0].set_ylabel(f"{target}\n(paper: {reference})")
+        grid[-1, 1].set_xlabel("score × 100, bars: 95% interval")
+        colours = dict.fromkeys(style.colour(row["explainer"], row["condition"]) for row, _ in ours)
+        handles = [Line2D([], [], color=c, marker="o", ls="", ms=4.5, label=style.LEGEND[c]) for c in colours]
+        handles.append(Line2D([], [], **style.REFERENCE, label="the paper"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    return figure

@@ -1,0 +1,116 @@
+"""Read and write the residual stream h(l, t): the output of decoder layer l at token position t, batched.
+
+Batches are padded on the left, so the last tokens of all rows line up and "the k-th position from the end" is one column.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    return model.get_decoder().layers
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """(ids, mask), both [batch, longest]."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows], device=device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids, mask
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Position ids [batch, length] that count from a row's first token, whichever side is padded."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+@contextmanager
+def layer_hooks(model: PreTrainedModel, hooks: dict) -> Iterator[None]:
+    """Within the context, `hooks[l](output)` sees layer l's output [batch, length, width] and may return another in its place."""
+    layers = decoder_layers(model)
+    handles = [layers[layer].register_forward_hook(lambda module, args, output, f=f: f(output)) for layer, f in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class CleanRun:
+    """One unpatched forward pass over a left-padded batch.
+
+    `next_token` [batch]: the greedy continuation; `residual`: l -> [batch, length, width] for the layers asked for;
+    `cache`: keys and values of every layer.
+    """
+
+    mask: Tensor
+    next_token: Tensor
+    residual: dict[int, Tensor]
+    cache: DynamicCache
+
+
+@torch.inference_mode()
+def clean_run(model: PreTrainedModel, ids: Tensor, mask: Tensor, layers: Sequence[int] = ()) -> CleanRun:
+    residual: dict[int, Tensor] = {}
+    with layer_hooks(model, {layer: lambda output, layer=layer: residual.__setitem__(layer, output) for layer in layers}):
+        output = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1)
+    return CleanRun(mask, output.logits[:, -1].argmax(-1), residual, output.past_key_values)
+
+
+class _Passed(nn.Module):
+    """Stands in for a layer that a run resumed above it does not compute."""
+
+    def forward(self, hidden: Tensor, *args, **kwargs) -> Tensor:
+        return hidden
+
+
+@contextmanager
+def _layers_above(model: PreTrainedModel, layer: int) -> Iterator[None]:
+    """Within the context the model computes only the layers above `layer`."""
+    decoder, layers = model.get_decoder(), decoder_layers(model)
+    decoder.layers = nn.ModuleList([*(_Passed() for _ in range(layer + 1)), *layers[layer + 1 :]])
+    try:
+        yield
+    finally:
+        decoder.layers = layers
+
+
+@torch.inference_mode()
+def patched_next_token(model: PreTrainedModel, clean: CleanRun, block: Sequence[int], from_end: int, rows: Tensor, v: Tensor) -> Tensor:
+    """Eq. 4 for a block of layers: the greedy continuation when h(l, t) <- v for every layer l of the block, [len(rows)].
+
+    t is the position `from_end` from the right (1 = last token); `rows` [n] are rows of the clean run, v [n, width].
+    Causality makes most of the pass trivial: positions before t and layers up to the block's first are those of the clean run,
+    so only the last `from_end` tokens pass only the layers above, reading the clean keys and values of the tokens before t.
+    `clean.residual` must hold the block's first layer.
+    """
+    first = block[0]
+    hidden = clean.residual[first][rows, -from_end:].clone()  # [n, from_end, width]
+    hidden[:, 0] = v
+    before = clean.mask.shape[1] - from_end
+    cache = DynamicCache()
+    for index, layer in enumerate(clean.cache.layers):
+        # layers up to `first` are passed over: their slot only has to have the right length
+        keys, values = (layer.keys[rows], layer.values[rows]) if index > first else (layer.keys[:1], layer.values[:1])
+        cache.update(keys[:, :, :before], values[:, :, :before], index)
+
+    def write(output: Tensor) -> Tensor:
+        output[:, 0] = v
+        return output
+
+    mask = clean.mask[rows]
+    with _layers_above(model, first), layer_hooks(model, dict.fromkeys(block[1:], write)):
+        output = model(
+            inputs_embeds=hidden,
+            attention_mask=mask,
+            position_ids=positions(mask)[:, before:],
+            past_key_values=cache,
+            logits_to_keep=1,
+        )
+    return output.logits[:, -1].argmax(-1)

@@ -1,0 +1,84 @@
+"""The look of every figure: one colour for each kind of explainer, fonts, sizes; and files that are the same bytes each time."""
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart with any kind of colour vision.
+BLACK, GREY, ORANGE, VERMILLION = "#000000", "#999999", "#E69F00", "#D55E00"
+BLUE, SKY, GREEN, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#CC79A7"
+FAINT = "#DDDDDD"
+CHANGED = ListedColormap(["#FFFFFF", "#F3D9A0"])  # unchanged, changed
+# Colour says what kind of row it is; which row, the label at the axis says. Any other explainer is another model: VERMILLION.
+EXPLAINER = {"self": BLUE, "sibling": GREEN, "rotated": PURPLE, "untrained": GREY, "lookup": BLACK, "majority": BLACK}
+CONDITION = {"no-layer": SKY, "no-token": SKY, "no-vector": ORANGE, "zero-vector": ORANGE, "shuffled-vector": ORANGE}
+LEGEND = {
+    BLUE: "self-explainer",
+    SKY: "self, layer or token not told",
+    ORANGE: "self, without its vector",
+    VERMILLION: "another model",
+    GREEN: "sibling",
+    PURPLE: "rotated",
+    GREY: "untrained",
+    BLACK: "surface baseline",
+}
+REFERENCE = {"marker": "D", "mfc": "none", "mec": "#666666", "ms": 5.5, "mew": 0.7, "ls": "", "zorder": 3}  # the paper's numbers
+LABELS = {
+    "full": "",
+    "no-vector": "– activation",
+    "no-layer": "– layer",
+    "no-token": "– token",
+    "zero-vector": "zero vector at test",
+    "shuffled-vector": "shuffled vector at test",
+    "self": "Self",
+    "untrained": "Untrained",
+    "lookup": "Lookup (token type × layers)",
+    "majority": "Majority",
+    "exact_match": "Exact match",
+    "has_changed_f1": "Has-changed F1",
+    "content_match": "Content match",
+    "unparseable": "Unparseable",
+}
+EXPLAINER_ORDER = ("self", "sibling", "rotated", "other", "untrained", "lookup", "majority")
+CONDITION_ORDER = ("full", "no-vector", "zero-vector", "shuffled-vector", "no-layer", "no-token")
+SETTINGS = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 150,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "introspect_utils",
+    "pdf.fonttype": 42,
+}
+
+
+def colour(explainer: str, condition: str = "full") -> str:
+    """The colour of a row: of its condition where the self-explainer has one, else of its explainer."""
+    return CONDITION.get(condition, BLUE) if explainer == "self" else EXPLAINER.get(explainer, VERMILLION)
+
+
+def label(explainer: str, condition: str = "full") -> str:
+    """A row's name for people, e.g. `Self`, `Self, – activation`, `qwen3-8b`."""
+    return ", ".join(part for part in (LABELS.get(explainer, explainer), LABELS.get(condition, condition)) if part)
+
+
+def order(explainer: str, condition: str = "full") -> tuple:
+    """Sort key of a row: the self-explainer and its conditions, other models, then the baselines."""
+    kind = explainer if explainer in EXPLAINER_ORDER else "untrained" if explainer.startswith("untrained") else "other"
+    place = CONDITION_ORDER.index(condition) if condition in CONDITION_ORDER else len(CONDITION_ORDER)
+    return EXPLAINER_ORDER.index(kind), explainer, place, condition
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `name`.png, .svg and .pdf without dates, so that the same records give the same bytes."""
+    metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{kind}" for kind in metadata]
+    with matplotlib.rc_context(SETTINGS):
+        for path, keys in zip(paths, metadata.values(), strict=True):
+            figure.savefig(path, metadata=keys)
+    return paths

@@ -1,0 +1,122 @@
+"""What several tests share: a small repository of its own, whose notebooks take no time and need no model."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from introspect_utils.paths import REPO
+
+# What every toy notebook does: note that it ran, then write the outputs that its run promises.
+TOY_CODE = """
+import pathlib, time
+from introspect_utils.errors import UserError
+from introspect_utils.paths import ROOT
+from introspect_utils.profiles import load_profile
+from introspect_utils.runs import plan
+
+[run] = [run for run in plan(load_profile(profile)) if run.parameters == {parameters}]
+assert all(path.is_file() for path in run.inputs)
+with open(ROOT / "ran.txt", "a") as file:
+    print(run.id, file=file)
+print("working on", run.id)
+if (ROOT / f"fail-{run.id}").exists():
+    raise UserError((ROOT / f"fail-{run.id}").read_text())
+if (ROOT / f"crash-{run.id}").exists():
+    {}["no such key"]
+while (ROOT / f"hang-{run.id}").exists():
+    (ROOT / "hanging").touch()
+    time.sleep(0.1)
+for path in run.outputs:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{}")
+"""
+TOY_NOTEBOOKS = {
+    "02_data_activation_patching": ("profile", "target"),
+    "06_train_activation_patching": ("profile", "target", "explainer", "condition", "n_train", "seed"),
+    "12_tables_and_figures": ("profile",),
+}
+
+
+class ToyRepo:
+    """A copy of the package with toy notebooks and a profile `toy` of four runs."""
+
+    FULL = "patching-tiny-llama-self-full-n16-seed0"
+    UNTRAINED = "patching-tiny-llama-self-untrained-n0-seed0"
+    DATA = "data-patching-tiny-llama"
+    ALL = [DATA, FULL, UNTRAINED, "tables"]
+
+    def __init__(self, path: Path):
+        self.path = self.root = path
+        shutil.copytree(
+            REPO / "introspect_utils", path / "introspect_utils", ignore=shutil.ignore_patterns("__pycache__", "data")
+        )
+        shutil.copy(REPO / "Snakefile", path)
+        for folder in ("params", "notebooks"):
+            (path / folder).mkdir()
+        self.set_profile()
+        for stem, names in TOY_NOTEBOOKS.items():
+            parameters = nbformat.v4.new_code_cell(
+                "\n".join(f"{name} = None" for name in names), metadata={"tags": ["parameters"]}
+            )
+            code = TOY_CODE.replace("{parameters}", "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}")
+            cells = [nbformat.v4.new_markdown_cell("# A toy"), parameters, nbformat.v4.new_code_cell(code)]
+            nbformat.write(nbformat.v4.new_notebook(cells=cells), path / "notebooks" / f"{stem}.ipynb")
+
+    def set_profile(self, *changes: tuple[str, str]) -> None:
+        """Write `params/toy.yaml`: the profile smoke with two conditions, and with these (old, new) replaced."""
+        text = (REPO / "params" / "smoke.yaml").read_text()
+        keep = ("conditions: [full, no-vector, no-layer, no-token, untrained, locate]", "conditions: [full, untrained]")
+        for old, new in (keep, *changes):
+            assert text.count(old) == 1, old
+            text = text.replace(old, new)
+        (self.path / "params" / "toy.yaml").write_text(text)
+
+    def edit(self, notebook: str, old: str, new: str) -> None:
+        path = self.path / "notebooks" / f"{notebook}.ipynb"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def command(self, *arguments: str) -> tuple[list[str], dict[str, str]]:
+        """The command line of run_all with these arguments, and its environment."""
+        environment = {**os.environ, "PYTHONPATH": str(self.path), "INTROSPECT_ROOT": str(self.root)}
+        return [sys.executable, "-m", "introspect_utils.run_all", *arguments], environment
+
+    def run_all(self, *arguments: str) -> tuple[int, str]:
+        """Exit status and everything printed."""
+        line, environment = self.command(*arguments)
+        done = subprocess.run(
+            line, env=environment, cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
+        )
+        return done.returncode, done.stdout
+
+    def pretend_done(self, *ids: str) -> None:
+        """Leave everything as after these runs, quickly."""
+        code = f"""if True:
+            from introspect_utils.profiles import load_profile
+            from introspect_utils.runs import mark_done, plan
+            profile = load_profile("toy")
+            for run in [run for run in plan(profile) if run.id in {ids}]:
+                for path in run.outputs:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.touch()
+                mark_done(profile, run, plan(profile))
+        """
+        subprocess.run([sys.executable, "-c", code], env=self.command()[1], cwd=self.path, check=True)
+
+    def ran(self) -> list[str]:
+        """The runs executed since the last call, in order."""
+        path = self.root / "ran.txt"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return lines
+
+
+@pytest.fixture
+def toy_repo(tmp_path):
+    return ToyRepo(tmp_path / "a folder with spaces")

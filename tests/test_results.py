@@ -1,0 +1,261 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from introspect_utils import paths, results
+from introspect_utils.errors import UserError
+from introspect_utils.profiles import load_profile
+from introspect_utils.runs import plan
+
+N = 240
+TARGET = "smollm2-135m-instruct"
+RUN = dict.fromkeys(results.RUN_KEYS) | {"task": "patching", "target": TARGET, "settings": {}, "statistics": {}}
+TABLE_6 = [
+    {"split": "train", "token_type": "relation", "layers": "0-7", "unchanged": 30, "changed": 12},
+    {"split": "test", "token_type": " or / and", "layers": "8-15", "unchanged": 3, "changed": 5},
+]
+
+
+def answers(condition, explainer="self", accuracy=0.7, seed=0, unparseable=0.05):
+    """Predictions of one explainer under one condition for N test rows that are the same in every call."""
+    rows = np.random.default_rng(99)
+    truth = rows.integers(0, 2, N).astype(bool)
+    generator = np.random.default_rng(seed)
+    right, parsed = generator.random(N) < accuracy, generator.random(N) >= unparseable
+    predicted = [bool(t == r) if p else None for t, r, p in zip(truth, right, parsed, strict=True)]
+    content_match = right & (generator.random(N) < 0.8)
+    return pd.DataFrame(
+        {
+            "row": np.arange(N),
+            "condition": condition,
+            "explainer": explainer,
+            "generation": "The output would ...",
+            "predicted_changed": pd.Series(predicted, dtype="object"),
+            "predicted_content": "Paris",
+            "is_different": truth,
+            "content": rows.choice(["Paris", "Rome"], N),
+            "exact_match": right & parsed & content_match,
+            "has_changed": right & parsed,
+            "content_match": content_match,
+            "token_type": "relation",
+            "block": "0-6",
+        }
+    )
+
+
+def trained(condition, seed, n_train=2000, accuracy=0.8, target=TARGET, explainer=TARGET):
+    name = f"{condition}-{n_train}-{seed}"
+    run = RUN | {"id": name, "target": target, "explainer": explainer, "condition": [condition], "n_train": n_train, "seed": seed}
+    run |= {"checkpoint": f"artifacts/mini/{name}"}
+    return run, answers(condition, explainer, accuracy, seed=10 * seed + len(condition))
+
+
+def full(seed, **fields):
+    """A full run with its two controls at test."""
+    run, predictions = trained("full", seed, **fields)
+    controls = [answers(c, TARGET, 0.6, seed=100 * seed + i) for i, c in enumerate(("zero-vector", "shuffled-vector"), 1)]
+    return run | {"condition": ["full", "zero-vector", "shuffled-vector"]}, pd.concat([predictions, *controls])
+
+
+def data_run():
+    baselines = [answers(name, name, accuracy, 5, unparseable=0) for name, accuracy in (("lookup", 0.72), ("majority", 0.5))]
+    run = RUN | {"id": "data", "condition": ["lookup", "majority"], "n_train": 2000, "statistics": {"table6": TABLE_6}}
+    return run, pd.concat(baselines)
+
+
+def all_runs():
+    untrained = RUN | {"id": "untrained", "explainer": TARGET, "condition": ["untrained"], "n_train": 0, "seed": 0}
+    return [
+        data_run(),
+        full(0),
+        full(1),
+        full(0, n_train=500, accuracy=0.7),
+        *(trained(condition, 0, accuracy=0.7) for condition in ("no-vector", "no-layer", "no-token", "locate")),
+        (untrained, answers("untrained", TARGET, 0.4, seed=7, unparseable=0.5)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def found():
+    return results.records(all_runs())
+
+
+def pick(found, **fields):
+    return [record for record in found if all(record[key] == value for key, value in fields.items())]
+
+
+def test_table_2_has_every_row_and_metric(found):
+    names = {(record["explainer"], record["condition"]) for record in pick(found, table="2")}
+    conditions = ("full", "no-vector", "no-layer", "no-token", "zero-vector", "shuffled-vector")
+    assert names == {("self", c) for c in conditions} | {("untrained", "full"), ("lookup", "full"), ("majority", "full")}
+    assert len(pick(found, table="2")) == len(names) * 4
+    assert len({tuple(record) for record in found}) == 1 and tuple(found[0])[-1] == "p_vs_best"
+
+
+def test_values_over_seeds(found):
+    (record,) = pick(found, table="2", explainer="self", condition="full", metric="exact_match")
+    per_seed = [full(seed)[1].query("condition == 'full'")["exact_match"].mean() for seed in (0, 1)]
+    assert record["value"] == pytest.approx(np.mean(per_seed), abs=1e-6)
+    assert (record["n"], record["seeds"], record["n_train"]) == (N, [0, 1], 2000)
+    assert record["artifact"] == "artifacts/mini/full-2000-0, artifacts/mini/full-2000-1"
+    assert 0.01 < record["stderr"] < 0.05
+
+
+def test_unparseable_is_counted_and_wrong(found):
+    (record,) = pick(found, explainer="untrained", metric="unparseable")
+    (f1,) = pick(found, explainer="untrained", metric="has_changed_f1")
+    assert record["value"] == pytest.approx(0.5, abs=0.1) and f1["value"] < 0.4
+    assert record["p_vs_best"] is None and record["n_train"] == 0 and record["artifact"] == "runs/untrained"
+
+
+def test_smaller_sizes_are_kept_apart(found):
+    assert {record["n_train"] for record in pick(found, table="scaling")} == {500}
+    assert {record["n_train"] for record in pick(found, table="2", explainer="self")} == {2000}
+
+
+def test_best_row_has_p_one(found):
+    rows = pick(found, table="2", metric="exact_match")
+    best = max(rows, key=lambda record: record["value"])
+    assert best["p_vs_best"] == 1 and all(0 <= record["p_vs_best"] <= 1 for record in rows)
+
+
+def test_what_the_vector_adds_is_paired(found):
+    differences = pick(found, table="2-vector", metric="exact_match")
+    assert {record["condition"]: record["seeds"] for record in differences} == {
+        "full minus zero-vector": [0, 1],
+        "full minus shuffled-vector": [0, 1],
+        "full minus no-vector": [0],
+    }
+    by = full(0)[1].set_index("condition")["exact_match"], trained("no-vector", 0, accuracy=0.7)[1]["exact_match"]
+    (record,) = pick(differences, condition="full minus no-vector")
+    difference = by[0].loc["full"].to_numpy(dtype=float) - by[1].to_numpy(dtype=float)
+    assert record["value"] == pytest.approx(difference.mean(), abs=1e-6)
+    assert record["stderr"] == pytest.approx(difference.std(ddof=1) / N**0.5, abs=1e-6)
+
+
+def test_locate_and_counts(found):
+    (record,) = pick(found, table="C.1")
+    assert (record["condition"], record["metric"], record["paper"]) == ("locate", "exact_match", None)
+    counts = {(r["data"], r["condition"]): r["value"] for r in pick(found, table="6")}
+    assert counts["train", "relation / 0-7 / unchanged"] == 30 and counts["test", " or / and / 8-15 / changed"] == 5
+    assert {r["n"] for r in pick(found, table="6", data="train")} == {42}
+
+
+def test_the_papers_number_only_where_the_target_is_the_papers(found):
+    assert {record["paper"] for record in found} == {None}
+    run, predictions = trained("full", 0, target="Qwen/Qwen3-8B", explainer="meta-llama/Llama-3.1-8B")
+    papers = {record["metric"]: record["paper"] for record in results.records([(run, predictions)])}
+    assert papers == {"exact_match": 0.541, "has_changed_f1": 0.739, "content_match": 0.654, "unparseable": None}
+    run, predictions = trained("locate", 0, target="llama-3.1-8b", explainer="llama-3.1-8b")
+    assert results.records([(run, predictions)])[0]["paper"] == 0.987
+    run, predictions = data_run()
+    found = results.records([(run | {"target": "llama-3.1-8b"}, predictions)])
+    assert pick(found, table="6", condition="relation / 0-7 / changed")[0]["paper"] == 911
+
+
+def test_runs_scored_on_other_rows_are_refused():
+    run, predictions = full(1)
+    other = predictions.assign(content="Oslo")
+    with pytest.raises(UserError, match="different test rows"):
+        results.records([full(0), (run, other)])
+
+
+def test_order_of_rows_and_runs_does_not_matter(found):
+    shuffled = [(run, predictions.sample(frac=1, random_state=0)) for run, predictions in reversed(all_runs())]
+    assert results.records(shuffled) == found
+
+
+def test_a_run_comes_back_as_written_and_leaves_no_other_file(tmp_path):
+    run, predictions = full(0)
+    results.write_run(tmp_path / "run", run, predictions)
+    run_again, again = results.read_run(tmp_path / "run")
+    assert run_again == run and results.records([(run_again, again)]) == results.records([(run, predictions)])
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["predictions.parquet", "run.json"]
+    before = (tmp_path / "run" / "predictions.parquet").read_bytes()
+    results.write_run(tmp_path / "run", run, predictions)
+    assert (tmp_path / "run" / "predictions.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run, p: (run | {"lr": 1}, p), r"run.json missing or unknown: \['lr'\]"),
+        (lambda run, p: (run, p.drop(columns="block")), r"missing or unknown: \['block'\]"),
+        (lambda run, p: (run, p.assign(exact_match="yes")), "wrong type"),
+        (lambda run, p: (run, pd.concat([p, p])), "occurs twice"),
+        (lambda run, p: (run, p.assign(has_changed=True)), "has_changed must be"),
+    ],
+)
+def test_a_wrong_run_is_not_written(tmp_path, spoil, message):
+    with pytest.raises(UserError, match=message):
+        results.write_run(tmp_path, *spoil(*full(0)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_write_leaves_the_run_unfinished(tmp_path, monkeypatch):
+    results.write_run(tmp_path, *full(0))
+
+    def fail(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results.pq, "write_table", fail)
+    with pytest.raises(KeyboardInterrupt):
+        results.write_run(tmp_path, *full(0))
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.parquet"]
+
+
+@pytest.fixture
+def profile(tmp_path, monkeypatch):
+    """A profile whose plan is the folders of `all_runs` under a temporary figures folder, and one run not yet done."""
+    folders = [tmp_path / "runs" / run["id"] for run, _ in all_runs()] + [tmp_path / "runs" / "later"]
+    runs = [SimpleNamespace(outputs=(folder / "run.json", folder / "predictions.parquet")) for folder in folders]
+    monkeypatch.setattr(results, "load_profile", lambda name: SimpleNamespace(name=name))
+    monkeypatch.setattr(results, "plan", lambda profile: runs)
+    monkeypatch.setattr(results, "figures_dir", lambda name: tmp_path)
+    return tmp_path
+
+
+def test_results_are_the_same_bytes_each_time(profile, found):
+    for run, predictions in all_runs():
+        results.write_run(profile / "runs" / run["id"], run | {"seconds": 1.0}, predictions)
+    assert results.write_results("test") == found
+    before = (profile / "results.json").read_bytes()
+    for run, predictions in all_runs():
+        results.write_run(profile / "runs" / run["id"], run | {"seconds": 2.0, "device": "other"}, predictions)
+    results.write_results("test")
+    assert (profile / "results.json").read_bytes() == before
+    assert json.loads(before) == results.read_results("test") == found
+
+
+def test_runs_of_other_settings_are_left_out(profile):
+    results.write_run(profile / "runs" / "data", *data_run())
+    results.write_run(profile / "runs" / "stale", *full(0))
+    assert [run["id"] for run, _ in results.read_runs("test")] == ["data"]
+
+
+def test_no_run_says_what_to_do(profile):
+    with pytest.raises(UserError, match="run_all.sh test"):
+        results.read_runs("test")
+
+
+def test_notebook_12_writes_what_its_run_promises(tmp_path, monkeypatch):
+    """The plan of the smoke profile with made-up runs: the notebook's code, executed here, writes every planned output."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    *runs, tables = plan(load_profile("smoke"))
+    for run in runs:
+        asked = run.parameters
+        if "condition" in asked:
+            explainer = asked["target"] if asked["explainer"] == "self" else asked["explainer"]
+            made = trained(asked["condition"], asked["seed"], asked["n_train"], target=asked["target"], explainer=explainer)
+        else:
+            made = data_run()
+        results.write_run(run.outputs[0].parent, made[0] | {"id": run.id, "target": asked["target"]}, made[1])
+    notebook = json.loads((paths.REPO / "notebooks" / f"{tables.notebook}.ipynb").read_text())
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert code[0] == 'profile = "mini"' and notebook["cells"][1]["metadata"]["tags"] == ["parameters"]
+    exec("\n".join(code[1:]), dict(tables.parameters))
+    assert all(path.stat().st_size for path in tables.outputs)
+    assert (tmp_path / "figures" / "smoke" / "tables" / "table2_vector.md").exists()

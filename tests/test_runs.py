@@ -1,0 +1,150 @@
+import dataclasses
+import json
+
+import pytest
+
+from introspect_utils import runs
+from introspect_utils.profiles import load_profile
+from introspect_utils.runs import asset_names, due, heavy_outputs, made_from, mark_done, mark_unfinished, plan, upstream
+
+DATA = "data-patching-tiny-llama"
+FULL = "patching-tiny-llama-self-full-n16-seed0"
+UNTRAINED = "patching-tiny-llama-self-untrained-n0-seed0"
+
+
+@pytest.fixture
+def profile(tmp_path, monkeypatch):
+    """The profile smoke, its results in a temporary folder, with notebooks to match."""
+    monkeypatch.setattr(runs, "artifacts_dir", lambda name: tmp_path / "artifacts" / name)
+    monkeypatch.setattr(runs, "run_dir", lambda name, run_id: tmp_path / "figures" / name / "runs" / run_id)
+    monkeypatch.setattr(runs, "figures_dir", lambda name: tmp_path / "figures" / name)
+    monkeypatch.setattr(runs, "REPO", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for run in plan(load_profile("smoke")):
+        write_notebook(tmp_path, run.notebook, "1 + 1")
+    return load_profile("smoke")
+
+
+def write_notebook(repo, stem, code):
+    cells = [{"cell_type": "markdown", "source": ["words"]}, {"cell_type": "code", "source": [code], "outputs": []}]
+    (repo / "notebooks" / f"{stem}.ipynb").write_text(json.dumps({"cells": cells}))
+
+
+def finish(profile, *ids):
+    for run in plan(profile):
+        if run.id in ids or not ids:
+            for path in run.outputs:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            mark_done(profile, run, plan(profile))
+
+
+def change(profile, **patching):
+    return dataclasses.replace(profile, patching=dataclasses.replace(profile.patching, **patching))
+
+
+def test_the_plan_has_a_run_for_each_combination(profile):
+    profile = dataclasses.replace(
+        change(profile, targets=("tiny-llama", "owner/model"), explainers=("self", "tiny-llama"), sizes=(32, 16)), seeds=(0, 1)
+    )
+    planned = plan(profile)
+    ids = [run.id for run in planned]
+    assert len(set(ids)) == len(ids)
+    assert ids[:2] == [DATA, "data-patching-owner--model"] and ids[-1] == "tables"
+    for target, explainers in (("tiny-llama", ["self"]), ("owner--model", ["self", "tiny-llama"])):
+        for explainer in explainers:
+            of_pair = {run_id for run_id in ids if run_id.startswith(f"patching-{target}-{explainer}-")}
+            full = {f"patching-{target}-{explainer}-full-n{n}-seed{seed}" for n in (16, 32) for seed in (0, 1)}
+            ablated = {
+                f"patching-{target}-{explainer}-{condition}-n32-seed{seed}"
+                for condition in ("no-vector", "no-layer", "no-token", "locate")
+                for seed in (0, 1)
+            }
+            assert of_pair == full | ablated | {f"patching-{target}-{explainer}-untrained-n0-seed0"}
+    for run in planned:  # upstream first
+        assert all(ids.index(other.id) < ids.index(run.id) for other in upstream(run, planned))
+    assert planned[2].parameters == {
+        "profile": "smoke", "target": "tiny-llama", "explainer": "self", "condition": "full", "n_train": 16, "seed": 0,
+    }  # fmt: skip
+    assert set(planned[-1].inputs) == {run.outputs[0] for run in planned[:-1]}
+
+
+def test_assets_are_those_of_the_models_with_one(profile):
+    assert asset_names(plan(profile)) == []
+    mixed = change(profile, targets=("smollm2-135m-instruct", "owner/model"), explainers=("self", "gemma3-270m"))
+    assert asset_names(plan(mixed)) == ["gemma3-270m", "smollm2-135m-instruct"]
+
+
+def test_everything_is_due_at_first_and_nothing_when_done(profile):
+    assert list(due(profile)) == [run.id for run in plan(profile)]
+    finish(profile)
+    assert due(profile) == {}
+    assert due(profile, forced=[FULL]) == {FULL: "asked for", "tables": f"its input {FULL} is made anew"}
+
+
+@pytest.mark.parametrize(
+    ("part", "setting", "value", "ids"),
+    [
+        ("training", "learning_rate", 0.5, "trained"),
+        ("training", "checkpoint_steps", 99, "none"),
+        ("generation", "max_new_tokens", 99, "explained"),
+        ("generation", "batch_size", 99, "none"),
+        ("explainer", "prompt", "base", "explained"),
+        ("patching", "blocks", 1, "all"),
+        ("patching", "conditions", ("full", "untrained"), "tables"),
+    ],
+)
+def test_a_changed_setting_makes_due_what_depends_on_it(profile, part, setting, value, ids):
+    finish(profile)
+    changed = dataclasses.replace(profile, **{part: dataclasses.replace(getattr(profile, part), **{setting: value})})
+    everything = {run.id for run in plan(changed)}
+    wanted = {
+        "none": set(),
+        "tables": {"tables"},
+        "explained": everything - {DATA},
+        "trained": everything - {DATA, UNTRAINED},
+        "all": everything,
+    }[ids]
+    assert set(due(changed)) == wanted
+
+
+def test_the_reason_names_what_changed(profile, tmp_path):
+    finish(profile)
+    more = dataclasses.replace(profile, training=dataclasses.replace(profile.training, epochs=3))
+    assert due(more)[FULL] == "training.epochs is 3, was 1"
+    write_notebook(tmp_path, "02_data_activation_patching", "1 + 2")
+    reasons = due(profile)
+    assert reasons[DATA] == "the code of notebook 02_data_activation_patching has changed"
+    assert reasons[FULL] == f"its input {DATA} has changed"
+
+
+def test_data_are_made_anew_only_for_a_run_that_needs_them(profile):
+    finish(profile)
+    [data] = [run for run in plan(profile) if run.id == DATA]
+    for path in heavy_outputs(profile, data):
+        path.unlink()
+    assert due(profile) == {}
+    assert due(profile, forced=["tables"]) == {"tables": "asked for"}
+    [untrained] = [run for run in plan(profile) if run.id == UNTRAINED]
+    untrained.outputs[0].unlink()
+    reasons = due(profile)
+    assert list(reasons) == [DATA, UNTRAINED, "tables"]
+    assert reasons[DATA] == "its data is not on this machine" and reasons[UNTRAINED] == "run.json is missing"
+
+
+def test_data_of_other_settings_are_not_taken_for_these(profile):
+    other = change(profile, max_pairs=5)
+    finish(other)
+    finish_small_only = [run for run in plan(profile)]
+    for run in finish_small_only:  # as after a git pull of results made elsewhere
+        (run.outputs[0].parent / "made_from.json").parent.mkdir(parents=True, exist_ok=True)
+        runs._records(profile, run)[0].write_text(json.dumps(made_from(run, plan(profile))))
+    assert due(profile) == {}
+    assert DATA in due(profile, forced=[FULL])
+
+
+def test_a_run_begun_and_not_ended_is_due(profile):
+    finish(profile)
+    [full] = [run for run in plan(profile) if run.id == FULL]
+    mark_unfinished(profile, full)
+    assert due(profile)[FULL] == "not finished"
