@@ -92,6 +92,7 @@ class ExplainerSettings:
 @dataclass(frozen=True)
 class Training:
     tuning: Literal["lora", "full"]
+    compute_dtype: Literal["float32", "bfloat16"]  # of the products; what is trained stays in float32
     lora_r: Count
     lora_alpha: Count
     lora_dropout: Annotated[float, fraction]

@@ -75,10 +75,8 @@ def train(explainer: Explainer, examples: Sequence[Example], settings: Training,
     """
     folder.mkdir(parents=True, exist_ok=True)
     explainer.fit_center([example.question for example in examples])
-    # mixed precision keeps fp32 master weights: those of LoRA, or in full fine-tuning those of the model
-    mixed = "bf16" if explainer.lm.model.dtype == torch.bfloat16 else "no"
     if settings.tuning == "lora":
-        add_lora(explainer, settings, seed)
+        add_lora(explainer, settings, seed)  # in fp32 whatever the model is in
     else:
         explainer.model.float().requires_grad_(True)
     rows = [(example.question, *explainer.encode(example.question, example.explanation)) for example in examples]
@@ -86,6 +84,7 @@ def train(explainer: Explainer, examples: Sequence[Example], settings: Training,
 
     trainable = {name: parameter for name, parameter in explainer.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(trainable.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    mixed = {"float32": "no", "bfloat16": "bf16"}[settings.compute_dtype]
     accelerator = Accelerator(mixed_precision=mixed, cpu=explainer.lm.device.type == "cpu")
     explainer, optimizer = accelerator.prepare(explainer, optimizer)
     steps = list(batches([len(ids) for _, ids, _ in rows], settings.batch_size, settings.epochs, seed))
