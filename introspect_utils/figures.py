@@ -19,7 +19,8 @@ def facts_kept(asked: Sequence, kept: Sequence) -> Figure:
         ax.barh(relations, [asked[r] for r in relations], color=style.FAINT, label="asked")
         ax.barh(relations, [kept[r] for r in relations], color=style.BLUE, label="kept: the target answers them")
         ax.set_xlabel("facts")
-        ax.legend(frameon=False, loc="lower right")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        figure.legend(frameon=False, loc="outside upper center", ncols=2)
     return figure
 
 

@@ -47,10 +47,14 @@ def target_prompt(fact: Fact, demonstrations: Sequence[Fact] = (), options: Sequ
 
 
 def tokens(target: LanguageModel, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """(ids, character spans) of `text` behind one BOS, whose span is empty."""
-    spans = target.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    """(ids, character spans) of `text` behind one BOS, whose span is empty. The spans cover the text without overlap."""
+    offsets = target.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     ids = target.encode(text)
-    return ids, [(0, 0)] * (len(ids) - len(spans)) + [tuple(span) for span in spans]
+    spans = [(0, 0)] * (len(ids) - len(offsets))
+    for start, end in offsets:  # tokens that share a character (its bytes) all claim it: the first one keeps it
+        done = spans[-1][1] if spans else 0
+        spans.append((max(start, done), max(end, done)))
+    return ids, spans
 
 
 def token_type(prompt: Prompt, span: tuple[int, int], pair: FactPair) -> str:
