@@ -62,11 +62,11 @@ class Projection(nn.Module):
 
 
 class Batch(NamedTuple):
-    """Rows padded on one side. `labels` is -100 except on the explanation and its EOS; `vectors` fill `places` in reading order."""
+    """Rows padded on one side; `vectors` fill `places` in reading order."""
 
     ids: Tensor  # [batch, length]
     mask: Tensor  # [batch, length]
-    labels: Tensor  # [batch, length]
+    labels: Tensor  # [batch, length]: -100 except on the explanation and its EOS
     places: Tensor  # [batch, length] bool: the placeholder of a row with a vector
     vectors: Tensor  # [rows with a vector, d_target]
     layer: Tensor  # [rows with a vector]: index of the question's layers
@@ -75,7 +75,9 @@ class Batch(NamedTuple):
 class Explainer(nn.Module):
     """A language model with the continuous token. `layers` lists the target's layers (or blocks) that vectors can come from."""
 
-    def __init__(self, lm: LanguageModel, settings: ExplainerSettings, d_target: int, layers: Sequence[tuple[int, ...]], seed: int = 0) -> None:
+    def __init__(
+        self, lm: LanguageModel, settings: ExplainerSettings, d_target: int, layers: Sequence[tuple[int, ...]], seed: int = 0
+    ) -> None:
         super().__init__()
         self.lm, self.settings, self.d_target, self.layers = lm, settings, d_target, tuple(map(tuple, layers))
         self.model = lm.model
@@ -141,8 +143,9 @@ class Explainer(nn.Module):
             if question.vector is not None:
                 places[row, start + tokens.index(self.placeholder)] = True
         asked = [question for question, _, _ in rows if question.vector is not None]
-        vectors = torch.stack([question.vector for question in asked]).to(device) if asked else torch.zeros(0, self.d_target, device=device)
-        return Batch(ids, mask, labels, places, vectors, torch.tensor([self._index(question.layers) for question in asked], dtype=torch.long, device=device))
+        layer = torch.tensor([self._index(question.layers) for question in asked], dtype=torch.long, device=device)
+        vectors = torch.stack([question.vector for question in asked]) if asked else torch.zeros(0, self.d_target)
+        return Batch(ids, mask, labels, places, vectors.to(device), layer)
 
     def _index(self, layers: tuple[int, ...]) -> int:
         if layers not in self.layer_index:
@@ -177,15 +180,27 @@ class Explainer(nn.Module):
 
         return generate(self, questions, batch_size, max_new_tokens)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """A PEFT or transformers folder, with the projection and the means in safetensors, and the settings in JSON."""
-        self.model.save_pretrained(folder)
-        if not hasattr(self.model, "peft_config"):
+        folder = Path(folder)
+        if (folder / SETTINGS).is_file():  # no part of an earlier explainer may be taken for a part of this one
+            for old in (folder / SETTINGS, folder / "adapter_config.json", folder / "config.json", *folder.glob("*.safetensors")):
+                old.unlink(missing_ok=True)
+        if hasattr(self.model, "peft_config"):
+            self.model.save_pretrained(folder, save_embedding_layers=False)  # frozen; "auto" would ask the hub about them
+        else:
+            self.model.save_pretrained(folder)
             self.lm.tokenizer.save_pretrained(folder)
         save_file({"center": self.center.contiguous()}, folder / VECTORS)
         if self.projection is not None:
             save_file({name: part.contiguous() for name, part in self.projection.state_dict().items()}, folder / PROJECTION)
-        described = {"base": self.lm.name, "d_target": self.d_target, "layers": self.layers, "settings": asdict(self.settings)}
+        described = {
+            "base": self.lm.name,
+            "d_target": self.d_target,
+            "layers": self.layers,
+            "embedding_norm": self.embedding_norm,  # at the start of training: full fine-tuning changes the embeddings
+            "settings": asdict(self.settings),
+        }
         (folder / SETTINGS).write_text(json.dumps(described, indent=1))
 
     @classmethod
@@ -193,7 +208,7 @@ class Explainer(nn.Module):
         """A trained explainer from the folder that `save` wrote. Raises `UserError` where there is none."""
         folder = Path(folder)
         if not (folder / SETTINGS).is_file():
-            raise UserError(f"no explainer at {folder} (no {SETTINGS} in it): train one with notebooks/06_train_activation_patching.ipynb")
+            raise UserError(f"no explainer at {folder} (no {SETTINGS} in it): train one, e.g. with notebooks/06")
         described = json.loads((folder / SETTINGS).read_text())
         adapted = (folder / "adapter_config.json").is_file()
         base = load_model(described["base"] if adapted else str(folder.resolve()), device, dtype)
@@ -203,6 +218,7 @@ class Explainer(nn.Module):
             from peft import PeftModel
 
             explainer.model = PeftModel.from_pretrained(base.model, folder)
+        explainer.embedding_norm = described["embedding_norm"]
         explainer.center.copy_(load_file(folder / VECTORS)["center"])
         if explainer.projection is not None:
             explainer.projection.load_state_dict(load_file(folder / PROJECTION))
@@ -211,15 +227,17 @@ class Explainer(nn.Module):
 
 def reserve_tokens(lm: LanguageModel) -> tuple[int, int, int]:
     """Ids of (begin, placeholder, end): reserved ones of the family, else three added ones with the mean embedding."""
-    vocabulary = lm.tokenizer.get_vocab()
+    vocabulary, known = lm.tokenizer.get_vocab(), len(lm.tokenizer)
     triple = next((triple for triple in (*CONTINUOUS_TOKENS, ADDED_TOKENS) if all(token in vocabulary for token in triple)), None)
     lm.tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in triple or ADDED_TOKENS])
-    if triple is None and len(lm.tokenizer) > lm.model.get_input_embeddings().num_embeddings:
-        old = lm.model.get_input_embeddings().weight.shape[0]
-        lm.model.resize_token_embeddings(len(lm.tokenizer), mean_resizing=False)
-        for layer in {lm.model.get_input_embeddings(), lm.model.get_output_embeddings()}:
-            layer.weight.data[old:] = layer.weight.data[:old].mean(0)
-    return tuple(lm.tokenizer.convert_tokens_to_ids(list(triple or ADDED_TOKENS)))
+    ids = lm.tokenizer.convert_tokens_to_ids(list(triple or ADDED_TOKENS))
+    if triple is None:
+        if len(lm.tokenizer) > lm.model.get_input_embeddings().num_embeddings:
+            lm.model.resize_token_embeddings(len(lm.tokenizer), mean_resizing=False)
+        weights = {id(w): w.data for w in (lm.model.get_input_embeddings().weight, lm.model.get_output_embeddings().weight)}
+        for weight in weights.values():  # one where they are tied
+            weight[ids] = weight[:known].mean(0)
+    return tuple(ids)
 
 
 @torch.inference_mode()

@@ -1,16 +1,22 @@
-"""Pictures of single steps, for the notebooks; the tables' own figures are in report.py."""
+"""Pictures of single steps, shown in the notebook that asks for them; the tables' own figures are in report.py."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
+from IPython.display import display
 
 from introspect_utils import style
 
 
-def facts_kept(asked: Sequence, kept: Sequence) -> Figure:
+def _show(figure: plt.Figure) -> None:
+    """Display once, whatever the backend does with open figures."""
+    display(figure)
+    plt.close(figure)
+
+
+def facts_kept(asked: Sequence, kept: Sequence) -> None:
     """Per relation, how many facts the target was asked and how many it answered."""
     asked, kept = (Counter(fact.relation for fact in facts) for facts in (asked, kept))
     relations = sorted(asked, key=asked.get)
@@ -21,10 +27,10 @@ def facts_kept(asked: Sequence, kept: Sequence) -> Figure:
         ax.set_xlabel("facts")
         ax.xaxis.get_major_locator().set_params(integer=True)
         figure.legend(frameon=False, loc="outside upper center", ncols=2)
-    return figure
+    _show(figure)
 
 
-def patch_grid(rows: Sequence[dict]) -> Figure:
+def patch_grid(rows: Sequence[dict]) -> None:
     """Figure 3B for one pair: the next token after patching each token of x (columns) at each block of layers (rows)."""
     columns = sorted({row["patch_position"]["orig_pos"] for row in rows})
     blocks = sorted({tuple(row["layer"]) for row in rows})
@@ -41,13 +47,13 @@ def patch_grid(rows: Sequence[dict]) -> Figure:
         ax.set_yticks(range(len(blocks)), [f"{block[0]}–{block[-1]}" for block in blocks])
         ax.set(xlabel="patched token of x", ylabel="layers of the block")
         ax.set_title(f"Next token after the patch (without it: {rows[0]['original_continuation'][0]!r}); shaded: changed")
-    return figure
+    _show(figure)
 
 
-def loss_curve(losses: Sequence[float]) -> Figure:
+def loss_curve(losses: Sequence[float]) -> None:
     """Cross-entropy per explanation token (eq. 1) at each step."""
     with plt.rc_context(style.SETTINGS):
         figure, ax = plt.subplots(figsize=(4.5, 2.4), layout="constrained")
         ax.plot(range(1, len(losses) + 1), losses, color=style.BLUE)
         ax.set(xlabel="training step", ylabel="loss (nats per token)", ylim=(0, None))
-    return figure
+    _show(figure)

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from introspect_utils.explainer import Explainer
 
 
-@torch.inference_mode()
-def generate(explainer: Explainer, questions: Sequence[Question], batch_size: int = 32, max_new_tokens: int = 24, prompt: str | None = None) -> list[str]:
-    """One greedy explanation per question, in order. Longest prompts first, so that a batch pads little and memory peaks early."""
+def generate(
+    explainer: Explainer, questions: Sequence[Question], batch_size: int = 32, max_new_tokens: int = 24, prompt: str | None = None
+) -> list[str]:
+    """One greedy explanation per question, in order. Longest prompts first: a batch pads little, and memory peaks early."""
     rows = [(question, *explainer.encode(question, prompt=prompt)) for question in questions]
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i][1]))
     answers = [""] * len(rows)
     tokenizer = explainer.lm.tokenizer
     progress = tqdm(total=len(rows), desc="explaining", unit="row", mininterval=10)
-    with merged(explainer.model), progress:
+    with merged(explainer.model), progress, torch.inference_mode():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = explainer.collate([rows[i] for i in chosen])
@@ -34,6 +35,7 @@ def generate(explainer: Explainer, questions: Sequence[Question], batch_size: in
                 position_ids=positions(batch.mask),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
+                repetition_penalty=1.0,  # the setting that a model's own generation config could add to greedy decoding
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
             )
@@ -45,12 +47,18 @@ def generate(explainer: Explainer, questions: Sequence[Question], batch_size: in
 
 @contextmanager
 def merged(model) -> Iterator[None]:
-    """Within the context a LoRA model computes with its adapters folded into the weights: one matrix product a layer, not three."""
-    if not hasattr(model, "merge_adapter"):
+    """Within the context a LoRA model in float32 computes with its adapters folded into the weights: one product, not three.
+
+    In bfloat16 it stays as it is, since most of what an adapter adds would be rounded away.
+    """
+    if not hasattr(model, "merge_adapter") or model.dtype != torch.float32:
         yield
         return
-    model.merge_adapter()
+    frozen = {name: weight.data for name, weight in model.named_parameters() if "base_layer" in name}
     try:
+        model.merge_adapter(safe_merge=True)  # in copies
         yield
     finally:
         model.unmerge_adapter()
+        for name, data in frozen.items():  # unmerging is a subtraction, which leaves a rounding error
+            model.get_parameter(name).data = data

@@ -1,4 +1,4 @@
-"""Targets and explainers by name: the registry, and one way to load a pinned asset, a hub id, a local folder or a tiny random model."""
+"""Targets and explainers by name: the registry, and one way to load an asset, a hub id, a folder or a tiny random model."""
 
 from __future__ import annotations
 
@@ -70,7 +70,12 @@ class LanguageModel:
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
     def chat(self, user: str) -> str:
-        """`user` as the only turn of a chat that awaits the assistant: no default system prompt, thinking off (Qwen3)."""
+        """`user` as the only turn of a chat that awaits the assistant: no default system prompt, thinking off (Qwen3).
+
+        Raises `UserError` for a base model without a chat template.
+        """
+        if not self.tokenizer.chat_template:
+            raise UserError(f"{self.name} has no chat template: set explainer.prompt: base, or take an instruction-tuned model")
         turns = [{"role": "system", "content": ""}, {"role": "user", "content": user}]
         settings = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
         if "System role not supported" in self.tokenizer.chat_template:  # Gemma 2
@@ -79,7 +84,7 @@ class LanguageModel:
 
 
 def choose_device(device: str = "auto") -> str:
-    """"auto" is CUDA where there is a GPU, else the CPU."""
+    """The device for a setting: "auto" is CUDA where there is a GPU, else the CPU."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -88,7 +93,7 @@ def choose_device(device: str = "auto") -> str:
 
 
 def choose_dtype(dtype: str = "auto", device: str = "auto") -> torch.dtype:
-    """"auto" is bfloat16 on CUDA and float32 on the CPU."""
+    """The dtype for a setting: "auto" is bfloat16 on CUDA and float32 on the CPU."""
     import torch
 
     if dtype == "auto":
@@ -124,18 +129,28 @@ def _from_files(name: str, path: str | Path, dtype: torch.dtype) -> tuple[PreTra
         from introspect_utils.profiles import nearest
 
         raise UserError(f"no model is called {name!r}; {nearest(name, list(MODELS))} (a hub id has the form owner/name)")
+    what = name if name == str(path) else f"{name} ({path})"
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
     except SafetensorError as error:
-        raise UserError(f"a weight file of {name} at {path} is damaged ({error}): delete it and load again") from error
+        raise UserError(f"a weight file of {what} is damaged ({error}): delete it and get it again") from error
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        hint = "accept its licence on the hub and set HF_TOKEN" if MODELS.get(name, ModelSpec()).gated else "check the name and the network"
-        raise UserError(f"cannot load {name} from {path} ({reason}): {hint}") from error
+        raise UserError(f"cannot load {what}: {reason.rstrip('.')}; {_hint(name, Path(path))}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def _hint(name: str, path: Path) -> str:
+    if path.is_dir():
+        return "a model folder holds config.json, the tokenizer and *.safetensors, as save_pretrained writes them"
+    if path.is_absolute():
+        return "there is no such folder"
+    if MODELS.get(name, ModelSpec()).gated:
+        return "accept its licence on the hub, set HF_TOKEN, and check the network"
+    return "check the name and the network"
 
 
 def _converted(asset: str) -> Path:

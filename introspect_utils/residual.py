@@ -32,9 +32,10 @@ def positions(mask: Tensor) -> Tensor:
 @contextmanager
 def layer_hooks(model: PreTrainedModel, hooks: dict) -> Iterator[None]:
     """Within the context, `hooks[l](output)` sees layer l's output [batch, length, width] and may return another in its place."""
-    layers = decoder_layers(model)
-    handles = [layers[layer].register_forward_hook(lambda module, args, output, f=f: f(output)) for layer, f in hooks.items()]
+    layers, handles = decoder_layers(model), []
     try:
+        for layer, f in hooks.items():
+            handles.append(layers[layer].register_forward_hook(lambda module, args, output, f=f: f(output)))
         yield
     finally:
         for handle in handles:
@@ -81,9 +82,18 @@ def _layers_above(model: PreTrainedModel, layer: int) -> Iterator[None]:
         decoder.layers = layers
 
 
+def patched_next_token(
+    model: PreTrainedModel, clean: CleanRun, block: Sequence[int], from_end: int, rows: Tensor, v: Tensor
+) -> Tensor:
+    """The greedy continuation under the patch of `patched_logits`, [len(rows)]."""
+    return patched_logits(model, clean, block, from_end, rows, v).argmax(-1)
+
+
 @torch.inference_mode()
-def patched_next_token(model: PreTrainedModel, clean: CleanRun, block: Sequence[int], from_end: int, rows: Tensor, v: Tensor) -> Tensor:
-    """Eq. 4 for a block of layers: the greedy continuation when h(l, t) <- v for every layer l of the block, [len(rows)].
+def patched_logits(
+    model: PreTrainedModel, clean: CleanRun, block: Sequence[int], from_end: int, rows: Tensor, v: Tensor
+) -> Tensor:
+    """Eq. 4 for a block of layers: next-token logits [len(rows), vocabulary] when h(l, t) <- v for its every layer l.
 
     t is the position `from_end` from the right (1 = last token); `rows` [n] are rows of the clean run, v [n, width].
     Causality makes most of the pass trivial: positions before t and layers up to the block's first are those of the clean run,
@@ -113,4 +123,4 @@ def patched_next_token(model: PreTrainedModel, clean: CleanRun, block: Sequence[
             past_key_values=cache,
             logits_to_keep=1,
         )
-    return output.logits[:, -1].argmax(-1)
+    return output.logits[:, -1]

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
-import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
+from accelerate.state import AcceleratorState
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tqdm import tqdm
 
 from introspect_utils.errors import UserError
@@ -28,7 +30,8 @@ from introspect_utils.residual import positions
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BUCKET = 8  # batches whose rows are sorted by length together
-STATE, WEIGHTS = "state.json", "weights.safetensors"
+RESUME = Path("resume", "state.safetensors")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,12 @@ def batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int) -> 
 def train(explainer: Explainer, examples: Sequence[Example], settings: Training, folder: Path, seed: int = 0) -> Trained:
     """Fit the explainer to the examples and save it in `folder`; a run cut short goes on from its last checkpoint.
 
-    Raises `UserError` when the vector does not reach the logits, or when the loss is not finite.
+    A finished run, asked for again, is read back. Raises `UserError` when the explainer has been trained before, when the vector
+    does not reach the logits, or when the loss is not finite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if hasattr(explainer.model, "peft_config") or any(p.requires_grad for p in explainer.model.parameters()):
+        raise UserError("this explainer has been trained before: make a new one (load_model, then Explainer) and train that")
+    (folder / RESUME).parent.mkdir(parents=True, exist_ok=True)
     explainer.fit_center([example.question for example in examples])
     if settings.tuning == "lora":
         add_lora(explainer, settings, seed)  # in fp32 whatever the model is in
@@ -85,10 +91,12 @@ def train(explainer: Explainer, examples: Sequence[Example], settings: Training,
     trainable = {name: parameter for name, parameter in explainer.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(trainable.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     mixed = {"float32": "no", "bfloat16": "bf16"}[settings.compute_dtype]
+    AcceleratorState._reset_state(reset_partial_state=True)  # else a kernel could not train in another precision later
     accelerator = Accelerator(mixed_precision=mixed, cpu=explainer.lm.device.type == "cpu")
     explainer, optimizer = accelerator.prepare(explainer, optimizer)
     steps = list(batches([len(ids) for _, ids, _ in rows], settings.batch_size, settings.epochs, seed))
-    losses, seconds = resume(folder, trainable, optimizer, fingerprint(rows, settings, seed))
+    made_from = fingerprint(explainer, rows, settings, seed)
+    losses, seconds = resume(folder / RESUME, trainable, optimizer, made_from)
 
     explainer.train()
     start = time.monotonic() - seconds
@@ -98,83 +106,91 @@ def train(explainer: Explainer, examples: Sequence[Example], settings: Training,
         with accelerator.autocast():
             loss = explainer.loss(explainer.collate([rows[i] for i in chosen]))
         accelerator.backward(loss)
-        accelerator.clip_grad_norm_(trainable.values(), settings.max_grad_norm)
+        norm = accelerator.clip_grad_norm_(trainable.values(), settings.max_grad_norm)
+        losses.append(loss.item())
+        if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
+            problem = f"the loss ({losses[-1]}) or its gradient ({norm}) is not finite at step {len(losses)}"
+            raise UserError(f"{problem}: lower training.learning_rate ({settings.learning_rate})")
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(loss.item())
         progress.set_postfix(loss=f"{losses[-1]:.3f}")
-        if losses[-1] != losses[-1]:
-            raise UserError(f"the loss is not finite at step {len(losses)}: lower training.learning_rate ({settings.learning_rate})")
         if len(losses) % settings.checkpoint_steps == 0 and len(losses) < len(steps):
-            checkpoint(folder, trainable, optimizer, losses, time.monotonic() - start, fingerprint(rows, settings, seed))
+            checkpoint(folder / RESUME, trainable, optimizer.state, losses, time.monotonic() - start, made_from)
     explainer.eval()
+    seconds = time.monotonic() - start
+    checkpoint(folder / RESUME, trainable, {}, losses, seconds, made_from)
     explainer.save(folder)
-    shutil.rmtree(folder / "resume", ignore_errors=True)
-    return Trained(folder, file_sha256(folder), losses, time.monotonic() - start, sum(p.numel() for p in trainable.values()))
+    return Trained(folder, file_sha256(folder), losses, seconds, sum(p.numel() for p in trainable.values()))
 
 
 def check_vector_reaches_logits(explainer: Explainer, batch: Batch) -> None:
     """The gate of every training run: another v gives other logits, and the projection gets a gradient."""
     if not len(batch.vectors):
         return
+    explainer.eval()  # dropout would change the logits too
 
     def logits(vectors: torch.Tensor) -> torch.Tensor:
-        embedded = explainer.embeddings(batch._replace(vectors=vectors))
         return explainer.model(
-            inputs_embeds=embedded, attention_mask=batch.mask, position_ids=positions(batch.mask), logits_to_keep=1, use_cache=False
+            inputs_embeds=explainer.embeddings(batch._replace(vectors=vectors)),
+            attention_mask=batch.mask,
+            position_ids=positions(batch.mask),
+            logits_to_keep=1,
+            use_cache=False,
         ).logits
 
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(batch.vectors.shape, generator=generator).to(batch.vectors) * batch.vectors.std()
+    other = 1 - batch.vectors  # not along v, which a scale would undo, and not zero where v is
     with torch.no_grad():
-        difference = (logits(batch.vectors) - logits(batch.vectors + noise)).abs().amax(dim=(1, 2))
+        difference = (logits(batch.vectors) - logits(other)).abs().amax(dim=(1, 2))
     with_vector = batch.places.any(-1)
     if not bool((difference[with_vector] > 0).all()):
         raise UserError("changing v does not change the logits: the continuous token is not reaching the forward pass")
     if explainer.projection is not None:
         explainer.loss(batch).backward()
-        gradients = [p.grad.abs().sum().item() for p in explainer.projection.parameters() if p.requires_grad and p.grad is not None]
+        gradients = [p.grad for p in explainer.projection.parameters() if p.grad is not None]
         explainer.zero_grad()
-        if not sum(gradients) > 0:
+        if not any(gradient.any() for gradient in gradients):
             raise UserError("the projection gets no gradient from the loss: it would stay as it was drawn")
 
 
-def fingerprint(rows: Sequence, settings: Training, seed: int) -> str:
-    """What a checkpoint belongs to: the tokens of every row, the settings and the seed."""
-    return hashlib.sha256(repr((settings, seed, [ids for _, ids, _ in rows])).encode()).hexdigest()
+def fingerprint(explainer: Explainer, rows: Sequence, settings: Training, seed: int) -> str:
+    """What a checkpoint belongs to: the explainer as it was made, the rows' tokens and vectors, the settings and the seed."""
+    settings = replace(settings, checkpoint_steps=1)  # how often checkpoints are written changes no result
+    made = (explainer.lm.name, explainer.settings, explainer.layers, settings, seed, [ids for _, ids, _ in rows])
+    digest = hashlib.sha256(repr(made).encode())
+    for question, _, _ in rows:
+        if question.vector is not None:
+            digest.update(repr(question.layers).encode() + question.vector.float().cpu().numpy().tobytes())
+    if explainer.projection is not None:
+        digest.update(explainer.projection.weight.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
-def checkpoint(folder: Path, trainable: dict, optimizer, losses: list[float], seconds: float, made_from: str) -> None:
-    """Weights and optimizer state in safetensors, put in place whole: an interruption leaves the last one."""
-    temporary = folder / "resume.new"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    state = {f"weight/{name}": parameter.detach() for name, parameter in trainable.items()}
+def checkpoint(path: Path, trainable: dict, moments: dict, losses: list[float], seconds: float, made_from: str) -> None:
+    """Weights and, of a run that goes on, the optimizer's moments: one file, put in place whole."""
+    state = {f"weight/{name}": parameter.detach().contiguous() for name, parameter in trainable.items()}
     for name, parameter in trainable.items():
-        state |= {f"{key}/{name}": torch.as_tensor(value) for key, value in optimizer.state[parameter].items()}
-    save_file({name: part.contiguous() for name, part in state.items()}, temporary / WEIGHTS)
-    (temporary / STATE).write_text(json.dumps({"made_from": made_from, "losses": losses, "seconds": seconds}))
-    old = folder / "resume"
-    shutil.rmtree(old, ignore_errors=True)
-    os.replace(temporary, old)
+        state |= {f"{key}/{name}": torch.as_tensor(value).contiguous() for key, value in moments.get(parameter, {}).items()}
+    temporary = path.with_suffix(".new")
+    save_file(state, temporary, {"made_from": made_from, "losses": json.dumps(losses), "seconds": str(seconds)})
+    os.replace(temporary, path)
 
 
-def resume(folder: Path, trainable: dict, optimizer, made_from: str) -> tuple[list[float], float]:
-    """(losses, seconds) so far, weights and optimizer state restored; ([], 0) where there is no checkpoint of this very run."""
-    for saved in (folder / "resume", folder / "resume.new"):  # the second, if the run was cut short while putting it in place
-        if not (saved / STATE).is_file():
-            continue
-        state = json.loads((saved / STATE).read_text())
-        if state["made_from"] != made_from:
-            continue
-        tensors = load_file(saved / WEIGHTS)
-        with torch.no_grad():
-            for name, parameter in trainable.items():
-                parameter.copy_(tensors[f"weight/{name}"])
-                optimizer.state[parameter] = {key: tensors[f"{key}/{name}"].to(parameter.device if key != "step" else "cpu") for key in ("step", "exp_avg", "exp_avg_sq")}
-        print(f"resuming after step {len(state['losses'])}", flush=True)
-        return state["losses"], state["seconds"]
-    return [], 0.0
+def resume(path: Path, trainable: dict, optimizer, made_from: str) -> tuple[list[float], float]:
+    """(losses, seconds) so far, weights and moments restored; ([], 0) where there is no checkpoint of this very run."""
+    if not path.is_file():
+        return [], 0.0
+    with safe_open(path, "pt") as saved:
+        about, names = saved.metadata(), set(saved.keys())
+        if about["made_from"] != made_from:
+            return [], 0.0
+        for name, parameter in trainable.items():
+            parameter.data.copy_(saved.get_tensor(f"weight/{name}"))
+            moments = {key: saved.get_tensor(f"{key}/{name}") for key in MOMENTS if f"{key}/{name}" in names}
+            if moments:  # a finished run has none
+                optimizer.state[parameter] = {key: m if key == "step" else m.to(parameter.device) for key, m in moments.items()}
+    losses = json.loads(about["losses"])
+    print(f"resuming after step {len(losses)}", flush=True)
+    return losses, float(about["seconds"])
 
 
 def file_sha256(folder: Path) -> str:

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from hypothesis import settings
 
 from introspect_utils.paths import REPO
+
+settings.register_profile("busy", deadline=None)  # a slow moment of the machine is no failure
+settings.load_profile("busy")
 
 # What every toy notebook does: note that it ran, then write the outputs that its run promises.
 TOY_CODE = """
@@ -117,6 +121,25 @@ class ToyRepo:
         return lines
 
 
+@pytest.fixture(scope="session")
+def smollm2():
+    """The real model of the profiles `mini` and `small`, in float32 on the CPU."""
+    from introspect_utils.models import load_model
+
+    return load_model("smollm2-135m-instruct", "cpu", "float32")
+
+
 @pytest.fixture
 def toy_repo(tmp_path):
     return ToyRepo(tmp_path / "a folder with spaces")
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tiny models are computed faster without a second thread, much faster where the cores are busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

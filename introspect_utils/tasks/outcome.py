@@ -6,7 +6,7 @@ import pandas as pd
 
 UNCHANGED = "The output would remain unchanged from <<<{}>>>."
 CHANGED = "The most likely output would change to <<<{}>>>."
-OUTCOME = re.compile(r"(remain unchanged from|change to)\s*<<<(.*?)>>>", re.DOTALL)
+OUTCOME = re.compile(r"(remain unchanged from|change to)\s*<<<(.*?)>>>(?!>)", re.DOTALL)  # the content itself may end in ">"
 
 # F.2: the same two answers, asked of a model without any explanation training
 ZERO_SHOT = """

@@ -18,7 +18,8 @@ from introspect_utils.facts import Fact, FactPair
 from introspect_utils.models import LanguageModel
 from introspect_utils.residual import clean_run, pad_left, patched_next_token
 
-OPTIONS = "\nRespond with one of {} and nothing else.\nAnswer:"  # E.2; "Answer:" is ours, without it a base model goes on with a newline
+# E.2; "Answer:" is ours, without it a base model goes on with a newline
+OPTIONS = "\nRespond with one of {} and nothing else.\nAnswer:"
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,24 @@ def target_prompt(fact: Fact, demonstrations: Sequence[Fact] = (), options: Sequ
 
 
 def tokens(target: LanguageModel, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """(ids, character spans) of `text` behind one BOS, whose span is empty. The spans cover the text without overlap."""
-    offsets = target.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    """(ids, character spans) of `text` behind one BOS, whose span is empty. Parts of one character share its span."""
+    spans = target.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     ids = target.encode(text)
-    spans = [(0, 0)] * (len(ids) - len(offsets))
-    for start, end in offsets:  # tokens that share a character (its bytes) all claim it: the first one keeps it
-        done = spans[-1][1] if spans else 0
-        spans.append((max(start, done), max(end, done)))
-    return ids, spans
+    return ids, [(0, 0)] * (len(ids) - len(spans)) + [tuple(span) for span in spans]
 
 
-def token_type(prompt: Prompt, span: tuple[int, int], pair: FactPair) -> str:
+def pieces(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
+    """The tokens as strings that join to `text`: a character of several tokens goes to the first, the others are empty."""
+    ends = [end for _, end in spans]
+    return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def token_type(prompt: Prompt, spans: Sequence[tuple[int, int]], position: int, pair: FactPair) -> str:
     """The categories of E.2; any token outside them is its own category."""
-    start, end = span
+    start, end = spans[position]
     if start < prompt.subject[1] and end > prompt.subject[0]:
-        return "Subject Final" if end >= prompt.subject[1] else "Subject"
+        goes_on = position + 1 < len(spans) and spans[position + 1][0] < prompt.subject[1]
+        return "Subject" if goes_on else "Subject Final"
     if end <= prompt.statement_end:
         return "Relation"
     for option, (first, last) in prompt.options.items():
@@ -76,7 +80,7 @@ def layer_blocks(n_layers: int, n_blocks: int) -> list[tuple[int, ...]]:
 
 
 def choose_demonstrations(facts: list[Fact], n: int, seed: int) -> dict[str, list[Fact]]:
-    """n facts of each relation with different objects. Their subjects are to be left out of the data."""
+    """Up to n facts of each relation with different objects. Their subjects are to be left out of the data."""
     rng, chosen = random.Random(seed), defaultdict(dict)
     for fact in rng.sample(facts, len(facts)):
         if len(chosen[fact.relation]) < n:
@@ -88,14 +92,18 @@ def first_token(target: LanguageModel, answer: str) -> int:
     return target.tokenizer(f" {answer}", add_special_tokens=False)["input_ids"][0]
 
 
-def known_facts(target: LanguageModel, facts: list[Fact], demonstrations: dict[str, list[Fact]], batch_size: int = 64) -> list[Fact]:
+def known_facts(
+    target: LanguageModel, facts: list[Fact], demonstrations: dict[str, list[Fact]], batch_size: int = 64
+) -> list[Fact]:
     """The facts whose object (its first token) the target gives as its greedy next token."""
     ids = [target.encode(target_prompt(fact, demonstrations[fact.relation]).text) for fact in facts]
     known, by_length = [], sorted(range(len(facts)), key=lambda i: len(ids[i]))
     for start in range(0, len(facts), batch_size):
         batch = by_length[start : start + batch_size]
         run = clean_run(target.model, *pad_left([ids[i] for i in batch], target.tokenizer.pad_token_id, target.device))
-        known += [i for i, token in zip(batch, run.next_token.tolist(), strict=True) if token == first_token(target, facts[i].object)]
+        known += [
+            i for i, token in zip(batch, run.next_token.tolist(), strict=True) if token == first_token(target, facts[i].object)
+        ]
     return [facts[i] for i in sorted(known)]
 
 
@@ -152,7 +160,8 @@ def _patch_batch(target: LanguageModel, batch: list[_Pair], blocks: list[tuple[i
 
     kept = [row for row in range(len(batch)) if not known_only or known(row)]
     for block in blocks:
-        v = torch.stack([counterfactual.residual[layer] for layer in block]).mean(0)  # avg over the block of h(l, t)(x'): [batch, length, d]
+        # avg over the block of h(l, t)(x'): [batch, length, d]
+        v = torch.stack([counterfactual.residual[layer] for layer in block]).mean(0)
         for from_end in range(1, max((batch[row].n_aligned for row in kept), default=0) + 1):
             rows = [row for row in kept if batch[row].n_aligned >= from_end]
             index = torch.tensor(rows, device=device)
@@ -161,13 +170,15 @@ def _patch_batch(target: LanguageModel, batch: list[_Pair], blocks: list[tuple[i
                 yield _row(target, batch[row], block, from_end, answers[0][row], token, v[row, -from_end])
 
 
-def _row(target: LanguageModel, pair: _Pair, block: tuple[int, ...], from_end: int, answer: int, patched: int, v: torch.Tensor) -> dict:
+def _row(
+    target: LanguageModel, pair: _Pair, block: tuple[int, ...], from_end: int, answer: int, patched: int, v: torch.Tensor
+) -> dict:
     position = len(pair.ids) - from_end
     other = len(pair.counterfactual_ids) - from_end
     text = target.tokenizer.decode
     return {
         "layer": list(block),
-        "input_tokens": [pair.prompt.text[start:end] for start, end in pair.spans],
+        "input_tokens": pieces(pair.prompt.text, pair.spans),
         "original_continuation": [text([answer])],
         "ablated_continuation": [text([patched])],
         "is_different": answer != patched,
@@ -181,7 +192,7 @@ def _row(target: LanguageModel, pair: _Pair, block: tuple[int, ...], from_end: i
         "counterfactual_text": pair.counterfactual_text,
         "gt_original_target": pair.pair.original.object,
         "gt_counterfactual_target": pair.pair.counterfactual.object,
-        "token_type": token_type(pair.prompt, pair.spans[position], pair.pair),
+        "token_type": token_type(pair.prompt, pair.spans, position, pair.pair),
     }
 
 
@@ -203,8 +214,8 @@ def balance(rows: list[dict], n: int, seed: int) -> list[dict]:
                 cells[cell(row)].append(row)
         sizes = [len(of_cell) for of_cell in cells.values()]
         if sum(sizes) < wanted:
-            kind = "changed" if changed else "unchanged"
-            raise UserError(f"only {sum(sizes)} rows are {kind}, and {wanted} are needed: raise patching.max_facts and max_pairs, or lower the sizes")
+            there = f"only {sum(sizes)} rows are {'changed' if changed else 'unchanged'}, and {wanted} are needed"
+            raise UserError(f"{there}: raise patching.max_facts and max_pairs, or lower the sizes")
         cap = next(cap for cap in range(wanted + 1) if sum(min(cap, size) for size in sizes) >= wanted)
         kept = [row for _, of_cell in sorted(cells.items()) for row in rng.sample(of_cell, min(cap, len(of_cell)))]
         chosen += rng.sample(kept, wanted)
@@ -215,6 +226,7 @@ def statistics(rows: list[dict], split: str) -> list[dict]:
     """Table 6: the number of unchanged and changed rows of each token type and block."""
     counts = Counter((*cell(row), row["is_different"]) for row in rows)
     return [
-        {"split": split, "token_type": kind, "layers": list(block), "unchanged": counts[kind, block, False], "changed": counts[kind, block, True]}
+        {"split": split, "token_type": kind, "layers": list(block)}
+        | {"unchanged": counts[kind, block, False], "changed": counts[kind, block, True]}
         for kind, block in sorted({cell(row) for row in rows})
     ]

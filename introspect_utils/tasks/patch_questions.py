@@ -12,11 +12,14 @@ from introspect_utils.tasks.outcome import ZERO_SHOT, explanation
 TEMPLATES = (
     "If {feature}{at_layer} is added{to_tokens} when processing the text {text}, how would the output change?",
     "When {feature}{at_layer} is added{at_tokens} in the input {text}, what happens to the model's output?",
-    "Consider the input text: {text}. If we steer{layer} towards {feature}{at_tokens}, how does this affect the generated continuation?",
+    "Consider the input text: {text}. If we steer{layer} towards {feature}{at_tokens},"
+    " how does this affect the generated continuation?",
     "Given the text {text}, what would be the effect on the output if {feature}{at_layer} is added{to_tokens}?",
     "If we steer towards {feature}{at_layer}{and_tokens} when processing {text}, how would the model's response differ?",
 )
-UNTRAINED = "If {feature}{at_layer} is inserted{into_token} when processing the text {text}, how would the output change?" + ZERO_SHOT
+UNTRAINED = (
+    "If {feature}{at_layer} is inserted{into_token} when processing the text {text}, how would the output change?" + ZERO_SHOT
+)
 LOCATE = "Where did {feature} come from in {text}?"
 LOCATE_ANSWER = "Token <<<{token}>>> at layers {layers}."
 
@@ -36,15 +39,15 @@ def prompt(template: str, row: dict, condition: str = "full") -> str:
         at_layer=layer and f" at{layer}",
         to_tokens=token and f" to tokens{token}",
         at_tokens=token and f" at tokens{token}",
-        and_tokens=token and f" and tokens{token}",
+        and_tokens=token and f"{' and' if layer else ' at'} tokens{token}",  # "at layer 3 and tokens <x>"
         into_token=token and f" into token{token}",
         text=f"<<<{''.join(row['input_tokens'])}>>>",
     )
 
 
 def question(row: dict, condition: str, template: str) -> Question:
-    vector = None if condition == "no-vector" else torch.from_numpy(np.asarray(row["patch_position"]["intervention_vector"], dtype=np.float32))
-    return Question(prompt(template, row, condition), vector, tuple(row["layer"]))
+    vector = torch.from_numpy(np.asarray(row["patch_position"]["intervention_vector"], dtype=np.float32))
+    return Question(prompt(template, row, condition), None if condition == "no-vector" else vector, tuple(row["layer"]))
 
 
 def examples(rows: list[dict], condition: str, seed: int) -> list[Example]:
