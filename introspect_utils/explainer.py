@@ -199,7 +199,7 @@ class Explainer(nn.Module):
         """A trained explainer from the folder that `save` wrote. Raises `UserError` where there is none."""
         folder = Path(folder)
         if not (folder / SETTINGS).is_file():
-            raise UserError(f"no explainer at {folder} (no {SETTINGS} in it): train one with notebooks/06_train_activation_patching.ipynb")
+            raise UserError(f"no explainer at {folder} (no {SETTINGS} in it): train one with notebooks/06 or 07")
         described = json.loads((folder / SETTINGS).read_text())
         adapted = (folder / "adapter_config.json").is_file()
         base = load_model(described["base"] if adapted else str(folder.resolve()), device, dtype)

@@ -54,7 +54,7 @@ def loss_curve(losses: Sequence[float]) -> Figure:
     return figure
 
 
-def hints_followed(cells: dict[str, Sequence[dict]], least: int = 8) -> Figure:
+def hints_followed(cells: dict[str, Sequence[dict]], least: int = 4) -> Figure:
     """How often the answer becomes the hint's letter where the hint names another, with 95% bars, for questions that the target
     answers right and wrong without it: all subjects together, then those with at least `least` such questions.
 

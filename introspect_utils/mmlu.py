@@ -77,19 +77,20 @@ def select(questions: Sequence[MultipleChoice], max_words: int, excluded_subject
     return [question for question in questions if question.words <= max_words and question.subject not in excluded_subjects]
 
 
-def split(questions: Sequence[MultipleChoice], n_test: int, seed: int) -> tuple[list[MultipleChoice], list[MultipleChoice]]:
-    """(train, test), shuffled; exactly `n_test` are for testing, and no question text stands in both (MMLU repeats 153 of them).
+def split(questions: Sequence[MultipleChoice], n_train: int, n_test: int, seed: int) -> dict[str, list[MultipleChoice]]:
+    """{"train": n_train questions, "test": n_test}, drawn so that no question text stands in both (MMLU repeats 153 of them).
 
     Raises `UserError` when there are too few questions.
     """
-    if n_test >= len(questions):
-        raise UserError(
-            f"{len(questions)} questions are too few for {n_test} test rows: raise ablation.max_words or lower n_test"
-        )
     same_text = defaultdict(list)
     for question in random.Random(seed).sample(list(questions), len(questions)):
         same_text[question.question].append(question)
     train, test = [], []
     for group in same_text.values():
         (test if len(test) + len(group) <= n_test else train).extend(group)
-    return train, test
+    if len(test) < n_test or len(train) < n_train:
+        raise UserError(
+            f"{len(questions)} questions are too few for {n_train} training and {n_test} test rows: "
+            "raise ablation.max_words, or lower ablation.sizes or n_test"
+        )
+    return {"train": train[:n_train], "test": test}
