@@ -81,10 +81,15 @@ def _batch_logprobs(target: LanguageModel, batch: Sequence[Sequence[Sequence[int
     rests = [variant[n:] for variants, n in zip(batch, shared, strict=True) for variant in variants]
     rest, rest_mask = (part.flip(-1) for part in pad_left([rest[::-1] for rest in rests], pad, device))
     mask = torch.cat([prefix_mask.repeat_interleave(n_variants, 0), rest_mask], dim=1)
+    ends, end = (rest_mask.sum(1) - 1).unique(return_inverse=True)  # the few columns in which rows end
     logits = target.model(
-        input_ids=rest, attention_mask=mask, position_ids=positions(mask)[:, prefix.shape[1] :], past_key_values=cache
+        input_ids=rest,
+        attention_mask=mask,
+        position_ids=positions(mask)[:, prefix.shape[1] :],
+        past_key_values=cache,
+        logits_to_keep=ends,
     ).logits
-    last = logits[torch.arange(len(rests)), rest_mask.sum(1) - 1].float().log_softmax(-1)
+    last = logits[torch.arange(len(rests), device=device), end].float().log_softmax(-1)
     return last[:, letters].view(len(batch), n_variants, len(letters)).cpu()
 
 
