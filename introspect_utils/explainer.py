@@ -73,7 +73,10 @@ class Batch(NamedTuple):
 
 
 class Explainer(nn.Module):
-    """A language model with the continuous token. `layers` lists the target's layers (or blocks) that vectors can come from."""
+    """A language model with the continuous token. `layers` lists the target's layers (or blocks) that vectors can come from.
+
+    It is empty where the questions have no vector, and then there is no projection.
+    """
 
     def __init__(
         self, lm: LanguageModel, settings: ExplainerSettings, d_target: int, layers: Sequence[tuple[int, ...]], seed: int = 0
@@ -84,7 +87,7 @@ class Explainer(nn.Module):
         self.begin, self.placeholder, self.end = reserve_tokens(lm)
         self.layer_index = {layer: index for index, layer in enumerate(self.layers)}
         width, n = lm.width, len(self.layers)
-        needed = settings.projection == "always" or d_target != width
+        needed = n > 0 and (settings.projection == "always" or d_target != width)
         self.projection = Projection(n, d_target, width, settings.projection_rank, seed) if needed else None
         self.register_buffer("center", torch.zeros(n, d_target))
         self.to(lm.device)
@@ -113,19 +116,22 @@ class Explainer(nn.Module):
     def encode(self, question: Question, explanation: str | None = None, prompt: str | None = None) -> tuple[list[int], int]:
         """(ids, length of the prompt): the prompt, then the explanation and EOS if there is one. Exactly one BOS.
 
+        A model without a chat template (a base model) is asked in plain text, whatever the settings say.
+
         Raises `UserError` when the vector and its mark in the text do not go together.
         """
-        text, form = question.text, prompt or self.settings.prompt
+        text, chat = question.text, (prompt or self.settings.prompt) == "chat" and bool(self.lm.tokenizer.chat_template)
         if text.count(VECTOR) != (question.vector is not None):
             raise UserError(f"a question with a vector holds {VECTOR} once, one without does not: {text[:200]!r}")
         tokenizer = self.lm.tokenizer
         text = text.replace(VECTOR, "".join(tokenizer.convert_ids_to_tokens([self.begin, self.placeholder, self.end])))
-        ids = self.lm.encode(self.lm.chat(text) if form == "chat" else text)
+        plain = "\n\n".join(filter(None, (question.system, text)))
+        ids = self.lm.encode(self.lm.chat(text, question.system) if chat else plain)
         if ids.count(self.placeholder) != (question.vector is not None):
             raise UserError(f"the text of a question contains the placeholder of the continuous token: {question.text[:200]!r}")
         if explanation is None:
             return ids, len(ids)
-        answer = explanation if form == "chat" else f" {explanation}"
+        answer = explanation if chat else f" {explanation}"
         return ids + tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id], len(ids)
 
     def collate(self, rows: Sequence[tuple[Question, list[int], int]], padding_side: str = "left") -> Batch:
@@ -208,7 +214,7 @@ class Explainer(nn.Module):
         """A trained explainer from the folder that `save` wrote. Raises `UserError` where there is none."""
         folder = Path(folder)
         if not (folder / SETTINGS).is_file():
-            raise UserError(f"no explainer at {folder} (no {SETTINGS} in it): train one, e.g. with notebooks/06")
+            raise UserError(f"no explainer at {folder} (no {SETTINGS} in it): train one with notebooks/06 or 07")
         described = json.loads((folder / SETTINGS).read_text())
         adapted = (folder / "adapter_config.json").is_file()
         base = load_model(described["base"] if adapted else str(folder.resolve()), device, dtype)

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from introspect_utils.errors import UserError
+from introspect_utils.hub import hub_rows
 
 PACKAGED = Path(__file__).parent / "data" / "facts.json"  # {relation: [[subject, object], ...]}
 UNKNOWN = "unknown"  # the last answer option (E.2)
@@ -75,7 +76,7 @@ def load_facts(source: str) -> list[Fact]:
     if source == "packaged":
         pairs = json.loads(PACKAGED.read_text("utf-8"))
         return [_packaged(relation, *pair) for relation, of_relation in pairs.items() for pair in of_relation]
-    rows = _file_rows(Path(source)) if source.endswith(".json") else _hub_rows(source)
+    rows = _file_rows(Path(source)) if source.endswith(".json") else hub_rows("facts", source, "train")
     return list(dict.fromkeys(_counterfact(row, f"{source}, record {number}") for number, row in enumerate(rows)))
 
 
@@ -94,16 +95,6 @@ def _file_rows(path: Path) -> list[dict]:
     if not (rows and isinstance(rows, list)):
         raise UserError(f"{path} must hold a list of CounterFact records, and holds no records")
     return rows
-
-
-def _hub_rows(source: str) -> Iterable[dict]:
-    import datasets
-
-    try:
-        return datasets.load_dataset(source, split="train")
-    except (OSError, ValueError) as error:  # not found, no network, no such split, not a data set
-        reason = str(error).splitlines()[0]
-        raise UserError(f"cannot load facts {source!r} ({reason}): check the id and the network, or use 'packaged'") from error
 
 
 def _counterfact(row: dict, where: str) -> Fact:

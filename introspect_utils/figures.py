@@ -9,6 +9,8 @@ from IPython.display import display
 
 from introspect_utils import style
 
+ALL = "all subjects"
+
 
 def _show(figure: plt.Figure) -> None:
     """Display once, whatever the backend does with open figures."""
@@ -57,3 +59,45 @@ def loss_curve(losses: Sequence[float]) -> None:
         ax.plot(range(1, len(losses) + 1), losses, color=style.BLUE)
         ax.set(xlabel="training step", ylabel="loss (nats per token)", ylim=(0, None))
     _show(figure)
+
+
+def hints_followed(cells: dict[str, Sequence[dict]], least: int = 4) -> plt.Figure:
+    """How often the answer becomes the hint's letter where the hint names another, with 95% bars, for questions that the target
+    answers right and wrong without it: all subjects together, then those with at least `least` such questions.
+
+    `cells`: target -> the cells of `tasks.ablate.followed`; a panel for each target.
+    """
+    asked = {target: Counter() for target in cells}
+    for target, of_target in cells.items():
+        for cell in of_target:
+            asked[target].update({cell["subject"]: cell["n"], ALL: cell["n"]})
+    tallest = max(sum(n >= least for n in counts.values()) for counts in asked.values())
+    with plt.rc_context(style.SETTINGS):
+        size = (1.3 + 4.2 * len(cells), 0.19 * max(tallest, 1) + 1.4)
+        figure, panels = plt.subplots(1, len(cells), figsize=size, layout="constrained", squeeze=False)
+        for ax, target in zip(panels[0], cells, strict=True):
+            subjects = [subject for subject, n in asked[target].most_common() if n >= least or subject == ALL]
+            for y, subject in enumerate(subjects):
+                for right, colour, above in ((True, style.BLUE, 0.17), (False, style.ORANGE, -0.17)):
+                    chosen = [cell for cell in cells[target] if cell["right"] == right and subject in (ALL, cell["subject"])]
+                    if chosen:
+                        share, low, high = wilson(sum(cell["followed"] for cell in chosen), sum(cell["n"] for cell in chosen))
+                        ax.plot([100 * low, 100 * high], [y - above] * 2, color=colour, lw=1)
+                        ax.plot(100 * share, y - above, "o", ms=3.5, color=colour)
+            ax.set_yticks(
+                range(len(subjects)), [f"{subject.replace('_', ' ')} ({asked[target][subject]})" for subject in subjects]
+            )
+            ax.set(xlim=(-3, 103), ylim=(len(subjects) - 0.5, -0.6), title=target, xlabel="follows a hint to another letter, %")
+            ax.grid(axis="x", lw=0.4, alpha=0.5)
+        marks = [plt.Line2D([], [], color=c, marker="o", ms=3.5, lw=1) for c in (style.BLUE, style.ORANGE)]
+        figure.legend(marks, ["right without the hint", "wrong without it"], loc="outside lower center", ncols=2, frameon=False)
+    plt.close(figure)  # shown once, as the value of a cell
+    return figure
+
+
+def wilson(hits: int, n: int) -> tuple[float, float, float]:
+    """(share, low, high): Wilson's 95% interval, which stays within 0 and 1 for few rows."""
+    share, z = hits / n, 1.96
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5 / (1 + z**2 / n)
+    return share, max(middle - half, 0.0), min(middle + half, 1.0)

@@ -69,17 +69,19 @@ class LanguageModel:
         bos = self.tokenizer.bos_token_id
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
-    def chat(self, user: str) -> str:
+    def chat(self, user: str, system: str = "") -> str:
         """`user` as the only turn of a chat that awaits the assistant: no default system prompt, thinking off (Qwen3).
 
-        Raises `UserError` for a base model without a chat template.
+        Gemma 2 has no system role: there a system prompt stands above the user's text. Raises `UserError` for a base model
+        without a chat template.
         """
         if not self.tokenizer.chat_template:
             raise UserError(f"{self.name} has no chat template: set explainer.prompt: base, or take an instruction-tuned model")
-        turns = [{"role": "system", "content": ""}, {"role": "user", "content": user}]
-        settings = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-        if "System role not supported" in self.tokenizer.chat_template:  # Gemma 2
-            turns = turns[1:]
+        turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        # Llama 3.1 writes the day's date into its prompt, which is to be the same tomorrow
+        settings = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False, "date_string": "26 Jul 2024"}
+        if "System role not supported" in self.tokenizer.chat_template:
+            turns = [{"role": "user", "content": "\n\n".join(filter(None, (system, user)))}]
         return self.tokenizer.apply_chat_template(turns, **settings)
 
 

@@ -1,14 +1,15 @@
 """Settings of a profile: `params/*.yaml` as frozen dataclasses, checked whole before anything runs.
 
-Every setting stands in every file: there are no defaults and no merging, so a profile file says all there is to say.
-A new setting is a field here and a line in each file.
+Every setting of a task stands in every file: there are no defaults and no merging, so a profile file says all there is to say; a
+task's section may be left out whole, and then the task is not run. A new setting is a field here and a line in each file.
 """
 
 import difflib
 import math
 import re
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
@@ -40,6 +41,16 @@ def facts_source(value: str) -> str | None:
     if value.endswith(".json") and not Path(value).is_file():
         return f"there is no file {value}"
     return None if value == "packaged" or value.endswith(".json") or "/" in value else f"got {value!r}; {FACTS_SOURCES}"
+
+
+def questions_source(value: str) -> str | None:
+    """What is wrong with `value` as the place of the multiple-choice questions."""
+    return None if value == "packaged" or "/" in value else f"got {value!r}; give 'packaged', or a hub id such as cais/mmlu"
+
+
+def hint_wording(value: str) -> str | None:
+    """What is wrong with `value` as the wording of a hint."""
+    return None if value.count("{}") == 1 else f"must hold {{}} once, where the letter goes, got {value!r}"
 
 
 def at_least(lowest: float):
@@ -76,6 +87,31 @@ class Patching:
     demonstrations: Number0  # solved examples before x in the target's prompt
     options: bool  # list the answer options in the target's prompt (E.2)
     blocks: Count  # layer blocks
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Section 5.2: which runs, and how the question-answer pairs of T_input (eq. 7, 8) are made.
+
+    The last four stand in for those of `training`: the paper trains all weights for this task, at a lower rate.
+    """
+
+    targets: tuple[Annotated[str, model_name], ...]
+    explainers: tuple[Annotated[str, explainer_name], ...]
+    conditions: tuple[Literal["full", "untrained"], ...]
+    sizes: tuple[Count, ...]  # training rows
+    n_test: Count
+    questions: Annotated[str, questions_source]
+    max_words: Count  # of a question with its options
+    excluded_subjects: tuple[str, ...]
+    hints: tuple[Annotated[str, hint_wording], ...]  # wordings; of several, the one that changes nearest to half of the answers
+    n_tried: Count  # training questions on which the wordings are tried
+    answer_prefix: str  # what the target's answer begins with; the letter follows
+    calibrated: bool  # take the letters' mean log-probabilities off
+    tuning: Literal["lora", "full"]
+    learning_rate: Annotated[float, above_zero]
+    batch_size: Count
+    epochs: Count
 
 
 @dataclass(frozen=True)
@@ -117,10 +153,16 @@ class Profile:
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["auto", "float32", "bfloat16"]
     seeds: tuple[Number0, ...]
-    patching: Patching
+    patching: Patching | None  # a task that the file leaves out is not run
     explainer: ExplainerSettings
     training: Training
     generation: Generation
+    ablation: Ablation | None
+
+    def training_for(self, task: str) -> Training:
+        """The training settings of a task: `training`, with what the task's section has of its own."""
+        section = getattr(self, task)
+        return replace(self.training, **{f.name: getattr(section, f.name) for f in fields(Training) if hasattr(section, f.name)})
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
@@ -157,9 +199,10 @@ def _read_dataclass(kind: type, value: Any, at: str, mistakes: list[str], **give
     keys = [field.name for field in fields(kind) if field.name not in given]
     dotted = {key: f"{at}.{key}" if at else str(key) for key in [*keys, *value]}
     mistakes += [f"{dotted[key]}: unknown setting; {nearest(key, keys)}" for key in value if key not in keys]
-    mistakes += [f"{dotted[key]}: missing" for key in keys if key not in value]
+    optional = {key: None for key in keys if isinstance(types[key], UnionType)}
+    mistakes += [f"{dotted[key]}: missing" for key in keys if key not in value and key not in optional]
     before = len(mistakes)
-    settings = {key: _read(types[key], value[key], dotted[key], mistakes) for key in keys if key in value}
+    settings = optional | {key: _read(types[key], value[key], dotted[key], mistakes) for key in keys if key in value}
     whole = len(mistakes) == before and len(settings) == len(keys)
     return kind(**settings, **given) if whole else None
 
@@ -170,8 +213,10 @@ def _read(kind: Any, value: Any, at: str, mistakes: list[str]) -> Any:
         return _read_dataclass(kind, value, at, mistakes)
     origin, arguments = get_origin(kind), get_args(kind)
     wrong = None
-    if origin is tuple:
-        if isinstance(value, list) and value:
+    if origin is UnionType:
+        value = _read(arguments[0], value, at, mistakes)
+    elif origin is tuple:
+        if isinstance(value, list) and (value or arguments[0] is str):  # a list of plain texts may be empty
             items = tuple(_read(arguments[0], item, f"{at}[{i}]", mistakes) for i, item in enumerate(value))
             wrong = "names the same thing twice" if len(set(items)) < len(items) and None not in items else None
             value = items

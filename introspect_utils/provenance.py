@@ -14,7 +14,8 @@ def commit() -> str:
     """The commit of the code, with "+" where the working tree differs from it; "unknown" outside a git checkout."""
     git = ["git", "-C", str(REPO)]
     head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
-    changed = subprocess.run([*git, "status", "--porcelain", "introspect_utils", "notebooks", "params"], capture_output=True, text=True)
+    code = ["introspect_utils", "notebooks", "params"]
+    changed = subprocess.run([*git, "status", "--porcelain", *code], capture_output=True, text=True)
     return head.stdout.strip() + "+" * bool(changed.stdout.strip()) if head.returncode == 0 else "unknown"
 
 

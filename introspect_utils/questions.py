@@ -15,12 +15,13 @@ VECTOR = "[s]v[e]"  # where the continuous token stands in a prompt; [s] and [e]
 class Question:
     """A question q about a target. `text` holds `VECTOR` once if there is a `vector` v [d_target], else not at all.
 
-    `layers` are the target's layers that v comes from: they choose the projection.
+    `layers` are the target's layers that v comes from: they choose the projection. `system` is the chat's system prompt.
     """
 
     text: str
     vector: Tensor | None = None
     layers: tuple[int, ...] = ()
+    system: str = ""
 
     def with_vector(self, vector: Tensor) -> Question:
         return replace(self, vector=vector)

