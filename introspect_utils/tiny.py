@@ -30,7 +30,8 @@ FAMILIES = {
 WIDTHS = {"llama": 32, "qwen3": 32, "gemma3": 48}  # two of equal width, one that needs a projection
 CHAT_TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}{% if message['content'] %}"
-    "[{{ message['role'] }}] {{ message['content'] }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+    "[{{ message['role'] }}] {{ message['content'] }}\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 
 
