@@ -92,6 +92,7 @@ class Explainer(nn.Module):
         self.register_buffer("center", torch.zeros(n, d_target))
         self.to(lm.device)
         self.embedding_norm = mean_embedding_norm(lm)
+        self.longest_explanation = 0  # tokens of the longest it was trained on, which it must have the room to give
 
     @property
     def embed(self) -> nn.Module:
@@ -204,6 +205,7 @@ class Explainer(nn.Module):
             "base": self.lm.name,
             "d_target": self.d_target,
             "layers": self.layers,
+            "longest_explanation": self.longest_explanation,
             "embedding_norm": self.embedding_norm,  # at the start of training: full fine-tuning changes the embeddings
             "settings": asdict(self.settings),
         }
@@ -225,6 +227,7 @@ class Explainer(nn.Module):
 
             explainer.model = PeftModel.from_pretrained(base.model, folder)
         explainer.embedding_norm = described["embedding_norm"]
+        explainer.longest_explanation = described["longest_explanation"]
         explainer.center.copy_(load_file(folder / VECTORS)["center"])
         if explainer.projection is not None:
             explainer.projection.load_state_dict(load_file(folder / PROJECTION))

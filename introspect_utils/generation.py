@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def generate(
     explainer: Explainer, questions: Sequence[Question], batch_size: int = 32, max_new_tokens: int = 24, prompt: str | None = None
 ) -> list[str]:
-    """One greedy explanation per question, in order. Longest prompts first: a batch pads little, and memory peaks early."""
+    """One greedy explanation per question, in order. Longest prompts first: a batch pads little, and memory peaks early.
+
+    A trained explainer has room for the longest explanation it was trained on, whatever `max_new_tokens` is.
+    """
     rows = [(question, *explainer.encode(question, prompt=prompt)) for question in questions]
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i][1]))
     answers = [""] * len(rows)
@@ -33,7 +36,7 @@ def generate(
                 inputs_embeds=explainer.embeddings(batch),
                 attention_mask=batch.mask,
                 position_ids=positions(batch.mask),
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=max(max_new_tokens, explainer.longest_explanation),
                 do_sample=False,
                 repetition_penalty=1.0,  # the setting that a model's own generation config could add to greedy decoding
                 eos_token_id=tokenizer.eos_token_id,

@@ -86,6 +86,7 @@ def train(explainer: Explainer, examples: Sequence[Example], settings: Training,
     else:
         explainer.model.float().requires_grad_(True)
     rows = [(example.question, *explainer.encode(example.question, example.explanation)) for example in examples]
+    explainer.longest_explanation = max(len(ids) - n_prompt for _, ids, n_prompt in rows)
     check_vector_reaches_logits(explainer, explainer.collate(rows[: settings.batch_size]))
 
     trainable = {name: parameter for name, parameter in explainer.named_parameters() if parameter.requires_grad}
