@@ -5,7 +5,7 @@ from explaining import TRAINING, WIDTHS, encode, make_examples, make_explainer, 
 from introspect_utils import generation
 from introspect_utils.explainer import Explainer
 from introspect_utils.generation import generate
-from introspect_utils.questions import Question
+from introspect_utils.questions import Example, Question
 from introspect_utils.training import add_lora, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -172,3 +172,14 @@ def test_gradients_flow_after_generating():
     explainer.loss(explainer.collate(rows)).backward()
     gradients = [parameter.grad for name, parameter in explainer.named_parameters() if "lora_" in name]
     assert all(gradient is not None and gradient.any() for gradient in gradients)
+
+
+def test_a_trained_explainer_has_room_for_its_longest_explanation(tmp_path):
+    explainer, examples = make_explainer(), make_examples(4)
+    long = [Example(example.question, "one two three " * 8) for example in examples]
+    train(explainer, long, training_settings(), tmp_path)
+    (ids, n_prompt), question = explainer.encode(long[0].question, long[0].explanation), long[0].question
+    assert explainer.longest_explanation == len(ids) - n_prompt == Explainer.load(tmp_path).longest_explanation
+    explainer.model.generate = lambda **given: torch.zeros(1, given["max_new_tokens"], dtype=torch.long).fill_(ids[-2])
+    (answer,) = generate(explainer, [question], max_new_tokens=1)
+    assert answer == explainer.lm.tokenizer.decode([ids[-2]] * (len(ids) - n_prompt)).strip()
