@@ -188,9 +188,14 @@ def made_from(run: Run, runs: list[Run]) -> dict[str, Any]:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot read the notebook {path} ({error}); restore it, e.g. with git checkout") from None
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    # the defaults in the cell of parameters are for people: a run is given its own
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code" and not _holds_parameters(cell)]
     inputs = {other.id: _digest(made_from(other, runs)) for other in upstream(run, runs)}
     return {"settings": run.settings, "notebook": {run.notebook: _digest(code)}, "inputs": inputs}
+
+
+def _holds_parameters(cell: dict) -> bool:
+    return "parameters" in cell["metadata"].get("tags", [])
 
 
 def _digest(value: Any) -> str:

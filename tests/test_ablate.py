@@ -101,7 +101,9 @@ class ChatTokenizer:
 def test_a_system_prompt_stands_in_its_role_or_above_the_users_text():
     from introspect_utils.models import LanguageModel
 
-    plain, gemma2 = (LanguageModel("x", None, ChatTokenizer(template)) for template in ("", "{{ 'System role not supported' }}"))
+    plain, gemma2 = (
+        LanguageModel("x", None, ChatTokenizer(template)) for template in ("{{ messages }}", "{{ 'System role not supported' }}")
+    )
     assert plain.chat("u", "s") == [("system", "s"), ("user", "u")] and plain.chat("u") == [("system", ""), ("user", "u")]
     assert gemma2.chat("u", "s") == [("user", "s\n\nu")] and gemma2.chat("u") == [("user", "u")]
 
