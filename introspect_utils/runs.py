@@ -195,7 +195,7 @@ def made_from(run: Run, runs: list[Run]) -> dict[str, Any]:
 
 
 def _holds_parameters(cell: dict) -> bool:
-    return "parameters" in cell["metadata"].get("tags", [])
+    return "parameters" in cell.get("metadata", {}).get("tags", [])
 
 
 def _digest(value: Any) -> str:
