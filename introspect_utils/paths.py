@@ -1,6 +1,8 @@
 """Where things are. Everything a run writes lies under `ROOT`; what the package only reads lies under `REPO`."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent  # notebooks/, params/, Snakefile
@@ -21,3 +23,17 @@ def figures_dir(profile: str) -> Path:
 def run_dir(profile: str, run_id: str) -> Path:
     """Small results of one run: `run.json` (written last, so it means "finished") and `predictions.parquet`."""
     return figures_dir(profile) / "runs" / run_id
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; put in its place when the block ends well, and removed when it does not.
+
+    So a file is there whole or not at all, whatever interrupts its writing.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

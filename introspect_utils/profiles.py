@@ -53,6 +53,22 @@ def hint_wording(value: str) -> str | None:
     return None if value.count("{}") == 1 else f"must hold {{}} once, where the letter goes, got {value!r}"
 
 
+def text_source(value: str) -> str | None:
+    """What is wrong with `value` as the place of the texts."""
+    return None if value == "packaged" or "/" in value else f"got {value!r}; give 'packaged', or a hub id such as owner/name"
+
+
+def dictionary_source(value: str) -> str | None:
+    """What is wrong with `value` as the sparse dictionaries: trained here, or released ones that SAELens knows."""
+    fits = value == "trained" or (value.count("/") and value.count("{}") == 1)
+    return None if fits else f"got {value!r}; give 'trained', or a SAELens release and id, as llama_scope_lxr_32x/l{{}}r_32x"
+
+
+def simulator_source(value: str) -> str | None:
+    """What is wrong with `value` as the simulator's checkpoint."""
+    return None if value == "trained" or "/" in value else f"got {value!r}; give 'trained', a hub id or a folder"
+
+
 def at_least(lowest: float):
     return lambda value: None if value >= lowest else f"must be at least {lowest}, got {value}"
 
@@ -115,6 +131,53 @@ class Ablation:
 
 
 @dataclass(frozen=True)
+class SimulatorSettings:
+    """The simulator of eq. 2: a checkpoint, or how one is trained in two stages (section 2.2, after Choi et al. 2024)."""
+
+    checkpoint: Annotated[str, simulator_source]
+    layers: Count  # of the target, its first ones, that are kept
+    lora_r: Count
+    learning_rate: Annotated[float, above_zero]
+    batch_size: Count  # descriptions a step, each with all its exemplars
+    steps_random: Count  # first stage: a random candidate for each direction
+    steps_best: Number0  # second: the candidate that the simulator of the first stage scores best
+    compute_dtype: Literal["float32", "bfloat16"]
+    scored: Count  # candidates of a direction that it scores: the best of the pre-ranking
+
+
+@dataclass(frozen=True)
+class Features:
+    """Sections 2.2 and 3: which runs, and how directions, exemplars and descriptions (T_feat, eq. 2) are made."""
+
+    targets: tuple[Annotated[str, model_name], ...]
+    explainers: tuple[Annotated[str, explainer_name], ...]
+    conditions: tuple[Literal["full", "untrained"], ...]
+    sizes: tuple[Count, ...]  # training directions, of all layers together
+    n_test: Count  # held-out SAE features of each layer
+    n_act: Count  # full activations of each layer, and as many activation differences
+    text: Annotated[str, text_source]
+    context: Count  # tokens of a context
+    n_contexts: Count
+    layers: tuple[Number0, ...]
+    dictionaries: Annotated[str, dictionary_source]
+    d_sae: Count  # features of a dictionary
+    k: Count  # of them active at once
+    n_samples: Count  # residual vectors a dictionary is trained on
+    n_top: Count  # exemplars of a direction: the sequences that activate it most
+    n_random: Count  # and random ones
+    descriptions: Literal["rules", "chat"]  # where candidate descriptions come from
+    candidates: Count  # of a direction
+    simulator: SimulatorSettings
+    judge: Literal["embedding", "openai"]
+    chat_model: str  # for "chat" and "openai", at OPENAI_BASE_URL with OPENAI_API_KEY
+    selfie_scales: tuple[Annotated[float, above_zero], ...]
+    tuning: Literal["lora", "full"]  # this and the next three stand in for those of `training`
+    learning_rate: Annotated[float, above_zero]
+    batch_size: Count
+    epochs: Count
+
+
+@dataclass(frozen=True)
 class ExplainerSettings:
     """How a vector enters an explainer as a continuous token, and how questions are worded."""
 
@@ -153,7 +216,8 @@ class Profile:
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["auto", "float32", "bfloat16"]
     seeds: tuple[Number0, ...]
-    patching: Patching | None  # a task that the file leaves out is not run
+    features: Features | None  # a task that the file leaves out is not run
+    patching: Patching | None
     explainer: ExplainerSettings
     training: Training
     generation: Generation

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from .due import ASKED, due
 from .errors import UserError, command
 from .paths import REPO, ROOT, artifacts_dir
 from .profiles import Profile, load_profile
 from .run_notebook import clock
-from .runs import ASKED, asset_names, due, plan
+from .runs import asset_names, plan
 
 LOCK_WAIT = 10  # seconds; what a killed run left behind is gone by then
 

@@ -13,10 +13,11 @@ import threading
 import time
 from pathlib import Path
 
+from .due import mark_done, mark_unfinished
 from .errors import UserError, command
 from .paths import REPO, ROOT, artifacts_dir
 from .profiles import Profile, load_profile, nearest
-from .runs import Run, mark_done, mark_unfinished, plan
+from .runs import Run, plan
 
 MARGIN = "      | "
 TRACEBACK_LINES = 12

