@@ -1,6 +1,7 @@
 """Training an explainer (eq. 1): LoRA or full fine-tuning with accelerate, resumable, checked before it starts.
 
-The target stays fixed; what is trained is the explainer and, where there is one, the projection.
+The target stays fixed; what is trained is the explainer and, where there is one, the projection. The simulator is trained with
+the same loop, `fit`.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import math
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from introspect_utils.errors import UserError
@@ -27,6 +30,9 @@ from introspect_utils.explainer import Batch, Explainer
 from introspect_utils.profiles import Training
 from introspect_utils.questions import Example
 from introspect_utils.residual import positions
+
+if TYPE_CHECKING:
+    from introspect_utils.simulator import Simulator
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BUCKET = 8  # batches whose rows are sorted by length together
@@ -45,8 +51,8 @@ class Trained:
     trained_parameters: int
 
 
-def add_lora(explainer: Explainer, settings: Training, seed: int) -> None:
-    """LoRA on all linear layers of the decoder. The projection stays outside, so that it is trained in full."""
+def add_lora(explainer: Explainer | Simulator, settings: Training, seed: int) -> None:
+    """LoRA on all linear layers of the decoder. The projection (or the head) stays outside, so that it is trained in full."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -89,25 +95,51 @@ def train(explainer: Explainer, examples: Sequence[Example], settings: Training,
     explainer.longest_explanation = max(len(ids) - n_prompt for _, ids, n_prompt in rows)
     check_vector_reaches_logits(explainer, explainer.collate(rows[: settings.batch_size]))
 
-    trainable = {name: parameter for name, parameter in explainer.named_parameters() if parameter.requires_grad}
-    optimizer = torch.optim.AdamW(trainable.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    mixed = {"float32": "no", "bfloat16": "bf16"}[settings.compute_dtype]
-    AcceleratorState._reset_state(reset_partial_state=True)  # else a kernel could not train in another precision later
-    accelerator = Accelerator(mixed_precision=mixed, cpu=explainer.lm.device.type == "cpu")
-    explainer, optimizer = accelerator.prepare(explainer, optimizer)
     steps = list(batches([len(ids) for _, ids, _ in rows], settings.batch_size, settings.epochs, seed))
     made_from = fingerprint(explainer, rows, settings, seed)
-    losses, seconds = resume(folder / RESUME, trainable, optimizer, made_from)
 
-    explainer.train()
+    def loss(chosen: list[int]) -> Tensor:
+        return explainer.loss(explainer.collate([rows[i] for i in chosen]))
+
+    losses, seconds = fit(explainer, loss, steps, settings, folder / RESUME, made_from, seed)
+    explainer.save(folder)
+    return Trained(folder, file_sha256(folder), losses, seconds, sum(p.numel() for p in trainable(explainer).values()))
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def fit(
+    module: nn.Module,
+    loss_of: Callable[[Any], Tensor],
+    steps: Sequence,
+    settings: Training,
+    path: Path,
+    made_from: str,
+    seed: int,
+) -> tuple[list[float], float]:
+    """Train what of the module requires gradients, one step on the loss of each item of `steps`: (losses, seconds).
+
+    Goes on from the checkpoint at `path` if it was `made_from` the same. Raises `UserError` when the loss is not finite.
+    """
+    weights = trainable(module)
+    optimizer = torch.optim.AdamW(weights.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    mixed = {"float32": "no", "bfloat16": "bf16"}[settings.compute_dtype]
+    AcceleratorState._reset_state(reset_partial_state=True)  # else a kernel could not train in another precision later
+    accelerator = Accelerator(mixed_precision=mixed, cpu=next(iter(weights.values())).device.type == "cpu")
+    module, optimizer = accelerator.prepare(module, optimizer)
+    losses, seconds = resume(path, weights, optimizer, made_from)
+
+    module.train()
     start = time.monotonic() - seconds
     progress = tqdm(steps[len(losses) :], initial=len(losses), total=len(steps), desc="training", unit="step", mininterval=10)
-    for chosen in progress:
+    for item in progress:
         torch.manual_seed(seed * 1_000_003 + len(losses))  # dropout does not depend on where a run was resumed
         with accelerator.autocast():
-            loss = explainer.loss(explainer.collate([rows[i] for i in chosen]))
+            loss = loss_of(item)
         accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(trainable.values(), settings.max_grad_norm)
+        norm = accelerator.clip_grad_norm_(weights.values(), settings.max_grad_norm)
         losses.append(loss.item())
         if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
             problem = f"the loss ({losses[-1]}) or its gradient ({norm}) is not finite at step {len(losses)}"
@@ -116,12 +148,11 @@ def train(explainer: Explainer, examples: Sequence[Example], settings: Training,
         optimizer.zero_grad()
         progress.set_postfix(loss=f"{losses[-1]:.3f}")
         if len(losses) % settings.checkpoint_steps == 0 and len(losses) < len(steps):
-            checkpoint(folder / RESUME, trainable, optimizer.state, losses, time.monotonic() - start, made_from)
-    explainer.eval()
+            checkpoint(path, weights, optimizer.state, losses, time.monotonic() - start, made_from)
+    module.eval()
     seconds = time.monotonic() - start
-    checkpoint(folder / RESUME, trainable, {}, losses, seconds, made_from)
-    explainer.save(folder)
-    return Trained(folder, file_sha256(folder), losses, seconds, sum(p.numel() for p in trainable.values()))
+    checkpoint(path, weights, {}, losses, seconds, made_from)
+    return losses, seconds
 
 
 def check_vector_reaches_logits(explainer: Explainer, batch: Batch) -> None:
