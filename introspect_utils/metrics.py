@@ -6,7 +6,7 @@ The first term is the choice of test rows, the second (0 for one seed) the choic
 enters both, so the error is a little large, never small. For macro-F1, which is no mean over rows, the first term is a bootstrap.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -28,10 +28,19 @@ def seed_stderr(seed_means: np.ndarray) -> float:
 
 
 def mean_score(scores: np.ndarray) -> tuple[float, float]:
-    """Mean and standard error of per-row `scores` [s, n] (0/1, or differences of two such)."""
+    """Mean and standard error of per-row `scores` [s, n] (0/1, correlations, or differences of two such)."""
     rows = scores.mean(axis=0)
     row_stderr = rows.std(ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else 0.0
     return float(rows.mean()), float(np.hypot(row_stderr, seed_stderr(scores.mean(axis=1))))
+
+
+def pooled_score(scores: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Mean and standard error of a score from those that s seeds report, where the rows' own scores are not kept.
+
+    The first term of the rule is taken as if the seeds agreed about every row: too large where they do not, never too small.
+    """
+    values, errors = np.array(scores, dtype=float).T
+    return float(values.mean()), float(np.hypot(np.sqrt((errors**2).mean()), seed_stderr(values)))
 
 
 def _f1(counts: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:

@@ -3,56 +3,26 @@
 import re
 from collections.abc import Iterable
 
-import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from . import style
-from .metrics import bold
+from .layout import BOLD, Group, by_row, by_target, dot_figure, published_rows, score, seeds
 from .paper import PATCHING_METRICS, TOKEN_TYPES, lookup, model_name
 from .table import Score, Table
-
-BOLD = "Bold: not significantly different from the best row of the same target (paired t-test, p ≥ 0.05)."
-
-
-def _by_row(records: Iterable[dict], table: str) -> list[tuple[dict, dict[str, dict]]]:
-    """(any record of the row, {metric: record}) for each row of a table, in the order of `style.order`."""
-    rows: dict[tuple, dict[str, dict]] = {}
-    for record in records:
-        if record["table"] == table:
-            rows.setdefault((record["target"], record["explainer"], record["condition"]), {})[record["metric"]] = record
-    keys = sorted(rows, key=lambda key: (key[0], style.order(key[1], key[2])))
-    return [(next(iter(rows[key].values())), rows[key]) for key in keys]
-
-
-def _score(record: dict | None, signed: bool = False) -> Score | str:
-    return "–" if record is None else Score(record["value"], record["stderr"], bold(record.get("p_vs_best")), signed)
-
-
-def _seeds(record: dict) -> str:
-    return ", ".join(map(str, record["seeds"])) or "–"
-
-
-def _published(table: str, version: str = "v1") -> list[tuple[str, str, str, dict[str, Score]]]:
-    """(target, explainer, condition, {metric: score}) for each of the paper's rows, in its order."""
-    rows: dict[tuple, dict[str, Score]] = {}
-    for row in lookup(version, table=table):
-        rows.setdefault((row.target, row.explainer, row.condition), {})[row.metric] = Score(row.value, row.stderr)
-    return [(*key, scores) for key, scores in rows.items()]
 
 
 def table2(records: list[dict]) -> Table:
     """Table 2, activation patching: our rows, then the paper's for its two targets."""
     metrics = (*PATCHING_METRICS, "unparseable")
-    ours = _by_row(records, "2")
+    ours = by_row(records, "2")
     rows = [
-        (f"{row['target']} (here)", style.label(row["explainer"], row["condition"]), *(_score(by.get(m)) for m in metrics))
-        + (row["n"], _seeds(row), "–" if row["n_train"] is None else row["n_train"])
+        (f"{row['target']} (here)", style.label(row["explainer"], row["condition"]), *(score(by.get(m)) for m in metrics))
+        + (row["n"], seeds(row), "–" if row["n_train"] is None else row["n_train"])
         for row, by in ours
     ]
     rows += [
         (f"{target} (paper)", style.label(explainer, condition), *(by[m] for m in PATCHING_METRICS), "–", "–", "–", "–")
-        for target, explainer, condition, by in _published("2")
+        for target, explainer, condition, by in published_rows("2")
     ]
     notes = [BOLD + " The paper's bold is not in our copy of its text, so its rows carry none."]
     if all(len(row["seeds"]) < 2 for row, _ in ours):
@@ -77,10 +47,10 @@ def table_vector(records: list[dict]) -> Table:
     """What the vector adds: an explainer minus the same one without, with a zero, or with another row's vector."""
     rows = [
         (f"{row['target']} (here)", style.label(row["explainer"]), row["condition"])
-        + (*(_score(by.get(m), signed=True) for m in PATCHING_METRICS), row["n"], _seeds(row))
-        for row, by in _by_row(records, "2-vector")
+        + (*(score(by.get(m), signed=True) for m in PATCHING_METRICS), row["n"], seeds(row))
+        for row, by in by_row(records, "2-vector")
     ]
-    paper = {(target, explainer, condition): by for target, explainer, condition, by in _published("2")}
+    paper = {(target, explainer, condition): by for target, explainer, condition, by in published_rows("2")}
     for target, explainer, condition in paper:
         if condition == "no-vector":
             full, without = paper[target, explainer, "full"], paper[target, explainer, condition]
@@ -150,10 +120,10 @@ def table6(records: list[dict]) -> Table:
 def table_locate(records: list[dict]) -> Table:
     """Section C.1: exact match of the layers and the token decoded from the vector and the text."""
     rows = []
-    for row, by in _by_row(records, "C.1"):
+    for row, by in by_row(records, "C.1"):
         name = f"{row['target']} (here)", style.label(row["explainer"])
-        rows.append((*name, _score(by["exact_match"]), row["n"], _seeds(row), row["n_train"]))
-    for target, explainer, _, by in _published("C.1"):
+        rows.append((*name, score(by["exact_match"]), row["n"], seeds(row), row["n_train"]))
+    for target, explainer, _, by in published_rows("C.1"):
         rows.append((f"{target} (paper)", style.label(explainer), by["exact_match"], "–", "–", "–"))
     return Table(
         "Section C.1. Which token and layers a vector comes from (mean ± standard error, scaled to 100).",
@@ -173,17 +143,17 @@ BEHIND = (
 def table3(records: list[dict]) -> Table:
     """Table 3, input ablation: our rows, then those of the paper's two versions; at the right what section 5.2 looks at."""
     metrics = (*PATCHING_METRICS, "unparseable")
-    behind = {(r["target"], r["explainer"], r["condition"], r["metric"]): _score(r) for r in records if r["table"] == "sec5.2"}
-    ours = _by_row(records, "3")
+    behind = {(r["target"], r["explainer"], r["condition"], r["metric"]): score(r) for r in records if r["table"] == "sec5.2"}
+    ours = by_row(records, "3")
     rows = [
-        (f"{row['target']} (here)", style.label(row["explainer"], row["condition"]), *(_score(by.get(m)) for m in metrics))
+        (f"{row['target']} (here)", style.label(row["explainer"], row["condition"]), *(score(by.get(m)) for m in metrics))
         + tuple(behind.get((row["target"], row["explainer"], *key), "–") for key in BEHIND)
-        + (row["n"], _seeds(row), "–" if row["n_train"] is None else row["n_train"])
+        + (row["n"], seeds(row), "–" if row["n_train"] is None else row["n_train"])
         for row, by in ours
     ]
-    quoted = {(*key, metric): score for *key, by in _published("sec5.2") for metric, score in by.items()}
+    quoted = {(*key, metric): cell for *key, by in published_rows("sec5.2") for metric, cell in by.items()}
     for version in ("v1", "v3"):
-        for target, explainer, condition, by in _published("3", version):
+        for target, explainer, condition, by in published_rows("3", version):
             scores = (by.get(m, "–") for m in metrics)
             seen = (quoted.get((target, explainer, *key), "–") if version == "v1" else "–" for key in BEHIND)
             rows.append((f"{target} (paper {version})", style.label(explainer, condition), *scores, *seen, "–", "–", "–"))
@@ -236,31 +206,8 @@ def figure_patching(records: list[dict]) -> Figure:
 
     Diamonds are the paper's rows of the same name, for the same target where the paper has it, else for Qwen3-8B.
     """
-    ours = _by_row(records, "2")
-    groups = [[pair for pair in ours if pair[0]["target"] == target] for target in sorted({row["target"] for row, _ in ours})]
-    with matplotlib.rc_context(style.SETTINGS):
-        figure = Figure(figsize=(7.2, sum(0.24 * len(group) + 0.6 for group in groups) + 0.6), layout="constrained")
-        grid = figure.subplots(len(groups), 3, squeeze=False, sharey="row", height_ratios=[len(group) for group in groups])
-        for panels, group in zip(grid, groups, strict=True):
-            target = group[0][0]["target"]
-            reference = model_name(target) if lookup(table="2", target=model_name(target)) else "qwen3-8b"
-            for axes, metric in zip(panels, PATCHING_METRICS, strict=True):
-                published = {(r.explainer, r.condition): r.value for r in lookup(table="2", target=reference, metric=metric)}
-                for y, (row, by) in enumerate(group):
-                    name = row["explainer"], row["condition"]
-                    value, error = 100 * by[metric]["value"], 196 * by[metric]["stderr"]
-                    axes.errorbar(value, y, xerr=error, fmt="o", color=style.colour(*name), ms=4.5, capsize=2, lw=1.2)
-                    if name in published:
-                        axes.plot(100 * published[name], y, **style.REFERENCE)
-                axes.set(xlim=(0, 100), title=style.LABELS[metric])
-                axes.grid(axis="x", lw=0.4, alpha=0.5)
-                axes.tick_params(axis="y", length=0)
-            panels[0].set_yticks(range(len(group)), [style.label(row["explainer"], row["condition"]) for row, _ in group])
-            panels[0].set_ylim(len(group) - 0.5, -0.5)
-            panels[0].set_ylabel(f"{target}\n(paper: {reference})")
-        grid[-1, 1].set_xlabel("score × 100, bars: 95% interval")
-        colours = dict.fromkeys(style.colour(row["explainer"], row["condition"]) for row, _ in ours)
-        handles = [Line2D([], [], color=c, marker="o", ls="", ms=4.5, label=style.LEGEND[c]) for c in colours]
-        handles.append(Line2D([], [], **style.REFERENCE, label="the paper"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
-    return figure
+    groups = [
+        Group(rows, model_name(target) if lookup(table="2", target=model_name(target)) else "qwen3-8b")
+        for target, rows in by_target(by_row(records, "2")).items()
+    ]
+    return dot_figure(groups, PATCHING_METRICS, width=7.2, limits=[(0, 100)] * 3)

@@ -1,8 +1,6 @@
 """Run files (`run.json`, `predictions.parquet`) and `results.json`, the one flat list of records every table is drawn from."""
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +9,7 @@ import pyarrow.parquet as pq
 
 from . import metrics
 from .errors import UserError
-from .paths import figures_dir
+from .paths import figures_dir, replaced
 from .profiles import load_profile
 from .records import records
 from .runs import plan
@@ -19,11 +17,13 @@ from .runs import plan
 RUN_KEYS = {"id", "task", "target", "explainer", "condition", "n_train", "seed", "checkpoint", "checkpoint_sha256"} | {
     *("trained_parameters", "seconds", "peak_memory_mb", "commit", "device", "settings", "statistics"),
 }
-COLUMNS = {
-    "row": pa.int64(),  # the test row; one line for each of them, explainer and condition
+ROW = {  # the test row; one line for each of them, explainer and condition
+    "row": pa.int64(),
     "condition": pa.string(),
     "explainer": pa.string(),
     "generation": pa.string(),
+}
+OUTCOME = ROW | {
     "predicted_changed": pa.bool_(),  # null where the answer could not be parsed
     "predicted_content": pa.string(),
     "is_different": pa.bool_(),
@@ -32,24 +32,28 @@ COLUMNS = {
     "has_changed": pa.bool_(),  # predicted_changed is right
     "content_match": pa.bool_(),
 }
-GROUPS = {"patching": ("token_type", "block"), "ablation": ("subject", "hint")}  # further columns of a task, text
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all: to a temporary file in its folder, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+FEATURE = ROW | {
+    "feature": pa.string(),  # the direction's name
+    "data": pa.string(),  # its held-out set: sae | act | dact
+    "layer": pa.string(),
+    "gold": pa.string(),  # "" for act and dact, which have no label
+    "judge": pa.float64(),  # 0..1; null for act and dact
+    "simulator": pa.float64(),  # eq. 2, -1..1
+    "simulator_abs": pa.float64(),  # the mean |r|
+    "constant": pa.int64(),  # exemplars without a correlation, which entered both means as 0
+}
+COLUMNS = {
+    "patching": OUTCOME | dict.fromkeys(("token_type", "block"), pa.string()),
+    "ablation": OUTCOME | dict.fromkeys(("subject", "hint"), pa.string()),
+    "features": FEATURE,
+}
 
 
 def _to_arrow(run: dict, predictions: pd.DataFrame) -> pa.Table:
     """Check a run and its predictions against the schema; UserError names the first thing that is wrong."""
     if run.keys() != RUN_KEYS:
         raise UserError(f"run {run.get('id')}: keys of run.json missing or unknown: {sorted(run.keys() ^ RUN_KEYS)}")
-    columns = COLUMNS | dict.fromkeys(GROUPS[run["task"]], pa.string())
+    columns = COLUMNS[run["task"]]
     if set(predictions.columns) != set(columns):
         wrong = sorted(set(predictions.columns) ^ set(columns))
         raise UserError(f"run {run['id']}: columns of the predictions missing or unknown: {wrong}")
@@ -59,20 +63,45 @@ def _to_arrow(run: dict, predictions: pd.DataFrame) -> pa.Table:
         raise UserError(f"run {run['id']}: a column of the predictions has the wrong type: {error.args[-1]}") from error
     if predictions.duplicated(["explainer", "condition", "row"]).any():
         raise UserError(f"run {run['id']}: a test row occurs twice for one explainer and condition, write one line for each")
-    right = metrics.codes(predictions["predicted_changed"]) == metrics.codes(predictions["is_different"])
-    if (predictions["has_changed"].to_numpy(dtype=bool) != right).any():
-        raise UserError(f"run {run['id']}: has_changed must be predicted_changed == is_different, and False where it is null")
+    wrong = _wrong_scores(run, predictions)
+    if wrong:
+        raise UserError(f"run {run['id']}: {wrong}")
     return table.replace_schema_metadata(None)
 
 
-def write_run(directory: Path, run: dict, predictions: pd.DataFrame) -> None:
-    """Write `predictions.parquet`, then `run.json`: where run.json exists, the run is finished and whole."""
-    table = _to_arrow(run, predictions)
+def _wrong_scores(run: dict, predictions: pd.DataFrame) -> str | None:
+    """What cannot be in the scores of `predictions`, which have the task's columns."""
+    if run["task"] != "features":
+        right = metrics.codes(predictions["predicted_changed"]) == metrics.codes(predictions["is_different"])
+        if (predictions["has_changed"].to_numpy(dtype=bool) != right).any():
+            return "has_changed must be predicted_changed == is_different, and False where it is null"
+    elif len(predictions):
+        if not predictions["data"].isin(["sae", "act", "dact"]).all():
+            return "data must be sae, act or dact"
+        if (predictions["judge"].notna() != (predictions["data"] == "sae")).any():
+            return "judge must be a number in the rows of sae, and null in those of act and dact"
+        judge, r, abs_r = (predictions[column] for column in ("judge", "simulator", "simulator_abs"))
+        if not (judge.dropna().between(0, 1).all() and (r.abs() <= abs_r + 1e-6).all() and abs_r.between(0, 1 + 1e-6).all()):
+            return "judge and simulator_abs must lie in 0..1, simulator within plus or minus simulator_abs"
+        missing = {"judge", "simulator"} - run["statistics"].keys()
+        if missing:
+            return f"its statistics must say which judge and which simulator scored it; not given: {sorted(missing)}"
+    return None
+
+
+def write_run(directory: Path, run: dict, predictions: pd.DataFrame | None = None) -> None:
+    """Write `predictions.parquet`, then `run.json`: where run.json exists, the run is finished and whole.
+
+    A run that predicts nothing (it makes data, or a simulator) has a table of no lines.
+    """
+    table = _to_arrow(run, pd.DataFrame(columns=list(COLUMNS[run["task"]])) if predictions is None else predictions)
     text = json.dumps(run, indent=1, sort_keys=True, allow_nan=False) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "run.json").unlink(missing_ok=True)  # never an old run.json beside new predictions
-    _replace(directory / "predictions.parquet", lambda path: pq.write_table(table, path, compression="zstd"))
-    _replace(directory / "run.json", lambda path: path.write_text(text))
+    with replaced(directory / "predictions.parquet") as path:
+        pq.write_table(table, path, compression="zstd")
+    with replaced(directory / "run.json") as path:
+        path.write_text(text)
 
 
 def read_run(directory: Path) -> tuple[dict, pd.DataFrame]:
@@ -96,7 +125,8 @@ def write_results(profile: str) -> list[dict]:
     """Write `results.json` of a profile (name or .yaml file) from its finished runs; same runs, same bytes. Returns it."""
     found = records(read_runs(profile))
     text = json.dumps(found, indent=1, allow_nan=False) + "\n"
-    _replace(figures_dir(load_profile(profile).name) / "results.json", lambda path: path.write_text(text))
+    with replaced(figures_dir(load_profile(profile).name) / "results.json") as path:
+        path.write_text(text)
     return found
 
 

@@ -9,10 +9,12 @@ from matplotlib.figure import Figure
 # Okabe and Ito's colours, told apart with any kind of colour vision.
 BLACK, GREY, ORANGE, VERMILLION = "#000000", "#999999", "#E69F00", "#D55E00"
 BLUE, SKY, GREEN, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#CC79A7"
+WINE, INDIGO, OLIVE = "#882255", "#332288", "#999933"  # three of Paul Tol's muted ones, made for the same
 FAINT = "#DDDDDD"
 CHANGED = ListedColormap(["#FFFFFF", "#F3D9A0"])  # unchanged, changed
 # Colour says what kind of row it is; which row, the label at the axis says. Any other explainer is another model: VERMILLION.
 EXPLAINER = {"self": BLUE, "sibling": GREEN, "rotated": PURPLE, "untrained": GREY, "lookup": BLACK, "majority": BLACK}
+EXPLAINER |= {"nn-all": WINE, "nn-layer": WINE, "selfie": INDIGO, "most-frequent": BLACK, "gold": OLIVE}
 CONDITION = {"no-layer": SKY, "no-token": SKY, "no-vector": ORANGE, "zero-vector": ORANGE, "shuffled-vector": ORANGE}
 LEGEND = {
     BLUE: "self-explainer",
@@ -23,6 +25,9 @@ LEGEND = {
     PURPLE: "rotated",
     GREY: "untrained",
     BLACK: "surface baseline",
+    WINE: "nearest neighbour",
+    INDIGO: "SelfIE, best of five",
+    OLIVE: "gold labels",
 }
 REFERENCE = {"marker": "D", "mfc": "none", "mec": "#666666", "ms": 5.5, "mew": 0.7, "ls": "", "zorder": 3}  # the paper's numbers
 LABELS = {
@@ -30,8 +35,13 @@ LABELS = {
     "no-vector": "– activation",
     "no-layer": "– layer",
     "no-token": "– token",
+    "wrong-layer": "another layer told",
     "zero-vector": "zero vector at test",
     "shuffled-vector": "shuffled vector at test",
+    "lora": "LoRA",
+    "random-projection": "random projection",
+    "pretrained-projection": "pre-trained projection",
+    "dot-product": "dot product",
     "self": "Self",
     "untrained": "Untrained",
     "lookup": "Lookup (token type × layers)",
@@ -41,14 +51,32 @@ LABELS = {
     "majority-letter": "Majority letter",
     "logistic": "Logistic regression (hint, subject, length)",
     "oracle": "Oracle: the target’s own answer",
+    "nn-all": "Nearest neighbour, all layers",
+    "nn-layer": "Nearest neighbour, same layer",
+    "selfie": "SelfIE",
+    "selfie-llama-3.1-8b-instruct": "SelfIE (llama-3.1-8b-instruct)",
+    "most-frequent": "Most frequent description",
+    "gold": "Gold labels",
     "exact_match": "Exact match",
     "has_changed_f1": "Has-changed F1",
     "content_match": "Content match",
     "unparseable": "Unparseable",
+    "sae judge": "SAE judge",
+    "sae simulator": "SAE simulator",
+    "act simulator": "ACT simulator",
+    "dact simulator": "dACT simulator",
+    "sae simulator_abs": "SAE absolute r",
+    "act simulator_abs": "ACT absolute r",
+    "dact simulator_abs": "dACT absolute r",
+    "sae constant": "SAE constant",
+    "act constant": "ACT constant",
+    "dact constant": "dACT constant",
+    "sae token_match": "Token match",
 }
 SURFACE_ORDER = ("lookup", "majority", "unchanged", "hint-letter", "majority-letter", "logistic", "oracle")
-EXPLAINER_ORDER = ("self", "sibling", "rotated", "other", "untrained", *SURFACE_ORDER)
-CONDITION_ORDER = ("full", "no-vector", "zero-vector", "shuffled-vector", "no-layer", "no-token")
+EXPLAINER_ORDER = ("self", "sibling", "rotated", "other", "nn-all", "nn-layer", "selfie", "untrained", *SURFACE_ORDER)
+EXPLAINER_ORDER += ("most-frequent", "gold")
+CONDITION_ORDER = ("full", "no-vector", "zero-vector", "shuffled-vector", "no-layer", "no-token", "wrong-layer", "dot-product")
 SETTINGS = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -62,9 +90,14 @@ SETTINGS = {
 }
 
 
+def _kind(explainer: str) -> str:
+    """What kind of row an explainer is, where its name also says which model: "untrained qwen3-8b" is "untrained"."""
+    return next((kind for kind in ("untrained", "selfie") if explainer.startswith(kind)), explainer)
+
+
 def colour(explainer: str, condition: str = "full") -> str:
     """The colour of a row: of its condition where the self-explainer has one, else of its explainer."""
-    return CONDITION.get(condition, BLUE) if explainer == "self" else EXPLAINER.get(explainer, VERMILLION)
+    return CONDITION.get(condition, BLUE) if explainer == "self" else EXPLAINER.get(_kind(explainer), VERMILLION)
 
 
 def label(explainer: str, condition: str = "full") -> str:
@@ -74,7 +107,7 @@ def label(explainer: str, condition: str = "full") -> str:
 
 def order(explainer: str, condition: str = "full") -> tuple:
     """Sort key of a row: the self-explainer and its conditions, other models, then the baselines."""
-    kind = explainer if explainer in EXPLAINER_ORDER else "untrained" if explainer.startswith("untrained") else "other"
+    kind = _kind(explainer) if _kind(explainer) in EXPLAINER_ORDER else "other"
     place = CONDITION_ORDER.index(condition) if condition in CONDITION_ORDER else len(CONDITION_ORDER)
     return EXPLAINER_ORDER.index(kind), explainer, place, condition
 

@@ -94,6 +94,17 @@ def test_error_covers_rows_and_seeds_drawn_anew():
     assert 0.85 < np.sqrt(np.mean(variances)) / np.std(means) < 1.2
 
 
+def test_pooled_error_is_never_below_that_of_the_rows_scores():
+    assert metrics.pooled_score([(0.4, 0.03)]) == pytest.approx((0.4, 0.03))
+    generator = np.random.default_rng(0)
+    for noise in (0.0, 1.0):  # seeds that agree about every row, and seeds that do not
+        scores = generator.normal(size=(1, 80)) + noise * generator.normal(size=(3, 80))
+        pooled = metrics.pooled_score([metrics.mean_score(seed[None]) for seed in scores])
+        value, stderr = metrics.mean_score(scores)
+        assert pooled[0] == pytest.approx(value)
+        assert pooled[1] == pytest.approx(stderr) if noise == 0 else pooled[1] > stderr
+
+
 def test_difference_of_f1_is_paired():
     truth, a = random_answers(500, 2)
     assert metrics.f1_difference(truth, a, a) == (0, 0)

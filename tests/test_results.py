@@ -1,6 +1,7 @@
 import json
 from types import SimpleNamespace
 
+import describing
 import numpy as np
 import pandas as pd
 import pytest
@@ -280,7 +281,9 @@ def test_notebook_12_writes_what_its_run_promises(tmp_path, monkeypatch):
     *runs, tables = plan(load_profile("smoke"))
     for run in runs:
         asked = run.parameters
-        if "ablation" in run.id:
+        if "features" in run.id or "simulator" in run.id:
+            made = describing.planned_run(run)
+        elif "ablation" in run.id:
             data, full, untrained = ablation_runs(asked["target"])
             made = {"full": full, "untrained": untrained}.get(asked.get("condition"), data)
             made = (

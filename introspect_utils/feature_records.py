@@ -1,0 +1,123 @@
+"""The records of feature descriptions: Tables 1 and 4, section B.4, and what a reader needs to judge them.
+
+Table "1" is of the first target among the runs (a profile's order), table "4" of every target after it. `data` is the held-out
+set (sae, act, dact), `metric` judge, simulator (eq. 2: the mean signed correlation, value in -1..1), simulator_abs (the mean |r|
+of the authors' code) or constant (exemplars a description whose activations, true or simulated, are constant, thus of
+correlation 0; a mean number, not a share). Tables "1-paired" and "4-paired" hold the self-explainer minus the row named, paired
+by test row, and in `p_vs_best` the p of that difference; "scored-by" says which judge and which simulator the scores are of
+(`condition`), and how many descriptions each scored (`value`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from . import metrics
+from .errors import UserError
+from .table_rows import Row, by_size, count, grouped, names, record, stacked
+
+SCORERS = ("judge", "simulator")  # metrics of Table 1; run["statistics"] names the scorer of each
+GOLD = "gold"  # the descriptions that the judge compares with: 100 by definition
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureRow(Row):
+    """The descriptions of one explainer for the n directions of one held-out set; scores [s, n] by metric."""
+
+    scores: dict[str, np.ndarray]
+
+
+def _rows(runs: list[tuple[dict, pd.DataFrame]]) -> list[FeatureRow]:
+    rows = []
+    for fields, parts in grouped(runs):
+        scored = ("judge",) * (fields["data"] == "sae") + ("simulator", "simulator_abs", "constant")
+        rows.append(FeatureRow(**fields, scores={metric: stacked(parts, metric) for metric in scored}))
+    return rows
+
+
+def _scores(table: str, rows: list[FeatureRow]) -> list[dict]:
+    """Every metric of the rows of one target and held-out set; in the judge's column gold labels do not compete for the best."""
+    found = []
+    for metric in rows[0].scores:
+        scores = [metrics.mean_score(row.scores[metric]) for row in rows]
+        competing = [i for i, row in enumerate(rows) if metric != "constant" and (row.explainer, metric) != (GOLD, "judge")]
+        p = {}
+        if competing:
+            values = {i: scores[i][0] for i in competing}
+            p = metrics.p_vs_best(values, {i: rows[i].scores[metric].mean(axis=0) for i in competing})
+        found += [record(table, row, metric, scores[i], p.get(i)) for i, row in enumerate(rows)]
+    return found
+
+
+def _paired(table: str, rows: list[FeatureRow]) -> list[dict]:
+    """The self-explainer minus each other row of one target and held-out set: paired by test row, and by the seeds both have.
+
+    A row of one seed or none (a baseline, the untrained explainer) stands against every seed of the self-explainer.
+    """
+    found, own = [], [row for row in rows if (row.explainer, row.condition) == ("self", "full")]
+    for a, b in ((a, b) for a in own for b in rows if b is not a):
+        both = [seed for seed in a.seeds if seed in b.seeds] if len(b.seeds) > 1 else a.seeds
+        of_a, of_b = [a.seeds.index(seed) for seed in both], [b.seeds.index(seed) for seed in both] if len(b.seeds) > 1 else [0]
+        for metric in [metric for metric in SCORERS if metric in b.scores and both]:
+            ours, theirs = a.scores[metric][of_a], b.scores[metric][of_b]
+            p = metrics.paired_p(ours.mean(axis=0), theirs.mean(axis=0))
+            found.append(record(f"{table}-paired", b, metric, metrics.mean_score(ours - theirs), p) | {"seeds": both})
+    return found
+
+
+def _scored_by(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
+    """Which judge and which simulator scored the runs of one target; `UserError` where they differ: no scores to compare."""
+    found, runs = [], [(run, predictions) for run, predictions in runs if len(predictions)]
+    for metric in SCORERS if runs else ():
+        first = runs[0][0]
+        for run, _ in runs:
+            if run["statistics"][metric] != first["statistics"][metric]:
+                raise UserError(
+                    f"runs {first['id']} and {run['id']} were scored by different {metric}s "
+                    f"({first['statistics'][metric]}; {run['statistics'][metric]}): delete the older, run again"
+                )
+        n = sum(int(predictions[metric].notna().sum()) for _, predictions in runs)
+        artifact = ", ".join(sorted(f"runs/{run['id']}" for run, _ in runs))
+        counted = count(first, "scored-by", "test", first["statistics"][metric], n, n)
+        found.append(counted | {"metric": metric, "artifact": artifact})
+    return found
+
+
+def _token_match(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
+    """Section B.4, of the largest training size of each explainer: token match of its descriptions without or with another layer
+    to those with the right one."""
+    by_explainer: dict[tuple[str, str], list[dict]] = {}
+    for run, _ in runs:
+        if "token_match" in run["statistics"]:
+            by_explainer.setdefault(names(run, run["explainer"], run["condition"][0]), []).append(run)
+    found = []
+    for (explainer, _), made in by_explainer.items():
+        largest = max(run["n_train"] for run in made)
+        made = sorted((run for run in made if run["n_train"] == largest), key=lambda run: run["seed"])
+        for condition in made[0]["statistics"]["token_match"]:
+            cells = [run["statistics"]["token_match"][condition] for run in made]
+            seeds, artifact = [run["seed"] for run in made], ", ".join(run["checkpoint"] or f"runs/{run['id']}" for run in made)
+            head = (made[0]["task"], made[0]["target"], "sae", explainer, condition, largest, seeds, artifact)
+            row = Row(*head, rows=np.arange(cells[0][2]))
+            found.append(record("B.4", row, "token_match", metrics.pooled_score([cell[:2] for cell in cells])))
+    return found
+
+
+def feature_records(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
+    """All records of the runs of feature descriptions, unsorted."""
+    in_table, smaller = by_size(_rows(runs))
+    found = [
+        record("scaling", row, metric, metrics.mean_score(row.scores[metric]))
+        for row in smaller
+        for metric in (*SCORERS, "simulator_abs")
+        if metric in row.scores
+    ]
+    for number, target in enumerate(dict.fromkeys(run["target"] for run, _ in runs)):
+        table = "4" if number else "1"
+        for data in ("sae", "act", "dact"):
+            rows = [row for row in in_table if (row.target, row.data) == (target, data)]
+            found += [*_scores(table, rows), *_paired(table, rows)] if rows else []
+        of_target = [(run, predictions) for run, predictions in runs if run["target"] == target]
+        found += _scored_by(of_target) + _token_match(of_target)
+    return found
