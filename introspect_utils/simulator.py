@@ -26,7 +26,10 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from introspect_utils.errors import UserError
 from introspect_utils.exemplars import Exemplars
 from introspect_utils.models import LanguageModel, choose_dtype, load_model
+from introspect_utils.paths import artifacts_dir
+from introspect_utils.profiles import Profile
 from introspect_utils.residual import decoder_layers, pad_left, positions
+from introspect_utils.runs import folder_name
 
 PROMPT = "## Neuron Description: {}\n\n ## Input: "
 VALUES = 11  # activations are predicted as 0, 1, ..., 10
@@ -182,11 +185,11 @@ def first_layers(model: PreTrainedModel, n: int) -> PreTrainedModel:
 @dataclass(frozen=True, eq=False)
 class Scores:
     """Of m descriptions: eq. 2's mean Pearson correlation `r` [m], that of its absolute value `abs_r` [m] (what the authors' code
-    computes), and how many (description, exemplar) pairs had a constant side and entered both means as 0."""
+    computes), and how many of the exemplars had a constant side and entered both means as 0, `constant` [m]."""
 
     r: Tensor
     abs_r: Tensor
-    n_constant: int
+    constant: Tensor
 
 
 def pearson(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,10 +200,19 @@ def pearson(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return r.masked_fill(constant, 0).clip(-1, 1), constant
 
 
+def load_simulator(profile: Profile, target: LanguageModel) -> Simulator:
+    """The simulator of a profile for one of its targets: the one that notebook 04 trained, or the published one."""
+    checkpoint = profile.features.simulator.checkpoint
+    if checkpoint == "trained":
+        folder = artifacts_dir(profile.name) / "checkpoints" / f"simulator-{folder_name(target.name)}"
+        return Simulator.load(folder, target)
+    return Simulator.load_published(checkpoint, target, profile.dtype)
+
+
 def score_predictions(predicted: Tensor, exemplars: Exemplars, rows: Sequence[int]) -> Scores:
     """Scores of any predictions [m, k, T]; the i-th is of direction rows[i]."""
     r, constant = pearson(predicted, exemplars.take(rows).activations)
-    return Scores(r.mean(1), r.abs().mean(1), int(constant.sum()))
+    return Scores(r.mean(1), r.abs().mean(1), constant.sum(1))
 
 
 def simulate(
