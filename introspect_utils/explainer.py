@@ -187,6 +187,17 @@ class Explainer(nn.Module):
 
         return generate(self, questions, batch_size, max_new_tokens)
 
+    def describe(self, v: Tensor, layer: int, **settings) -> list[str] | str:
+        """What the direction v [d_target] of a target's layer encodes, or each of v [n, d_target] (section 2.2).
+
+        `settings` as for `explain`. Raises `UserError` for a layer that the explainer was not trained on.
+        """
+        from introspect_utils.tasks.describe import TEMPLATES, description, prompt
+
+        asked = [Question(prompt(TEMPLATES[0], layer), row, (layer,)) for row in v.view(-1, self.d_target)]
+        said = [description(text) for text in self.explain(asked, **settings)]
+        return said if v.dim() > 1 else said[0]
+
     def save(self, folder: str | Path) -> None:
         """A PEFT or transformers folder, with the projection and the means in safetensors, and the settings in JSON."""
         folder = Path(folder)

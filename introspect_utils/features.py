@@ -15,12 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from introspect_utils.activations import read_residuals
+from introspect_utils.activations import LEAD_IN, read_residuals
 from introspect_utils.errors import UserError
 from introspect_utils.facts import Fact, FactPair
 from introspect_utils.models import LanguageModel
 from introspect_utils.residual import clean_run, pad_left
-from introspect_utils.tasks.patch import target_prompt, tokens
+from introspect_utils.tasks.patch import target_prompt
 
 LABELS = ("names", "data", "split", "layers", "sources")
 
@@ -119,8 +119,9 @@ def activation_differences(
 ) -> Directions:
     """dACT: h(l, t)(x) - h(l, t)(x') of counterfactual pairs (section 2.3), each at one of the layers, drawn at random.
 
-    The prompts are those of T_patch. t is the final token of the subject; where the pairs do not suffice, also tokens behind the
-    first difference that are the same in both prompts, counted from the end. Raises `UserError` when that is not enough either.
+    The prompts are those of T_patch, behind the lead-in of `read_residuals`. t is the final token of the subject; where the
+    pairs do not suffice, also tokens behind the first difference that are the same in both prompts, counted from the end.
+    Raises `UserError` when that is not enough either.
     """
     rng, wanted = random.Random(seed), n_per_layer * len(layers)
     prepared = [_aligned(lm, pair, demonstrations[pair.original.relation], with_options) for pair in pairs]
@@ -136,7 +137,8 @@ def activation_differences(
         batch = order[start : start + batch_size]
         runs = []
         for text in ("ids", "other_ids"):
-            padded = pad_left([getattr(prepared[places[i][0]], text) for i in batch], lm.tokenizer.pad_token_id, lm.device)
+            prompts = [lm.encode(LEAD_IN) + getattr(prepared[places[i][0]], text) for i in batch]
+            padded = pad_left(prompts, lm.tokenizer.pad_token_id, lm.device)
             runs.append(clean_run(lm.model, *padded, layers).residual)
         for row, i in enumerate(batch):
             layer, (pair, from_end) = layers[i // n_per_layer], places[i]
@@ -148,9 +150,10 @@ def activation_differences(
 
 @dataclass(frozen=True)
 class _Aligned:
-    """x and x' of a pair as token ids. `final`: the place from the end of the subject's final token, 0 if it is not one place.
+    """x and x' of a pair as token ids, without BOS.
 
-    `n_same`: how many tokens behind the first difference, counted from the end, are the same in both.
+    `final`: the place from the end of the subject's final token, 0 if it is not one place in both. `n_same`: how many
+    tokens behind the first difference, counted from the end, are the same in both.
     """
 
     ids: list[int]
@@ -163,10 +166,10 @@ def _aligned(lm: LanguageModel, pair: FactPair, demonstrations: Sequence[Fact], 
     texts, finals = [], []
     for fact in (pair.original, pair.counterfactual):
         prompt = target_prompt(fact, demonstrations, pair.options if with_options else ())
-        ids, spans = tokens(lm, prompt.text)
-        final = max(i for i, (start, end) in enumerate(spans) if start < prompt.subject[1] and end > prompt.subject[0])
-        texts.append(ids)
-        finals.append(len(ids) - final)
+        encoded = lm.tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True)
+        final = max(i for i, (start, _) in enumerate(encoded["offset_mapping"]) if start < prompt.subject[1])
+        texts.append(encoded["input_ids"])
+        finals.append(len(texts[-1]) - final)
     n_before = next(i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b)
     behind = [ids[:n_before:-1] for ids in texts]  # from the end
     n_same = next((i for i, (a, b) in enumerate(zip(*behind, strict=False)) if a != b), min(map(len, behind)))

@@ -224,8 +224,8 @@ class Profile:
     ablation: Ablation | None
 
     def training_for(self, task: str) -> Training:
-        """The training settings of a task: `training`, with what the task's section has of its own."""
-        section = getattr(self, task)
+        """The training settings of a task, or of the "simulator": `training`, with what the section has of its own."""
+        section = self.features.simulator if task == "simulator" else getattr(self, task)
         return replace(self.training, **{f.name: getattr(section, f.name) for f in fields(Training) if hasattr(section, f.name)})
 
 

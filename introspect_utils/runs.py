@@ -46,7 +46,7 @@ TASKS = {
         "05_train_features",
         ("text", "context", "n_contexts", "layers", "dictionaries", "d_sae", "k", "n_samples", "n_test", "n_act")
         + ("n_top", "n_random", "descriptions", "candidates"),
-        ("table1",),
+        ("table1", "table1_paired"),
         JUDGING,
     ),
     "patching": Task(

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from introspect_utils.activations import read_residuals
 from introspect_utils.errors import UserError
 from introspect_utils.questions import VECTOR, Example, Question
 
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from introspect_utils.exemplars import Exemplars
+    from introspect_utils.explainer import Explainer
     from introspect_utils.features import Directions
     from introspect_utils.judge import Judge
+    from introspect_utils.models import LanguageModel
     from introspect_utils.simulator import Simulator
 
 # Appendix D. {opening} and {at_layer} are what B.4 takes away.
@@ -113,6 +116,18 @@ def split(directions: Directions, gold: Mapping[str, str], n_train: int, seed: i
 def description(generation: str) -> str:
     """The description in a generation: its first line, without full stops and spaces at the end."""
     return re.sub(r"[\s.]+$", "", generation.strip().splitlines()[0]) if generation.strip() else ""
+
+
+def describe_token(explainer: Explainer, target: LanguageModel, text: str, position: int, layer: int) -> str:
+    """What the target's residual stream h(l, t) encodes at the token number `position` (BOS not counted, negative from the end).
+
+    Raises `UserError` where the text has no such token.
+    """
+    ids = target.tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not -len(ids) <= position < len(ids):
+        raise UserError(f"the text has {len(ids)} tokens, there is no token {position}: {text[:80]!r}")
+    [(_, h)] = read_residuals(target, torch.tensor([ids]), [layer], batch_size=1)
+    return explainer.describe(h[layer][0, position].float(), layer)
 
 
 def t_feat(candidates: Sequence[Sequence[str]], scores: Sequence[Sequence[float]]) -> list[tuple[str, float]]:

