@@ -1,10 +1,11 @@
 """Candidate descriptions of directions, written offline from their exemplars: plain phrases like Neuronpedia's, best first.
 
 Behind each phrase stands a rule: a predicate over the tokens of the corpus. Rules are proposed from the most active tokens and
-scored on all exemplars by eq. 2 with the predicate (0 or 1) for the simulated activation. The score ranks them; the trained simulator
-has the last word.
+scored on all exemplars by eq. 2 with the predicate (0 or 1) for the simulated activation. That ranks them beforehand; the trained
+simulator has the last word.
 """
 
+import re
 from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
@@ -21,11 +22,11 @@ ACTIVE = 0.5  # of the way from the mean to the peak: rules are proposed from th
 PARTS = 8  # best rules that are put together, in twos, to others
 SETS = 6  # best words that are put together to sets of two and three
 MAX_WORDS = 12  # of a description
-SAME = 0.95  # correlation from which on two predicates say the same
+SAME = 0.95  # overlap of the tokens of two rules from which on they say the same
 OF_KIND = 2  # candidates of one kind at most
-WORST = 0.6  # of the best one's score: what scores less is no candidate
-# What a kind of rule loses on the scoring half of the exemplars beside what a class loses there: the more rules of a kind there are
-# to choose from, the easier one fits by chance. Measured on SmolLM2, four top and two random exemplars in either half.
+WORST = 0.5  # of what the best one is worth: what is worth less is no candidate
+# What a kind of rule loses on the scoring half of the exemplars beyond what the simplest lose: the more rules of a kind there are
+# to choose from, the easier one fits by chance. Measured on SmolLM2 with four top and two random exemplars in either half.
 COST = {
     "class": 0.0,
     "mark": 0.0,
@@ -33,15 +34,15 @@ COST = {
     "part": 0.0,
     "place": 0.0,
     "word": 0.0,
-    "capitalised": 0.01,
-    "forms": 0.01,
-    "piece": 0.01,
+    "forms": 0.02,
+    "piece": 0.02,
     "category": 0.02,
-    "union": 0.05,
+    "capitalised": 0.04,
     "neighbour class": 0.05,
+    "both": 0.05,
+    "union": 0.05,
     "affix": 0.06,
     "phrase": 0.06,
-    "both": 0.07,
     "set of 2": 0.1,
     "neighbour": 0.14,
     "set of 3": 0.17,
@@ -59,16 +60,19 @@ class Candidate:
 
 
 class _Rules:
-    """Rules for one direction: what they are called, of which kind they are, where they hold among its exemplars, their scores."""
+    """Rules for one direction: their texts and kinds, how many words they hold of, where they hold [R, k, T], their scores.
+
+    `worth` [R] ranks them: the mean of the score (every exemplar counts the same) and of the correlation over all tokens of the
+    exemplars at once (the peaks count most), less the cost of the kind.
+    """
 
     def __init__(self, view: "_View"):
         self.view = view
         self.texts: list[str] = []
         self.kinds: list[str] = []
         self.breadths: list[int] = []
-        self.holds = np.zeros((0, *view.z.shape), dtype=bool)  # [R, k, T]
-        self.scores = np.zeros(0)
-        self.peaks = np.zeros(0)
+        self.holds = np.zeros((0, *view.z.shape), dtype=bool)
+        self.scores, self.worth = np.zeros(0), np.zeros(0)
 
     def add(self, rules: list[tuple[str, str, int, np.ndarray]]) -> None:
         """Add (text, kind, breadth, holds [k, T]) and score them.
@@ -80,46 +84,39 @@ class _Rules:
         texts, kinds, breadths, holds = zip(*rules, strict=True)
         readings = np.stack(holds) & self.view.readings[:, None]  # [3, R, k, T]
         scores = np.stack([_scores(reading, self.view.z) for reading in readings])
-        best = (scores - 1e-3 * (np.arange(3) > 0)[:, None]).argmax(0)
-        rows = np.arange(len(rules))
+        best, rows = scores.round(6).argmax(0), np.arange(len(rules))  # of equals the first
+        holds, scores = readings[best, rows], scores[best, rows]
+        peaks = _scores(holds.reshape(len(rows), 1, -1), self.view.pooled)
+        worth = (scores + peaks) / 2 - [COST[kind] for kind in kinds]
         self.texts += texts
         self.kinds += kinds
         self.breadths += breadths
-        self.holds = np.concatenate([self.holds, readings[best, rows]])
-        self.scores = np.concatenate([self.scores, scores[best, rows]])
-        self.peaks = np.concatenate([self.peaks, _scores(readings[best, rows].reshape(len(rows), 1, -1), self.view.pooled)])
+        self.holds = np.concatenate([self.holds, holds])
+        self.scores, self.worth = np.append(self.scores, scores), np.append(self.worth, worth.round(6))
 
     def ranking(self, kinds: Container[str] = COST) -> list[int]:
         """The numbers of the rules of some kinds, best first; of equals the one that holds of fewer words."""
-        worth = self.worth()
         rows = [row for row, kind in enumerate(self.kinds) if kind in kinds]
-        return sorted(rows, key=lambda row: (-worth[row], self.breadths[row]))
-
-    def worth(self) -> np.ndarray:
-        return ((self.scores + self.peaks) / 2 - [COST[kind] for kind in self.kinds]).round(6)
+        return sorted(rows, key=lambda row: (-self.worth[row], self.breadths[row]))
 
     def choose(self, n: int) -> list[Candidate]:
         """The best n that differ: in their text, in where they hold, and not all of one kind."""
         chosen: list[int] = []
-        worth = self.worth()
         for row in self.ranking():
             of_kind = sum(self.kinds[row] == self.kinds[other] for other in chosen)
-            worse = chosen and worth[row] < WORST * worth[chosen[0]]
+            worse = chosen and self.worth[row] < WORST * self.worth[chosen[0]]
             if of_kind == OF_KIND or worse or len(self.texts[row].split()) > MAX_WORDS:
                 continue
-            if any(self.texts[row] == self.texts[other] or _overlap(*self.holds[[row, other]]) > SAME for other in chosen):
-                continue
-            chosen.append(row)
-            if len(chosen) == n:
-                break
-        return [Candidate(self.texts[row], float(self.scores[row])) for row in chosen]
+            if not any(self.texts[row] == self.texts[other] or _overlap(*self.holds[[row, other]]) > SAME for other in chosen):
+                chosen.append(row)
+        return [Candidate(self.texts[row], float(self.scores[row])) for row in chosen[:n]]
 
 
 class _View:
     """The exemplars of one direction as the rules see them: every array [k, T].
 
-    `z`: activations, standardised so that their product with such a one is a correlation; `active`: the tokens that rules are
-    proposed from; `readings` [3, k, T]: all tokens, the last ones of a word, the first ones; `word`, `before`, `after`, `lower`.
+    `z`: activations, standardised within each exemplar; `pooled` [1, k * T]: over all of them; `active`: the tokens that rules
+    are proposed from; `readings` [3, k, T]: all tokens, the last ones of a word, the first ones; the others as in `Words`.
     """
 
     def __init__(self, words: Words, sequences: np.ndarray, activations: np.ndarray, n_top: int, mean: float, peak: float):
@@ -173,7 +170,7 @@ def _standardised(activations: np.ndarray) -> np.ndarray:
 
 
 def _scores(holds: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Eq. 2 for predicates [R, k, T]: the mean over exemplars of their correlation with the activation; 0 where one is constant."""
+    """Eq. 2 for predicates [R, k, T]: the mean over exemplars of their correlation with `z` [k, T]; 0 where one is constant."""
     p = holds.astype(np.float32)
     n = p.sum(2)
     spread = n - n**2 / z.shape[1]
@@ -193,6 +190,7 @@ def _quoted(words: Words, lower: int) -> str:
 
 
 def _named(words: Words, lower: int) -> str:
+    """A word as what a direction stands for."""
     if words.is_mark[lower]:
         return mark_name(words.shown[lower])
     what = "number" if words.is_digits[lower] else "ending" if words.text[lower].startswith("'") else "word"
@@ -218,7 +216,8 @@ def _word_rules(view: _View) -> Iterator[tuple]:
     for value in view.values(np.where(split, piece, NONE), 1, of=view.word):
         text = words.text[value]
         what = "digit" if text.isdigit() else "word fragment"
-        yield f"the {what} '{text}'", "piece", 1, split & (piece == value)
+        if text.strip():
+            yield f"the {what} '{text}'", "piece", 1, split & (piece == value)
 
 
 def _class_rules(view: _View) -> Iterator[tuple]:
@@ -273,10 +272,12 @@ def _unions(rules: _Rules) -> Iterator[tuple]:
     """Two of the best rules about words, each with active tokens of its own."""
     for a, b in combinations(rules.ranking(JOINED)[:PARTS], 2):
         in_a, in_b = rules.holds[[a, b]]
-        words = rules.texts[a].startswith("the word ") and rules.texts[b].startswith("the word ")
-        if not words and min((rules.view.active & in_a & ~in_b).sum(), (rules.view.active & in_b & ~in_a).sum()) > 1:
-            texts = sorted((rules.texts[a], rules.texts[b]), key=lambda text: (text.startswith("the "), text))
-            yield " and ".join(texts), "union", 0, in_a | in_b
+        texts = sorted((rules.texts[a], rules.texts[b]), key=lambda text: (text.startswith("the "), text))
+        if texts[0] in texts[1] or all(text.startswith("the word ") for text in texts):  # said by one; a set
+            continue
+        if min((rules.view.active & in_a & ~in_b).sum(), (rules.view.active & in_b & ~in_a).sum()) > 1:
+            text = " and ".join(texts).replace(" and the digit ", " and ")
+            yield re.sub(r"^the digit ('\d' and '\d')$", r"the digits \1", text), "union", 0, in_a | in_b
 
 
 def _narrowed(rules: _Rules) -> Iterator[tuple]:

@@ -64,11 +64,13 @@ SHAPES = {  # phrase -> pattern of a whole word, case-sensitive
     "years": r"1[0-9]\d\d|20\d\d",
     "words with accents or foreign letters": r".*[^\W\d_a-zA-Z].*",
 }
+ALWAYS = (("ing", "verbs"), ("ed", "verbs"), ("s", "nouns"))  # endings, and of what they make other forms
+OF_UNKNOWN = (("ing", "nouns"), ("ed", "nouns"), ("s", "verbs"), ("er", "adjectives"), ("est", "adjectives"))
 
 
 @cache
 def word_lists() -> dict[str, dict[str, list[str]]]:
-    """The tables "classes", "categories", "parts" (phrase -> words) and "irregular" (base form -> other forms)."""
+    """The tables "classes" (function words), "categories", "parts" (phrase -> words), "irregular" (base form -> other forms)."""
     tables = json.loads(WORD_LISTS.read_text("utf-8"))
     return {name: {phrase: words.split() for phrase, words in table.items()} for name, table in tables.items()}
 
@@ -87,36 +89,43 @@ def lemma(word: str) -> str:
     irregular, parts = _bases()
     if word in irregular:
         return irregular[word]
-    endings = {"verbs": ("ing", "ed", "s"), "nouns": ("s",), "adjectives": ("er", "est")}
-    for part, known in parts.items():
-        for ending in endings.get(part, ()):
-            if word.endswith(ending) and not word.endswith("ss"):
-                stem = word.removesuffix(ending)
-                doubled = stem[:-1] if stem[-1:] == stem[-2:-1] else stem
-                for base in (stem + "e", stem, doubled, stem.removesuffix("e"), re.sub("ie?$", "y", stem)):
-                    if len(base) > 1 and base in known:
-                        return base
+    # WordNet also has "making" and "used", for rare uses of their own: these are forms of a verb all the same.
+    known = any(word in words for words in parts.values())
+    for ending, part in ALWAYS if known else ALWAYS + OF_UNKNOWN:
+        if word.endswith(ending) and not word.endswith(("ss", "eed")):
+            for base in _stems(word.removesuffix(ending), ending):
+                if len(base) > 1 and base in parts[part]:
+                    return base
     return word
+
+
+def _stems(stem: str, ending: str) -> list[str]:
+    """What may have stood before the ending, likeliest first."""
+    if ending == "s":
+        return [stem, stem.removesuffix("e"), re.sub("ie$", "y", stem)]
+    doubled = stem[:-1] if stem[-1:] == stem[-2:-1] else stem
+    with_e = [stem, stem + "e"] if re.search("[^aeiou]{2}$|[aeiou]{2}.$", stem) else [stem + "e", stem]  # sing-ing, mak-ing
+    return [*with_e, doubled, re.sub("i$", "y", stem)]
 
 
 def inflections(word: str) -> list[str]:
     """The phrases of the grammatical forms that a lower-case word is most often seen in."""
     parts, base = _bases()[1], lemma(word)
-    found = [part for part, known in parts.items() if word in known or (base in known and base != word)]
-    if base != word and base in parts["verbs"]:
-        past = word.endswith("ed") or not word.endswith(("ing", "s"))
-        found.append("verbs in the past tense" if past else f"verbs ending in '{'-ing' if word.endswith('ing') else '-s'}'")
-    if word == base and word in parts["verbs"]:
-        found.append("verbs in their base form")
-    if base != word and base in parts["nouns"] and not word.endswith(("ing", "ed")):
-        found.append("plural nouns")
-    return found
+    found = [part for part, known in parts.items() if word in known]
+    if base == word:
+        return found + ["verbs in their base form"] * ("verbs" in found)
+    if word.endswith("ing") or base in parts["verbs"] and word.endswith("s"):
+        return [*found, "verbs", f"verbs ending in '{'-s' if word.endswith('s') else '-ing'}'"]
+    if word.endswith("ed") or base in parts["verbs"]:
+        return [*found, "verbs", "verbs in the past tense"]
+    return [*found, "nouns", "plural nouns"] if base in parts["nouns"] else [*found, "adjectives"]
 
 
 def mark_name(mark: str) -> str:
     """A punctuation mark in words: `)."` -> "closing brackets followed by full stops"."""
     names = list(dict.fromkeys(MARKS.get(character, f"the character '{character}'") for character in mark))
-    return "ellipses" if mark == "..." else " followed by ".join(names[:2])
+    runs = {"...": "ellipses", "--": "dashes", "---": "dashes"}
+    return runs.get(mark) or " followed by ".join(names[:2])
 
 
 def word_classes(words: list[str]) -> tuple[list[str], list[str], np.ndarray]:

@@ -15,6 +15,7 @@ from introspect_utils.lexicon import lemma, word_classes
 
 NONE = 0  # the number of "no word": what stands before the first word of a window and behind its last
 AFFIXES = (1, 2, 3, 4)  # letters
+MAX_TOKENS = 4  # of a word that begins a sentence
 LIST_SPAN = 5  # tokens between two commas of a list
 
 
@@ -32,7 +33,8 @@ class Words:
     `word`: the word a token belongs to, as written; `before`, `after`: its neighbours; `first`, `last`: whether the token
     is the word's first and last; `piece`: its own text's number; `flags` [N, T, F] of `flag_names`: what depends on the place.
     For each word: `text`; `lower` and `lemma` (numbers); `prefix`, `suffix` [V, len(AFFIXES)] (numbers, NONE if too short);
-    `member` [V, C] of `class_names`: its classes; `is_mark`, `is_digits`.
+    `member` [V, C] of `class_names`: its classes, which have `breadth` [C] words each; `is_mark`, `is_digits`, `is_capital`;
+    `shown`: from the number of a lower-case word to the word as a phrase writes it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, tokens: Tensor):
@@ -91,7 +93,9 @@ class Words:
         self.is_capital = np.array([word[:1].isupper() for word in words])
         numbers, counts = np.unique(self.word[self.first], return_counts=True)
         in_order = numbers[np.argsort(counts, kind="stable")].tolist()
-        self.shown = {int(self.lower[number]): words[number] for number in in_order}  # the commonest form is the last
+        # A word is shown in lower case if it ever is in the corpus, otherwise in its commonest form.
+        self.shown = {int(self.lower[number]): words[number] for number in in_order}
+        self.shown |= {number: words[number] for number in in_order if self.lower[number] == number}
         self.class_names, self.class_kinds, self.member = word_classes(words)
         self.breadth = self.member.sum(0)
 
@@ -100,19 +104,25 @@ class Words:
         marks = [mark and bool(set(characters) & set(text)) for mark, text in zip(self.is_mark, self.text, strict=False)]
         return np.array(marks)[self.word]
 
+    def _begins_sentence(self, spaced: np.ndarray) -> np.ndarray:
+        """The tokens [N, T] of words that begin a sentence: with a capital or a digit, after a stop.
+
+        A quotation mark or a bracket may stand between. In "3.5" and "e.g" the stop touches what follows.
+        """
+        mark, stop = self.is_mark[self.word], self._has(".?!\n")
+        stopped = shifted(stop, -1) | shifted(stop, -2) & shifted(mark, -1)
+        apart = spaced | shifted(mark & (~self._has(".") | self._has("\n")), -1)
+        begins = self.first & ~mark & stopped & apart & (self.is_capital | self.is_digits)[self.word]
+        for _ in range(MAX_TOKENS - 1):
+            begins |= shifted(begins, -1) & ~self.first
+        return begins
+
     def _describe_places(self, spaced: np.ndarray) -> None:
         """`spaced` [N, T]: whether the token begins with white space."""
         place = np.broadcast_to(np.arange(self.word.shape[1]), self.word.shape)
         length = self.word.shape[1]
         mark, digits, capital = self.is_mark[self.word], self.is_digits[self.word], self.is_capital[self.word]
-        comma, stop, new_line = self._has(","), self._has(".?!\n"), self._has("\n")
-        # A sentence begins with a capital or a digit after a stop, which a quotation mark or a bracket may follow.
-        stopped = shifted(stop, -1) | shifted(stop, -2) & shifted(mark, -1)
-        begins = self.first & ~mark & stopped & (spaced | shifted(new_line | mark, -1)) & (capital | digits)
-        begins &= spaced | shifted(new_line, -1) | ~shifted(self._has("."), -1)  # no decimals
-        sentence = begins.copy()
-        for _ in range(3):  # the other tokens of that word
-            sentence |= shifted(sentence, -1) & ~self.first
+        comma, sentence = self._has(","), self._begins_sentence(spaced)
         near = np.logical_or.reduce([shifted(comma, by) for by in range(-LIST_SPAN, LIST_SPAN + 1) if by])
         inside = mark & ~spaced & ~shifted(spaced, 1) & (place < length - 1)
         in_number = inside & self.is_digits[self.before] & self.is_digits[self.after]
@@ -120,7 +130,7 @@ class Words:
         split = ~(self.first & self.last) & ~digits
         flags = {
             "the first word of a sentence": sentence,
-            "the last word of a sentence": ~mark & self.last & shifted(stop, 1),
+            "the last word of a sentence": ~mark & self.last & shifted(self._has(".?!\n"), 1),
             "proper names": capital & ~sentence & (place > 0) & (self.lower[self.word] != self.number("i")),
             "commas between items of a list": comma & near,
             "commas before 'and', 'or' or 'but'": comma & conjunction,
@@ -145,6 +155,7 @@ class Words:
 def shifted(array: np.ndarray, by: int) -> np.ndarray:
     """What stands `by` tokens further on (back, if negative) in [N, T]; nothing stands outside the window."""
     out, length = np.zeros_like(array), array.shape[1]
+    by = max(-length, min(length, by))
     out[:, max(0, -by) : length - max(0, by)] = array[:, max(0, by) : length - max(0, -by)]
     return out
 

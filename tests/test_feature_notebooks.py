@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from test_ablation_notebooks import execute
 
-from introspect_utils import feature_report, paths, provenance, simulator
+from introspect_utils import feature_report, paths, provenance, simulator, style
 from introspect_utils.assets import ASSETS, is_present
 from introspect_utils.exemplars import Exemplars
 from introspect_utils.features import Directions
@@ -46,7 +46,8 @@ def test_from_text_to_table_1(tmp_path, monkeypatch, one_thread):
     )
     table = feature_report.table1(records(list(read.values())))
     rows = [row[1] for row in table.rows if "(here)" in row[0]]
-    assert {"Self", "tiny-qwen3", "Untrained", "NN-all", "NN-layer", "Gold"} <= {row.split(" (")[0] for row in rows}, rows
+    names = ("self", "tiny-qwen3", "untrained", "nn-all", "nn-layer", "selfie", "gold", "most-frequent")
+    assert {style.label(name, "full") for name in names} <= set(rows), rows
 
 
 def test_the_simulator_of_a_profile_is_found_again_or_asked_for(tmp_path, monkeypatch):
