@@ -74,9 +74,8 @@ class Endpoint:
         """Cache a reply, whole or not at all."""
         file = self._file(prompt)
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps({"model": self.model, "prompt": prompt, "reply": reply}, indent=1) + "\n", "utf-8")
-        os.replace(temporary, file)
+        with paths.replaced(file) as temporary:
+            temporary.write_text(json.dumps({"model": self.model, "prompt": prompt, "reply": reply}, indent=1) + "\n", "utf-8")
 
 
 def complete(prompts: Sequence[str], endpoint: Endpoint, parse: Callable[[str], T | None]) -> list[T]:

@@ -95,7 +95,7 @@ class _Rules:
         self.scores, self.worth = np.append(self.scores, scores), np.append(self.worth, worth.round(6))
 
     def ranking(self, kinds: Container[str] = COST) -> list[int]:
-        """The numbers of the rules of some kinds, best first; of equals the one that holds of fewer words."""
+        """The numbers of the rules of some kinds, best first; of equals the one that holds of fewer words (the longer affix)."""
         rows = [row for row, kind in enumerate(self.kinds) if kind in kinds]
         return sorted(rows, key=lambda row: (-self.worth[row], self.breadths[row]))
 
@@ -238,7 +238,7 @@ def _affix_rules(view: _View) -> Iterator[tuple]:
         for column, n in enumerate(AFFIXES):
             affix = table[view.word, column]
             for value in view.values(affix, 4 if n == 1 else 3):
-                yield text.format(words.text[value]), "affix", 0, affix == value
+                yield text.format(words.text[value]), "affix", -n, affix == value
 
 
 def _neighbour_rules(view: _View) -> Iterator[tuple]:
@@ -263,7 +263,7 @@ def _sets(rules: _Rules) -> Iterator[tuple]:
     best = [row for row in rules.ranking({"word"}) if rules.texts[row].startswith("the word ")][:SETS]
     for size in (2, 3):
         for rows in combinations(best, size):
-            quoted = [rules.texts[row].removeprefix("the word ") for row in rows]
+            quoted = sorted(rules.texts[row].removeprefix("the word ") for row in rows)
             text = f"the words {', '.join(quoted[:-1])} and {quoted[-1]}"
             yield text, f"set of {size}", size, rules.holds[list(rows)].any(0)
 

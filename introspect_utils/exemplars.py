@@ -5,7 +5,6 @@ One pass over a layer's residuals serves all of its directions, in blocks: memor
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from introspect_utils.errors import UserError
+from introspect_utils.paths import replaced
 
 # A block of activations is at most [DIRECTIONS, TOKENS] float32: 16 MB, which stays in a CPU's cache.
 DIRECTIONS = 1024
@@ -77,9 +77,8 @@ class Exemplars:
         """Write one safetensors file, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.contiguous() for name, value in vars(self).items() if name != "n_top"}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file(tensors, temporary, {"n_top": str(self.n_top)})
-        os.replace(temporary, path)
+        with replaced(path) as temporary:
+            save_file(tensors, temporary, {"n_top": str(self.n_top)})
 
     @staticmethod
     def load(path: Path) -> Exemplars:

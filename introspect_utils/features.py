@@ -4,7 +4,6 @@ full activations (ACT) and activation differences (dACT)."""
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from introspect_utils.activations import LEAD_IN, read_residuals
 from introspect_utils.errors import UserError
 from introspect_utils.facts import Fact, FactPair
 from introspect_utils.models import LanguageModel
+from introspect_utils.paths import replaced
 from introspect_utils.residual import clean_run, pad_left
 from introspect_utils.tasks.patch import target_prompt
 
@@ -68,10 +68,9 @@ class Directions:
     def save(self, path: Path) -> None:
         """Write one safetensors file, the labels as JSON in its metadata, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         metadata = {label: json.dumps(getattr(self, label)) for label in LABELS}
-        save_file({"vectors": self.vectors.contiguous()}, temporary, metadata)
-        os.replace(temporary, path)
+        with replaced(path) as temporary:
+            save_file({"vectors": self.vectors.contiguous()}, temporary, metadata)
 
     @staticmethod
     def load(path: Path) -> Directions:

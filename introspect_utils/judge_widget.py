@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from introspect_utils.errors import UserError
 from introspect_utils.judge import Agreement, Judge, Pair, agreement
+from introspect_utils.paths import replaced
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -49,10 +49,9 @@ class Validation:
         """Give the next comparison its label, and save it."""
         self.labels.append(label)
         named = zip(_as_json(self.comparisons), self.labels, strict=False)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps([{"comparison": c, "label": given} for c, given in named], indent=1) + "\n", "utf-8")
-        os.replace(temporary, self.path)
+        with replaced(self.path) as temporary:
+            temporary.write_text(json.dumps([{"comparison": c, "label": given} for c, given in named], indent=1) + "\n", "utf-8")
 
     def agreement(self, judge: Judge) -> Agreement:
         """Of the labels given so far with the judge's ratings of the same pairs. Raises `ValueError` before the first label."""

@@ -16,7 +16,6 @@ import gzip
 import http.client
 import itertools
 import json
-import os
 import shutil
 import sys
 import urllib.error
@@ -32,6 +31,7 @@ from transformers import PreTrainedTokenizerBase
 
 from introspect_utils.errors import UserError
 from introspect_utils.exemplars import Exemplars
+from introspect_utils.paths import replaced
 from introspect_utils.published import Window, make_exemplars, text_tokens, window
 
 TIMEOUT = 60  # seconds without an answer
@@ -92,22 +92,22 @@ def _download(export: Export, kind: str, path: Path) -> bool:
     """Download a batch, whole or not at all; False if there is no such batch."""
     address = f"{export.base_url.rstrip('/')}/v1/{export.model}/{export.source}/{kind}/{path.name}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT) as answer, temporary.open("wb") as file:
+        with (
+            replaced(path) as temporary,
+            urllib.request.urlopen(address, timeout=TIMEOUT) as answer,
+            temporary.open("wb") as file,
+        ):
             shutil.copyfileobj(answer, file)
             expected = int(answer.headers.get("Content-Length", file.tell()))
             if file.tell() != expected:
                 raise OSError(f"{file.tell()} of {expected} bytes arrived")
-        os.replace(temporary, path)
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return False
         raise UserError(f"cannot download {address} ({error}): check `base_url`; what has arrived is kept") from error
     except (OSError, ValueError, http.client.HTTPException) as error:  # no network, time-out, disk full; not an address
         raise UserError(f"cannot download {address} ({error}): run this again, what has arrived is kept") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return True
 
 

@@ -1,7 +1,6 @@
 """What the readers of published features share: rows of descriptions, and sequences made into `Exemplars`."""
 
 import itertools
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from introspect_utils.errors import UserError
 from introspect_utils.exemplars import Exemplars
+from introspect_utils.paths import replaced
 
 BLOCK = 1 << 16  # rows held at once while a table is written
 
@@ -33,15 +33,10 @@ Window = tuple[np.ndarray, np.ndarray]  # token ids [T] int64, activations [T] f
 def write_descriptions(path: Path, rows: Iterable[dict], schema: pa.Schema = DESCRIPTIONS) -> None:
     """Write rows as Parquet, in blocks, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     remaining = iter(rows)
-    try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            while block := list(itertools.islice(remaining, BLOCK)):
-                writer.write_table(pa.Table.from_pylist(block, schema=schema))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        while block := list(itertools.islice(remaining, BLOCK)):
+            writer.write_table(pa.Table.from_pylist(block, schema=schema))
 
 
 def read_descriptions(path: Path, layer: int | None = None) -> list[dict]:

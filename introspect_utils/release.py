@@ -1,6 +1,5 @@
 """The published data formats: ours are written and theirs are read with the same columns (REFERENCE: published data)."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from introspect_utils.errors import UserError
+from introspect_utils.paths import replaced
 
 OPTIONAL = {"token_type", "subject"}  # columns that are ours, or that only some of the published datasets have
 
@@ -61,9 +61,8 @@ ABLATION = pa.schema(
 def write_rows(path: Path, rows: Sequence[dict], schema: pa.Schema = PATCHING) -> None:
     """Write rows as Parquet, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary, compression="zstd")
-    os.replace(temporary, path)
+    with replaced(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary, compression="zstd")
 
 
 def read_rows(path: Path, schema: pa.Schema = PATCHING) -> list[dict]:

@@ -20,7 +20,6 @@ and of the exemplar files, which are memory-mapped, only the rows asked for.
 """
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from transformers import PreTrainedTokenizerBase
 from introspect_utils.errors import UserError
 from introspect_utils.exemplars import Exemplars
 from introspect_utils.features import Directions
+from introspect_utils.paths import replaced
 from introspect_utils.published import (
     DESCRIPTIONS,
     Window,
@@ -77,9 +77,8 @@ def _convert_features(path: Path, target: Path, d_target: int) -> None:
     if not _is_matrix(columns) or len(columns) != d_target:
         raise UserError(f"{path} is {_what(columns)} where decoder columns [{d_target}, n] are expected: of another target?")
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    save_file({"vectors": columns.detach().T.contiguous()}, temporary)
-    os.replace(temporary, target)
+    with replaced(target) as temporary:
+        save_file({"vectors": columns.detach().T.contiguous()}, temporary)
 
 
 def _is_matrix(found: object) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from tqdm import tqdm
 
 from introspect_utils.errors import UserError
 from introspect_utils.explainer import Batch, Explainer
+from introspect_utils.paths import replaced
 from introspect_utils.profiles import Training
 from introspect_utils.questions import Example
 from introspect_utils.residual import positions
@@ -202,9 +202,8 @@ def checkpoint(path: Path, trainable: dict, moments: dict, losses: list[float], 
     state = {f"weight/{name}": parameter.detach().contiguous() for name, parameter in trainable.items()}
     for name, parameter in trainable.items():
         state |= {f"{key}/{name}": torch.as_tensor(value).contiguous() for key, value in moments.get(parameter, {}).items()}
-    temporary = path.with_suffix(".new")
-    save_file(state, temporary, {"made_from": made_from, "losses": json.dumps(losses), "seconds": str(seconds)})
-    os.replace(temporary, path)
+    with replaced(path) as temporary:
+        save_file(state, temporary, {"made_from": made_from, "losses": json.dumps(losses), "seconds": str(seconds)})
 
 
 def resume(path: Path, trainable: dict, optimizer, made_from: str) -> tuple[list[float], float]:

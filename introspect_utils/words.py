@@ -15,7 +15,7 @@ from introspect_utils.lexicon import lemma, word_classes
 
 NONE = 0  # the number of "no word": what stands before the first word of a window and behind its last
 AFFIXES = (1, 2, 3, 4)  # letters
-MAX_TOKENS = 4  # of a word that begins a sentence
+CONTRACTED = ("s", "t", "re", "ve", "ll", "d", "m")  # what stands behind the apostrophe of a contraction
 LIST_SPAN = 5  # tokens between two commas of a list
 
 
@@ -45,23 +45,27 @@ class Words:
         self._segment(pieces, inverse)
         self.piece = np.array([self.number(core(piece)) for piece in pieces])[inverse]
         self._describe_words()
-        self._describe_places(np.array([piece[:1].isspace() for piece in pieces])[inverse])
+        self._describe_places()
 
     def number(self, text: str) -> int:
         """The number of a word, a new one for a new word."""
         return self._number.setdefault(text, len(self._number))
 
     def _segment(self, pieces: list[str], inverse: np.ndarray) -> None:
-        kind = np.array([_kind(piece) for piece in pieces])[inverse]
+        spaced = np.array([piece[:1].isspace() for piece in pieces])[inverse]
+        kind = np.array([_kind(piece) for piece in pieces], dtype="U7")[inverse]
         begins = np.array([_is_mark(piece[:1]) for piece in pieces])[inverse]
         # A space on its own, as some tokenizers put it before a number, belongs to what follows.
         blank = np.array([piece.isspace() and "\n" not in piece for piece in pieces])[inverse]
         self.blank, blank[:, -1] = blank.copy(), False
         kind = np.where(blank, np.roll(kind, -1, axis=1), kind)
-        begins[:, 1:] &= ~blank[:, :-1]
+        # Some tokenizers cut the 's of a contraction in two.
+        ending = np.array([piece in CONTRACTED for piece in pieces])[inverse]
+        kind[np.array([piece in ("'", "’") for piece in pieces])[inverse] & shifted(ending, 1)] = "letters"
         self.first = begins | (kind == "mark")
-        self.first[:, 0] = True
         self.first[:, 1:] |= kind[:, 1:] != kind[:, :-1]
+        self.first[:, 1:] &= ~blank[:, :-1]
+        self.first[:, 0] = True
         self.last = np.roll(self.first, -1, axis=1)
         self.last[:, -1] = True
         starts, ends = np.flatnonzero(self.first), np.flatnonzero(self.last)
@@ -74,6 +78,8 @@ class Words:
         padded = np.concatenate([[NONE], occurrence, [NONE]])
         self.word = occurrence[of_token]
         self.before = np.where(of_token > of_token[:, :1], padded[of_token], NONE)
+        self._second_before = np.where(of_token > of_token[:, :1] + 1, padded[of_token - 1], NONE)
+        self._spaced = spaced.reshape(-1)[starts][of_token]
         self.after = np.where(of_token < of_token[:, -1:], padded[of_token + 2], NONE)
 
     def _describe_words(self) -> None:
@@ -100,46 +106,44 @@ class Words:
         self.breadth = self.member.sum(0)
 
     def _has(self, characters: str) -> np.ndarray:
-        """Which tokens [N, T] belong to a punctuation mark with one of these characters."""
+        """Which words [V] are punctuation marks with one of these characters."""
         marks = [mark and bool(set(characters) & set(text)) for mark, text in zip(self.is_mark, self.text, strict=False)]
-        return np.array(marks)[self.word]
+        return np.array(marks)
 
-    def _begins_sentence(self, spaced: np.ndarray) -> np.ndarray:
+    def _begins_sentence(self) -> np.ndarray:
         """The tokens [N, T] of words that begin a sentence: with a capital or a digit, after a stop.
 
-        A quotation mark or a bracket may stand between. In "3.5" and "e.g" the stop touches what follows.
+        A quotation mark or a bracket may stand between. In "3.5" and "U.S" the full stop touches what follows and is none.
         """
-        mark, stop = self.is_mark[self.word], self._has(".?!\n")
-        stopped = shifted(stop, -1) | shifted(stop, -2) & shifted(mark, -1)
-        apart = spaced | shifted(mark & (~self._has(".") | self._has("\n")), -1)
-        begins = self.first & ~mark & stopped & apart & (self.is_capital | self.is_digits)[self.word]
-        for _ in range(MAX_TOKENS - 1):
-            begins |= shifted(begins, -1) & ~self.first
-        return begins
+        stop, before = self._has(".?!\n"), self.before
+        stopped = stop[before] | self.is_mark[before] & stop[self._second_before]
+        apart = self._spaced | (self.is_mark & ~self._has("."))[before] | self._has("\n")[before]
+        return stopped & apart & (self.is_capital | self.is_digits)[self.word]
 
-    def _describe_places(self, spaced: np.ndarray) -> None:
-        """`spaced` [N, T]: whether the token begins with white space."""
+    def _describe_places(self) -> None:
         place = np.broadcast_to(np.arange(self.word.shape[1]), self.word.shape)
         length = self.word.shape[1]
         mark, digits, capital = self.is_mark[self.word], self.is_digits[self.word], self.is_capital[self.word]
-        comma, sentence = self._has(","), self._begins_sentence(spaced)
+        comma, bracket, quote = self._has(",")[self.word], self._has("([")[self.word], self._has('"')[self.word]
+        opened, closed, quotes = (np.cumsum(marks & self.first, 1) for marks in (bracket, self._has(")]")[self.word], quote))
+        sentence = self._begins_sentence()
         near = np.logical_or.reduce([shifted(comma, by) for by in range(-LIST_SPAN, LIST_SPAN + 1) if by])
-        inside = mark & ~spaced & ~shifted(spaced, 1) & (place < length - 1)
+        inside = mark & ~self._spaced & ~shifted(self._spaced, 1) & (self.after != NONE)
         in_number = inside & self.is_digits[self.before] & self.is_digits[self.after]
         conjunction = np.isin(self.lower[self.after], [self.number(word) for word in ("and", "or", "but")])
         split = ~(self.first & self.last) & ~digits
         flags = {
             "the first word of a sentence": sentence,
-            "the last word of a sentence": ~mark & self.last & shifted(self._has(".?!\n"), 1),
-            "proper names": capital & ~sentence & (place > 0) & (self.lower[self.word] != self.number("i")),
+            "the last word of a sentence": ~mark & self._has(".?!\n")[self.after],
+            "proper names": capital & ~sentence & (self.before != NONE) & (self.lower[self.word] != self.number("i")),
             "commas between items of a list": comma & near,
             "commas before 'and', 'or' or 'but'": comma & conjunction,
-            "hyphens inside words": self._has("-") & inside,
+            "hyphens inside words": self._has("-")[self.word] & inside,
             "marks inside numbers": in_number,
             "spaces before numbers": self.blank & digits,
-            "full stops at the end of a sentence": self._has(".") & ~inside,
-            "text in brackets": (np.cumsum(self._has("(["), 1) > np.cumsum(self._has(")]"), 1)) & ~self._has("(["),
-            "text in quotation marks": (np.cumsum(self._has('"'), 1) % 2 == 1) & ~self._has('"'),
+            "full stops at the end of a sentence": self._has(".")[self.word] & ~inside,
+            "text in brackets": (opened > closed) & ~bracket,
+            "text in quotation marks": (quotes % 2 == 1) & ~quote,
             "the beginning of the text": place == 0,
             "words early in the text": place < length // 4,
             "words late in the text": place >= length - length // 4,
@@ -169,7 +173,7 @@ def core(piece: str) -> str:
     if _is_mark(piece):
         return piece.strip(" ") or piece[:1]
     word = piece.strip()
-    if re.fullmatch(r"['’](s|t|re|ve|ll|d|m)", word.lower()):
+    if re.fullmatch(rf"['’]({'|'.join(CONTRACTED)})", word.lower()):
         return word.replace("’", "'")
     return re.sub(r"^[^\w\ufffd]+|[^\w\ufffd]+$", "", word)
 

@@ -3,8 +3,8 @@
     python scripts/build_categories.py                                               # say what would be written
     python scripts/build_categories.py --out introspect_utils/data/categories.json   # and write it
 
-A word belongs to a category when most of its uses in WordNet's tagged text do. English's closed classes (prepositions,
-pronouns, ...) and irregular verbs, which WordNet does not hold, are written out below.
+A word belongs to a category when most of its uses in WordNet's tagged text do. English's function words (prepositions, pronouns,
+...) and irregular forms, which WordNet does not hold, are written out below.
 """
 
 import argparse
@@ -215,6 +215,7 @@ PART_NAMES = {"n": "nouns", "v": "verbs", "a": "adjectives", "r": "adverbs"}
 FILES = {"data.noun1": "n", "data.noun2": "n", "data.verb": "v", "data.adj": "a", "data.adv": "r"}
 CLOSED = set(" ".join(CLASSES.values()).split())
 SHARE = 0.5  # of a word's uses that must belong
+NAME_SHARE = 0.25  # of a name's: Georgia is a country and a state
 MIN_NAMED = 2  # people of that first name
 LONGEST = 8  # letters of a word that tagged text does not hold: most longer ones nobody uses
 
@@ -301,7 +302,7 @@ def categories(synsets: dict[str, Synset], senses: dict[str, list]) -> dict[str,
         ids = set().union(*(members(root, synsets) for root in roots.split()))
         for word in {word for key in ids for word in synsets[key].words if re.fullmatch("[A-Z][a-z]{2,}", word)}:
             named = [sense for sense in senses[word.lower()] if word in synsets[sense[0]].words]
-            if share(named, ids) >= SHARE and (len(word) <= LONGEST or any(tagged for _, _, tagged in named)):
+            if share(named, ids) >= NAME_SHARE and (len(word) <= LONGEST or any(tagged for _, _, tagged in named)):
                 found[phrase].add(word)
     return found
 

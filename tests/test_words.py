@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -12,7 +12,7 @@ from introspect_utils.models import load_model
 from introspect_utils.words import NONE, Words, core, pieces_of, shifted
 
 TOKENIZER = load_model("tiny-llama", "cpu").tokenizer
-TEXT = 'Berlin, Oslo, and Rome is the capital (of 1994). "He walked." She didn\'t cost 3.5\nThe well-known Actor'
+TEXT = 'Berlin, Oslo, and Rome is the capital (of Norway) in 1994. "He walked." She didn\'t cost 3.5\nThe well-known Actor'
 
 
 def ids_of(text):
@@ -37,6 +37,7 @@ def where(words, flag):
 # --- pieces and words ------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=40)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30))
 def test_any_text_is_cut_into_words_without_gaps(text):
     words = words_of(text)
@@ -45,10 +46,15 @@ def test_any_text_is_cut_into_words_without_gaps(text):
     assert (words.word >= 0).all() and words.flags.shape == (*words.word.shape, len(words.flag_names))
 
 
-@given(st.lists(st.sampled_from(["Paris", "walked", "1994", "7", ",", ".", "of", "Mississippi", "'s", "zq"]), min_size=1, max_size=12))
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.sampled_from(["Paris", "walked", "1994", "7", ",", ".", "of", "Mississippi", "'s", "zq"]), min_size=1, max_size=12
+    )
+)
 def test_words_are_put_together_from_pieces(expected):
     """A regular expression over the whole text is the oracle."""
-    text = "x " + " ".join(expected)
+    text = "x " + " ".join(expected).replace(" 's", "'s")
     words = words_of(text)
     assert listed(words) == re.findall(r"'s|[A-Za-z]+|\d+|[,.]", text)
     every = listed(words)
@@ -102,12 +108,12 @@ def test_what_is_known_of_a_word():
     [
         ("the first word of a sentence", ["He", "She", "The"]),
         ("the last word of a sentence", ["1994", "walked", "3", "5"]),
-        ("proper names", ["Oslo", "Rome", "Actor"]),
+        ("proper names", ["Oslo", "Rome", "Norway", "Actor"]),
         ("commas before 'and', 'or' or 'but'", [","]),
         ("hyphens inside words", ["-"]),
         ("marks inside numbers", ["."]),
-        ("text in brackets", ["of", "1994"]),
-        ("text in quotation marks", ["He", "walked"]),
+        ("text in brackets", ["of", "Norway"]),
+        ("text in quotation marks", ["He", "walked", "."]),
         ("the beginning of the text", ["Berlin"]),
     ],
 )
