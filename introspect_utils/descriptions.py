@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from introspect_utils.exemplars import Exemplars
-from introspect_utils.lexicon import inflections, mark_name
+from introspect_utils.lexicon import UNREADABLE, inflections, mark_name
 from introspect_utils.words import AFFIXES, NONE, Words
 
 ACTIVE = 0.5  # of the way from the mean to the peak: rules are proposed from the tokens of the top exemplars above that
@@ -201,7 +201,8 @@ def _word_rules(view: _View) -> Iterator[tuple]:
     """The same word, however written; its inflected forms; a capitalised form; a piece of split words; a digit."""
     words, lower = view.words, view.lower
     for value in view.values(lower, 1):
-        yield _named(words, value), "word", 1, lower == value
+        if UNREADABLE not in words.text[value]:
+            yield _named(words, value), "word", 1, lower == value
     lemmas = words.lemma[view.word]
     for value in view.values(lemmas, 2):
         if not words.text[value].isalpha():
@@ -216,7 +217,7 @@ def _word_rules(view: _View) -> Iterator[tuple]:
     for value in view.values(np.where(split, piece, NONE), 1, of=view.word):
         text = words.text[value]
         what = "digit" if text.isdigit() else "word fragment"
-        if text.strip():
+        if text.strip() and UNREADABLE not in text:
             yield f"the {what} '{text}'", "piece", 1, split & (piece == value)
 
 
@@ -259,13 +260,14 @@ def _neighbour_rules(view: _View) -> Iterator[tuple]:
 
 
 def _sets(rules: _Rules) -> Iterator[tuple]:
-    """Two or three of the best words."""
+    """Two or three of the best words. (Different words that are active once each are not what a direction stands for.)"""
     best = [row for row in rules.ranking({"word"}) if rules.texts[row].startswith("the word ")][:SETS]
     for size in (2, 3):
         for rows in combinations(best, size):
             quoted = sorted(rules.texts[row].removeprefix("the word ") for row in rows)
-            text = f"the words {', '.join(quoted[:-1])} and {quoted[-1]}"
-            yield text, f"set of {size}", size, rules.holds[list(rows)].any(0)
+            holds = rules.holds[list(rows)].any(0)
+            if (holds & rules.view.active).sum() > size:
+                yield f"the words {', '.join(quoted[:-1])} and {quoted[-1]}", f"set of {size}", size, holds
 
 
 def _unions(rules: _Rules) -> Iterator[tuple]:

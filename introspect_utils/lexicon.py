@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 WORD_LISTS = Path(__file__).parent / "data" / "categories.json"  # rebuilt by scripts/build_categories.py
+UNREADABLE = "\ufffd"  # what a tokenizer decodes a part of a character to
 MARKS = {
     ",": "commas",
     ".": "full stops",
@@ -62,7 +63,7 @@ SHAPES = {  # phrase -> pattern of a whole word, case-sensitive
     "two-digit numbers": r"\d\d",
     "large numbers": r"\d{3,}",
     "years": r"1[0-9]\d\d|20\d\d",
-    "words with accents or foreign letters": r".*[^\W\d_a-zA-Z].*",
+    "foreign letters and special symbols": rf".*([^\W\d_a-zA-Z]|{UNREADABLE}).*",
 }
 ALWAYS = (("ing", "verbs"), ("ed", "verbs"), ("s", "nouns"))  # endings, and of what they make other forms
 OF_UNKNOWN = (("ing", "nouns"), ("ed", "nouns"), ("s", "verbs"), ("er", "adjectives"), ("est", "adjectives"))

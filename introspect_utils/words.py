@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from introspect_utils.lexicon import lemma, word_classes
+from introspect_utils.lexicon import UNREADABLE, lemma, word_classes
 
 NONE = 0  # the number of "no word": what stands before the first word of a window and behind its last
 AFFIXES = (1, 2, 3, 4)  # letters
@@ -165,7 +165,7 @@ def shifted(array: np.ndarray, by: int) -> np.ndarray:
 
 
 def _is_mark(word: str) -> bool:
-    return bool(word) and not any(character.isalnum() or character == "\ufffd" for character in word)
+    return bool(word) and not any(character.isalnum() or character == UNREADABLE for character in word)
 
 
 def core(piece: str) -> str:
@@ -175,7 +175,7 @@ def core(piece: str) -> str:
     word = piece.strip()
     if re.fullmatch(rf"['’]({'|'.join(CONTRACTED)})", word.lower()):
         return word.replace("’", "'")
-    return re.sub(r"^[^\w\ufffd]+|[^\w\ufffd]+$", "", word)
+    return re.sub(rf"^[^\w{UNREADABLE}]+|[^\w{UNREADABLE}]+$", "", word)
 
 
 def _kind(piece: str) -> str:
