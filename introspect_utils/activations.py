@@ -107,6 +107,12 @@ def open_residuals(folder: Path, layer: int) -> Tensor:
     return torch.from_file(str(raw), shared=False, size=shape.numel(), dtype=torch.bfloat16).view(shape)
 
 
+def mean_residual(residuals: Tensor) -> Tensor:
+    """The mean [d] float32 of residuals [N, T, d], taken in blocks: memory does not grow with the corpus."""
+    total = sum(block.double().sum((0, 1)) for block in residuals.split(1024))
+    return (total / residuals.shape[:2].numel()).float()
+
+
 def _files(folder: Path, layer: int) -> tuple[Path, Path]:
     """(values, description) of a layer's store; the description is written last."""
     return folder / f"layer{layer}.bf16", folder / f"layer{layer}.json"

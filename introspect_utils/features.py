@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,6 +58,10 @@ class Directions:
         labels = zip(self.data, self.split, self.layers, strict=True)
         wanted = (data, split, layer)
         return [i for i, own in enumerate(labels) if all(w is None or w == o for w, o in zip(wanted, own, strict=True))]
+
+    def centred(self, means: Mapping[int, Tensor]) -> Directions:
+        """The directions less the mean [d_target] of their layer's residuals, which full activations share most of."""
+        return replace(self, vectors=self.vectors - torch.stack([means[layer] for layer in self.layers]))
 
     @staticmethod
     def concat(parts: Sequence[Directions]) -> Directions:

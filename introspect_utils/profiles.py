@@ -155,6 +155,7 @@ class Features:
     sizes: tuple[Count, ...]  # training directions, of all layers together
     n_test: Count  # held-out SAE features of each layer
     n_act: Count  # full activations of each layer, and as many activation differences
+    act_center: bool  # take the layer's mean residual off the full activations
     text: Annotated[str, text_source]
     context: Count  # tokens of a context
     n_contexts: Count

@@ -44,7 +44,7 @@ TASKS = {
     "features": Task(
         "01_data_features",
         "05_train_features",
-        ("text", "context", "n_contexts", "layers", "dictionaries", "d_sae", "k", "n_samples", "n_test", "n_act")
+        ("text", "context", "n_contexts", "layers", "dictionaries", "d_sae", "k", "n_samples", "n_test", "n_act", "act_center")
         + ("n_top", "n_random", "descriptions", "candidates"),
         ("table1", "table1_paired"),
         JUDGING,

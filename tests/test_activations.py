@@ -135,3 +135,8 @@ def test_a_damaged_store_is_an_error_and_is_made_again(tiny, contexts, tmp_path)
         open_residuals(tmp_path, 1)
     store_residuals(tiny, contexts, [1], tmp_path, batch_size=7)
     assert torch.equal(open_residuals(tmp_path, 1), before)
+
+
+def test_the_mean_over_a_corpus_larger_than_a_block():
+    values = torch.randn(2500, 3, 4, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    torch.testing.assert_close(activations.mean_residual(values), values.float().mean((0, 1)), rtol=1e-5, atol=1e-6)

@@ -180,3 +180,12 @@ def test_too_few_pairs(tiny, facts):
     demonstrations, pairs = choose_demonstrations(facts, 1, seed=0), make_pairs(facts, 2, seed=0)
     with pytest.raises(UserError, match="2 pairs have .* places for differences, and 2000 are needed"):
         activation_differences(tiny, pairs, demonstrations, [0, 1], 1000, seed=0)
+
+
+def test_centred_directions_have_lost_the_mean_of_their_own_layer(tiny, contexts):
+    found = full_activations(tiny, contexts, [2, 0], n_per_layer=3, seed=0)
+    means = {0: torch.full((tiny.width,), 1.0), 2: torch.full((tiny.width,), -2.0)}
+    centred = found.centred(means)
+    torch.testing.assert_close(centred.vectors[:3], found.vectors[:3] + 2)
+    torch.testing.assert_close(centred.vectors[3:], found.vectors[3:] - 1)
+    assert centred.names == found.names
