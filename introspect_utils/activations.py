@@ -23,7 +23,8 @@ from transformers import PreTrainedModel
 
 from introspect_utils.errors import UserError
 from introspect_utils.models import LanguageModel
-from introspect_utils.residual import decoder_layers, layer_hooks
+from introspect_utils.paths import replaced
+from introspect_utils.residual import decoder_layers, recorded
 
 LEAD_IN = "\n"
 BYTES = 2  # of a bfloat16
@@ -46,13 +47,11 @@ def read_residuals(
 ) -> Iterator[tuple[slice, dict[int, Tensor]]]:
     """Batch after batch of `contexts` [N, T]: its rows and {l: h [batch, T, d]}. Layers above the highest are not computed."""
     lead_in = torch.tensor(lm.encode(LEAD_IN), device=lm.device)
-    found: dict[int, Tensor] = {}
-    hooks = {layer: lambda output, layer=layer: found.__setitem__(layer, output) for layer in layers}
     for start in range(0, len(contexts), batch_size):
         rows = slice(start, min(start + batch_size, len(contexts)))
         batch = contexts[rows].to(lm.device)
         ids = torch.cat([lead_in.expand(len(batch), -1), batch], 1)
-        with layer_hooks(lm.model, hooks), _layers_up_to(lm.model, max(layers)):
+        with recorded(lm.model, layers) as found, _layers_up_to(lm.model, max(layers)):
             lm.model.get_decoder()(input_ids=ids, use_cache=False)
         yield rows, {layer: found[layer][:, -contexts.shape[1] :] for layer in layers}
 
@@ -88,7 +87,8 @@ def store_residuals(lm: LanguageModel, contexts: Tensor, layers: Sequence[int], 
     for layer, path in partial.items():
         raw, described = _files(folder, layer)
         os.replace(path, raw)
-        described.write_text(json.dumps(about) + "\n", "utf-8")
+        with replaced(described) as temporary:
+            temporary.write_text(json.dumps(about) + "\n", "utf-8")
 
 
 def open_residuals(folder: Path, layer: int) -> Tensor:

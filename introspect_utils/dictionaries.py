@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from introspect_utils.activations import mean_residual
 from introspect_utils.errors import UserError
 from introspect_utils.features import Directions
 
@@ -167,7 +168,7 @@ def _encoded(sae: SAE, residuals: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def dictionary_report(sae: SAE, residuals: Tensor) -> dict[str, float]:
     """On residuals [N, T, d] it was not trained on: explained variance, L0 (active latents a token), share of dead latents."""
     n_tokens = residuals.shape[:2].numel()
-    mean = (sum(block.double().sum(0) for block in residuals.flatten(0, 1).split(BLOCK)) / n_tokens).to(sae.device)
+    mean = mean_residual(residuals).double().to(sae.device)
     error = variance = active = 0.0
     fired = torch.zeros(sae.cfg.d_sae, dtype=torch.bool, device=sae.device)
     for h, latents in _encoded(sae, residuals):

@@ -42,6 +42,14 @@ def layer_hooks(model: PreTrainedModel, hooks: dict) -> Iterator[None]:
             handle.remove()
 
 
+@contextmanager
+def recorded(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Within the context the yielded dictionary is given h [batch, length, width] of each of `layers` at every pass."""
+    found: dict[int, Tensor] = {}
+    with layer_hooks(model, {layer: lambda output, layer=layer: found.__setitem__(layer, output) for layer in layers}):
+        yield found
+
+
 @dataclass(frozen=True)
 class CleanRun:
     """One unpatched forward pass over a left-padded batch.
@@ -58,8 +66,7 @@ class CleanRun:
 
 @torch.inference_mode()
 def clean_run(model: PreTrainedModel, ids: Tensor, mask: Tensor, layers: Sequence[int] = ()) -> CleanRun:
-    residual: dict[int, Tensor] = {}
-    with layer_hooks(model, {layer: lambda output, layer=layer: residual.__setitem__(layer, output) for layer in layers}):
+    with recorded(model, layers) as residual:
         output = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1)
     return CleanRun(mask, output.logits[:, -1].argmax(-1), residual, output.past_key_values)
 

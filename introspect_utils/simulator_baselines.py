@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from introspect_utils.exemplars import Exemplars
-from introspect_utils.simulator import VALUES, Scores, Simulator, score, score_predictions
+from introspect_utils.simulator import Scores, Simulator, score, score_predictions
 
 
 def shuffled(descriptions: Sequence[str], seed: int) -> list[str]:
@@ -52,17 +52,3 @@ def against_baselines(
         "word overlap": score_predictions(overlap, exemplars, rows),
         "constant": score_predictions(torch.zeros_like(overlap), exemplars, rows),
     }
-
-
-def calibration(predicted: Tensor, exemplars: Exemplars, rows: Sequence[int]) -> list[dict[str, float]]:
-    """For each rounded prediction 0..10 that occurs: the mean prediction, the mean true value (`binned`), and how many tokens.
-
-    `predicted` [m, k, T], as `simulate` gives it.
-    """
-    true, nearest = exemplars.take(rows).binned().float(), predicted.round()
-    groups = [(value, nearest == value) for value in range(VALUES)]
-    return [
-        {"value": value, "predicted": predicted[where].mean().item(), "true": true[where].mean().item(), "n": int(where.sum())}
-        for value, where in groups
-        if where.any()
-    ]

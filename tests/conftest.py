@@ -138,6 +138,14 @@ def toy_repo(tmp_path):
 
 
 @pytest.fixture(scope="module")
+def tiny():
+    """A random model that the tests of a module share, and leave as it is."""
+    from introspect_utils.models import load_model
+
+    return load_model("tiny-llama", "cpu")
+
+
+@pytest.fixture(scope="module")
 def one_thread():
     """Tiny models are computed faster without a second thread, much faster where the cores are busy."""
     import torch

@@ -12,11 +12,6 @@ TINY = [name for name in MODELS if name.startswith("tiny-")]
 
 
 @pytest.fixture(scope="module")
-def tiny():
-    return load_model("tiny-llama", "cpu")
-
-
-@pytest.fixture(scope="module")
 def contexts():
     return torch.randint(300, 1000, (12, 6), generator=torch.Generator().manual_seed(0))
 

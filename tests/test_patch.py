@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from introspect_utils.errors import UserError
 from introspect_utils.facts import Fact, FactPair, load_facts, make_pairs, sample_facts
-from introspect_utils.models import load_model
 from introspect_utils.residual import decoder_layers
 from introspect_utils.tasks import patch
 
@@ -27,11 +26,6 @@ Answer:"""
 @pytest.fixture(scope="module")
 def packaged():
     return load_facts("packaged")
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return load_model("tiny-llama", "cpu")
 
 
 def words(text):

