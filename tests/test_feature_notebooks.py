@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from serving import ChatServer
 from test_ablation_notebooks import execute
 
 from introspect_utils import feature_report, paths, provenance, simulator, style
@@ -48,6 +49,24 @@ def test_from_text_to_table_1(tmp_path, monkeypatch, one_thread):
     rows = [row[1] for row in table.rows if "(here)" in row[0]]
     names = ("self", "tiny-qwen3", "untrained", "nn-all", "nn-layer", "selfie", "gold", "most-frequent")
     assert {style.label(name, "full") for name in names} <= set(rows), rows
+
+
+def test_candidates_of_a_chat_model(tmp_path, monkeypatch, one_thread):
+    for module in (paths, provenance):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    profile = tmp_path / "chatting.yaml"
+    smoke = (paths.REPO / "params" / "smoke.yaml").read_text()
+    profile.write_text(smoke.replace("descriptions: rules", "descriptions: chat"))
+    run = plan(load_profile(profile))[0]
+    with ChatServer(lambda request: f"what excerpt {len(request['prompt'])} has") as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        execute(run)
+    assert all(path.stat().st_size for path in run.outputs)
+    described = pd.read_parquet(run.outputs[3])
+    assert all(text.startswith("what excerpt") for texts in described["candidates"] for text in texts)
+    assert (described["candidates"].map(len) > 0).all() and not described["rule_scores"].map(len).any()
+    assert read_run(run.outputs[0].parent)[0]["statistics"]["rule_score"] is None
 
 
 def test_the_simulator_of_a_profile_is_found_again_or_asked_for(tmp_path, monkeypatch):
