@@ -3,7 +3,20 @@
 from matplotlib.figure import Figure
 
 from . import style
-from .layout import BOLD, Group, by_row, by_target, dot_figure, published_rows, score, seeds
+from .layout import (
+    BOLD,
+    ONE_SEED,
+    Group,
+    by_row,
+    by_target,
+    checkpoints,
+    dot_figure,
+    named,
+    published_rows,
+    score,
+    seeds,
+    trained_on,
+)
 from .paper import GEMMA, LLAMA
 from .table import Score, Table
 
@@ -24,10 +37,6 @@ def table4(records: list[dict]) -> Table:
     return _descriptions(records, "4", "Table 4. Feature descriptions of another target")
 
 
-def _name(row: dict) -> tuple[str, str]:
-    return f"{row['target']} (here)", style.label(row["explainer"], row["condition"])
-
-
 def _numbers(by: dict[str, dict]) -> str:
     """Test rows of the held-out sets, one number where they agree: "150 / 60 / 60" for SAE, ACT and dACT."""
     counts = [by[column]["n"] for column in COLUMNS[1:] if column in by]
@@ -36,11 +45,7 @@ def _numbers(by: dict[str, dict]) -> str:
 
 def _descriptions(records: list[dict], table: str, caption: str) -> Table:
     ours = by_row(records, table)
-    rows = [
-        (*_name(row), *(score(by.get(column)) for column in COLUMNS))
-        + (_numbers(by), seeds(row), "–" if row["n_train"] is None else row["n_train"])
-        for row, by in ours
-    ]
+    rows = [(*named(row), *(score(by.get(column)) for column in COLUMNS)) + (_numbers(by), *trained_on(row)) for row, by in ours]
     rows += [
         (f"{target} (paper)", style.label(explainer, condition), *(by.get(column, "–") for column in COLUMNS), "–", "–", "–")
         for target, explainer, condition, by in published_rows(table)
@@ -54,8 +59,8 @@ def _descriptions(records: list[dict], table: str, caption: str) -> Table:
         *_scorers(records, table),
     ]
     if ours and all(len(row["seeds"]) < 2 for row, _ in ours):
-        notes.append("One training seed: the standard errors are over the test rows only.")
-    notes += [f"{row['target']}, {style.label(row['explainer'], row['condition'])}: `{row['artifact']}`" for row, _ in ours]
+        notes.append(ONE_SEED)
+    notes += checkpoints(ours)
     header = ("Target", "Explainer", *(style.LABELS[column] for column in COLUMNS), "n", "Seeds", "Training rows")
     return Table(f"{caption} (mean ± standard error, scaled to 100).", header, tuple(rows), tuple(notes))
 
@@ -72,7 +77,7 @@ def _scorers(records: list[dict], table: str) -> list[str]:
 def table_paired(records: list[dict]) -> Table:
     """The self-explainer minus every other row of Tables 1 and 4, on the same test rows."""
     rows = [
-        (*_name(row), *(cell for column in COLUMNS for cell in _difference(by.get(column))), _numbers(by), seeds(row))
+        (*named(row), *(cell for column in COLUMNS for cell in _difference(by.get(column))), _numbers(by), seeds(row))
         for row, by in by_row(records, "1-paired") + by_row(records, "4-paired")
     ]
     return Table(
@@ -104,7 +109,7 @@ def table_absolute(records: list[dict]) -> Table:
     """Tables 1 and 4 with the mean |r|, which the authors' code computes, in place of eq. 2's signed r; and what has no r."""
     ours = by_row(records, "1") + by_row(records, "4")
     rows = [
-        (*_name(row), *(score(by.get(column)) for column in ABSOLUTE))
+        (*named(row), *(score(by.get(column)) for column in ABSOLUTE))
         + tuple(f"{by[column]['value']:.2f}" if column in by else "–" for column in CONSTANT)
         for row, by in ours
     ]
@@ -120,7 +125,7 @@ def table_absolute(records: list[dict]) -> Table:
 def table_token_match(records: list[dict]) -> Table:
     """Section B.4: how far a description stays the same when the prompt leaves the layer out, or names another."""
     name = "sae token_match"
-    rows = [(*_name(row), score(by[name]), row["n"], seeds(row), row["n_train"]) for row, by in by_row(records, "B.4")]
+    rows = [(*named(row), score(by[name]), row["n"], seeds(row), row["n_train"]) for row, by in by_row(records, "B.4")]
     for target, explainer, condition, by in published_rows("B.4"):
         rows.append((f"{target} (paper)", style.label(explainer, condition), by[name], "–", "–", "–"))
     return Table(

@@ -12,6 +12,7 @@ from .metrics import bold
 from .paper import lookup
 from .table import Score
 
+ONE_SEED = "One training seed: the standard errors are over the test rows only."
 BOLD = "Bold: not significantly different from the best row of the same target (paired t-test, p ≥ 0.05)."
 ROW = tuple[dict, dict[str, dict]]  # any record of a table row, and its records by column
 
@@ -45,9 +46,24 @@ def score(record: dict | None, signed: bool = False) -> Score | str:
     return "–" if record is None else Score(record["value"], record["stderr"], bold(record.get("p_vs_best")), signed)
 
 
+def named(row: dict) -> tuple[str, str]:
+    """The first two cells of one of our rows: its target, its explainer."""
+    return f"{row['target']} (here)", style.label(row["explainer"], row["condition"])
+
+
 def seeds(record: dict) -> str:
     """The training seeds of a record as a cell."""
     return ", ".join(map(str, record["seeds"])) or "–"
+
+
+def trained_on(row: dict) -> tuple[str, str | int]:
+    """The last two cells of a row: its training seeds, its training rows."""
+    return seeds(row), "–" if row["n_train"] is None else row["n_train"]
+
+
+def checkpoints(rows: Iterable[ROW]) -> list[str]:
+    """A note for each row: which checkpoint or file made it."""
+    return [f"{row['target']}, {style.label(row['explainer'], row['condition'])}: `{row['artifact']}`" for row, _ in rows]
 
 
 def published_rows(table: str, version: str = "v1") -> list[tuple[str, str, str, dict[str, Score]]]:

@@ -6,7 +6,20 @@ from collections.abc import Iterable
 from matplotlib.figure import Figure
 
 from . import style
-from .layout import BOLD, Group, by_row, by_target, dot_figure, published_rows, score, seeds
+from .layout import (
+    BOLD,
+    ONE_SEED,
+    Group,
+    by_row,
+    by_target,
+    checkpoints,
+    dot_figure,
+    named,
+    published_rows,
+    score,
+    seeds,
+    trained_on,
+)
 from .paper import PATCHING_METRICS, TOKEN_TYPES, lookup, model_name
 from .table import Score, Table
 
@@ -15,18 +28,14 @@ def table2(records: list[dict]) -> Table:
     """Table 2, activation patching: our rows, then the paper's for its two targets."""
     metrics = (*PATCHING_METRICS, "unparseable")
     ours = by_row(records, "2")
-    rows = [
-        (f"{row['target']} (here)", style.label(row["explainer"], row["condition"]), *(score(by.get(m)) for m in metrics))
-        + (row["n"], seeds(row), "–" if row["n_train"] is None else row["n_train"])
-        for row, by in ours
-    ]
+    rows = [(*named(row), *(score(by.get(m)) for m in metrics)) + (row["n"], *trained_on(row)) for row, by in ours]
     rows += [
         (f"{target} (paper)", style.label(explainer, condition), *(by[m] for m in PATCHING_METRICS), "–", "–", "–", "–")
         for target, explainer, condition, by in published_rows("2")
     ]
     notes = [BOLD + " The paper's bold is not in our copy of its text, so its rows carry none."]
     if all(len(row["seeds"]) < 2 for row, _ in ours):
-        notes.append("One training seed: the standard errors are over the test rows only.")
+        notes.append(ONE_SEED)
     for target in sorted({row["target"] for row, _ in ours}):
         band = [r["stderr"] for r in records if (r["table"], r["target"], r["metric"]) == ("2-vector", target, "exact_match")]
         if band:
@@ -34,7 +43,7 @@ def table2(records: list[dict]) -> Table:
                 f"{target}: a difference in exact match below about {196 * max(band):.1f} points "
                 "(1.96 standard errors of a paired difference) cannot be told from none."
             )
-    notes += [f"{row['target']}, {style.label(row['explainer'], row['condition'])}: `{row['artifact']}`" for row, _ in ours]
+    notes += checkpoints(ours)
     return Table(
         "Table 2. Activation patching: what each explainer predicts of its target (mean ± standard error, scaled to 100).",
         ("Target", "Explainer", *(style.LABELS[m] for m in metrics), "n", "Seeds", "Training rows"),
@@ -146,9 +155,9 @@ def table3(records: list[dict]) -> Table:
     behind = {(r["target"], r["explainer"], r["condition"], r["metric"]): score(r) for r in records if r["table"] == "sec5.2"}
     ours = by_row(records, "3")
     rows = [
-        (f"{row['target']} (here)", style.label(row["explainer"], row["condition"]), *(score(by.get(m)) for m in metrics))
+        (*named(row), *(score(by.get(m)) for m in metrics))
         + tuple(behind.get((row["target"], row["explainer"], *key), "–") for key in BEHIND)
-        + (row["n"], seeds(row), "–" if row["n_train"] is None else row["n_train"])
+        + (row["n"], *trained_on(row))
         for row, by in ours
     ]
     quoted = {(*key, metric): cell for *key, by in published_rows("sec5.2") for metric, cell in by.items()}
@@ -162,7 +171,7 @@ def table3(records: list[dict]) -> Table:
         "The paper's v1 is whole, and its values are those in `results.json`; of v3 the numbers known here are shown.",
         "Oracle: told the target's own answers without the hint; no explainer, and no part of the bold.",
     ]
-    notes += [f"{row['target']}, {style.label(row['explainer'], row['condition'])}: `{row['artifact']}`" for row, _ in ours]
+    notes += checkpoints(ours)
     return Table(
         "Table 3. Input ablation: what each explainer predicts of its target (mean ± standard error, scaled to 100).",
         ("Target", "Explainer", *(style.LABELS[m] for m in metrics), "Says “changed”", "Content match, changed rows")
