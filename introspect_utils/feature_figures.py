@@ -33,7 +33,7 @@ def score_distribution(scores: Sequence[float], layers: Sequence[int]) -> plt.Fi
             ax.set_title(f"layer {layer} (median {np.median(of_layer):.2f})", fontsize=8)
         for ax in grid.flat[len(shown) :]:
             ax.set_axis_off()
-        figure.supxlabel("score of the chosen description (mean correlation)", fontsize=8)
+        figure.supxlabel("score of the description (mean correlation)", fontsize=8)
         figure.supylabel("directions", fontsize=8)
     plt.close(figure)  # shown once, as the value of a cell
     return figure
