@@ -67,51 +67,64 @@ def _ends(lm: LanguageModel, text: str) -> tuple[list[int], dict[int, int]]:
 
 def paired_residuals(
     target: LanguageModel, explainer: LanguageModel, contexts: Tensor, layers: Sequence[int], batch_size: int = 32
-) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
-    """Batch after batch: {l: (h_M [n, d_M], h_E [n, d_E])} float32 at the tokens that both share, l the target's layer."""
+) -> Iterator[tuple[Tensor, dict[int, tuple[Tensor, Tensor]]]]:
+    """Batch after batch: the number of the context [n] of each token that both models share, and
+    {l: (h_M [n, d_M], h_E [n, d_E])} float32 at these tokens, l the target's layer."""
     there = {layer: same_depth(layer, target, explainer) for layer in layers}
-    for rows in contexts.split(batch_size):
+    for start in range(0, len(contexts), batch_size):
+        rows = contexts[start : start + batch_size]
         ids, pairs = shared_ends(target, explainer, rows)
         [(_, ours)] = read_residuals(target, rows, layers, len(rows))
         [(_, theirs)] = read_residuals(explainer, ids, list(dict.fromkeys(there.values())), len(rows))
-        yield {
-            layer: (ours[layer][pairs.rows, pairs.target].float(), theirs[there[layer]][pairs.rows, pairs.explainer].float())
-            for layer in layers
-        }
+        yield (
+            pairs.rows + start,
+            {
+                layer: (ours[layer][pairs.rows, pairs.target].float(), theirs[there[layer]][pairs.rows, pairs.explainer].float())
+                for layer in layers
+            },
+        )
 
 
-class LeastSquares:
-    """Sums over pairs (x [n, d_x], y [n, d_y]) from which the centred ridge solution follows, in blocks of any size."""
+class Moments:
+    """First and second moments of pairs (x [n, d_x], y [n, d_y]) that come in blocks: all that the fit and CKA need."""
 
     def __init__(self, d_x: int, d_y: int) -> None:
         self.n, self.x, self.y = 0, torch.zeros(d_x).double(), torch.zeros(d_y).double()
-        self.xx, self.yx, self.yy = torch.zeros(d_x, d_x).double(), torch.zeros(d_y, d_x).double(), 0.0
+        self.xx, self.yx, self.yy = (torch.zeros(*shape).double() for shape in ((d_x, d_x), (d_y, d_x), (d_y, d_y)))
 
     def add(self, x: Tensor, y: Tensor) -> None:
         x, y = x.double().cpu(), y.double().cpu()
         self.n += len(x)
         self.x, self.y = self.x + x.sum(0), self.y + y.sum(0)
-        self.xx, self.yx, self.yy = self.xx + x.T @ x, self.yx + y.T @ x, self.yy + float(y.pow(2).sum())
+        self.xx, self.yx, self.yy = self.xx + x.T @ x, self.yx + y.T @ x, self.yy + y.T @ y
 
-    def solve(self, ridge: float = RIDGE) -> tuple[Tensor, float]:
+    def centred(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(X'X [d_x, d_x], Y'X [d_y, d_x], Y'Y [d_y, d_y]) of the pairs less their means."""
+        pairs = ((self.xx, self.x, self.x), (self.yx, self.y, self.x), (self.yy, self.y, self.y))
+        return tuple(product - torch.outer(a, b) / self.n for product, a, b in pairs)
+
+    def least_squares(self, ridge: float = RIDGE) -> tuple[Tensor, float]:
         """(Pi [d_y, d_x] float32, its explained variance of y): argmin ||y - m_y - Pi (x - m_x)||^2 + penalty ||Pi||^2."""
-        xx = self.xx - torch.outer(self.x, self.x) / self.n
-        yx = self.yx - torch.outer(self.y, self.x) / self.n
+        xx, yx, yy = self.centred()
         penalty = ridge * xx.diagonal().mean() * torch.eye(len(xx), dtype=xx.dtype)
         pi = torch.linalg.solve(xx + penalty, yx.T).T
-        total = self.yy - float(self.y @ self.y) / self.n
-        left = total - 2 * float((pi * yx).sum()) + float(((pi @ xx) * pi).sum())
-        return pi.float(), 1 - left / total
+        left = yy.trace() - 2 * (pi * yx).sum() + ((pi @ xx) * pi).sum()
+        return pi.float(), float(1 - left / yy.trace())
+
+    def cka(self) -> float:
+        """Linear centred kernel alignment (Kornblith et al. 2019), 0 to 1: the same in every orthogonal basis."""
+        xx, yx, yy = self.centred()
+        return float(yx.norm() ** 2 / (xx.norm() * yy.norm()))
 
 
 def fit_projections(
     target: LanguageModel, explainer: LanguageModel, contexts: Tensor, blocks: Sequence[Sequence[int]]
 ) -> tuple[Tensor, list[float]]:
     """(Pi [n blocks, d_E, d_M], explained variance of each), one for each of the explainer's `layers` (or blocks of layers)."""
-    sums = [LeastSquares(target.width, explainer.width) for _ in blocks]
-    for batch in paired_residuals(target, explainer, contexts, sorted({layer for block in blocks for layer in block})):
-        for of_block, block in zip(sums, blocks, strict=True):
+    moments = [Moments(target.width, explainer.width) for _ in blocks]
+    for _, pairs in paired_residuals(target, explainer, contexts, sorted({layer for block in blocks for layer in block})):
+        for of_block, block in zip(moments, blocks, strict=True):
             for layer in block:
-                of_block.add(*batch[layer])
-    solved = [of_block.solve() for of_block in sums]
+                of_block.add(*pairs[layer])
+    solved = [of_block.least_squares() for of_block in moments]
     return torch.stack([pi for pi, _ in solved]), [share for _, share in solved]

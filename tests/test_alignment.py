@@ -53,13 +53,13 @@ def test_paired_tokens_end_the_same_text(target, contexts):
 def test_the_sums_in_blocks_solve_as_scikit_learns_ridge_does(n, d_x, d_y, cut, seed):
     draw = torch.Generator().manual_seed(seed)
     x, y = torch.randn(n, d_x, generator=draw) + 3, torch.randn(n, d_y, generator=draw) - 1
-    sums = alignment.LeastSquares(d_x, d_y)
-    sums.add(x[:cut], y[:cut])
-    sums.add(x[cut:], y[cut:])
+    moments = alignment.Moments(d_x, d_y)
+    moments.add(x[:cut], y[:cut])
+    moments.add(x[cut:], y[cut:])
     centred = (x - x.mean(0)).double()
     penalty = 0.1 * centred.pow(2).sum(0).mean().item()
     expected = Ridge(alpha=penalty).fit(x.double().numpy(), y.double().numpy())
-    pi, share = sums.solve(0.1)
+    pi, share = moments.least_squares(0.1)
     torch.testing.assert_close(pi, torch.from_numpy(expected.coef_).reshape(d_y, d_x).float(), atol=1e-4, rtol=1e-3)
     left = (y.double() - torch.from_numpy(expected.predict(x.double().numpy())).reshape(n, d_y)).pow(2).sum()
     assert share == pytest.approx(1 - float(left / (y - y.mean(0)).double().pow(2).sum()), abs=1e-4)
@@ -69,9 +69,9 @@ def test_gradient_descent_finds_the_closed_form():
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(400, 5, generator=draw)
     y = x @ torch.randn(5, 7, generator=draw) + 0.1 * torch.randn(400, 7, generator=draw)
-    sums = alignment.LeastSquares(5, 7)
-    sums.add(x, y)
-    pi, share = sums.solve(1e-6)
+    moments = alignment.Moments(5, 7)
+    moments.add(x, y)
+    pi, share = moments.least_squares(1e-6)
     learned = torch.zeros(7, 5, requires_grad=True)
     optimizer = torch.optim.Adam([learned], lr=0.05)
     xc, yc = x - x.mean(0), y - y.mean(0)
@@ -122,3 +122,17 @@ def test_tokenizers_that_share_no_end_are_refused(target, monkeypatch):
     monkeypatch.setattr(alignment, "_ends", lambda lm, text: ([30, 31], {1: 0} if lm.name == "tiny-llama" else {2: 0}))
     with pytest.raises(UserError, match="tiny-llama ends where one of tiny-qwen3 does"):
         alignment.shared_ends(target, replace(load_model("tiny-qwen3")), torch.tensor([[30, 31]]))
+
+
+def test_cka_does_not_see_the_basis_and_is_that_of_the_gram_matrices():
+    draw = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(200, 6, generator=draw), torch.randn(200, 6, generator=draw)
+    turned = x @ variants.orthogonal(6).float().T * 3 + 5
+    for y, expected in ((turned, 1.0), (x + noise, None), (noise[:, :4], None)):
+        moments = alignment.Moments(6, y.shape[1])
+        moments.add(x[:70], y[:70])
+        moments.add(x[70:], y[70:])
+        k, ell = ((a - a.mean(0)).double() @ (a - a.mean(0)).double().T for a in (x, y))
+        by_hand = float((k * ell).sum() / (k.norm() * ell.norm()))
+        assert moments.cka() == pytest.approx(by_hand, abs=1e-6)
+        assert expected is None or moments.cka() == pytest.approx(expected, abs=1e-6)
