@@ -5,7 +5,7 @@ set (sae, act, dact), `metric` judge, simulator (eq. 2: the mean signed correlat
 of the authors' code) or constant (exemplars a description whose activations, true or simulated, are constant, thus of
 correlation 0; a mean number, not a share). Tables "1-paired" and "4-paired" hold the self-explainer minus the row named, paired
 by test row, and in `p_vs_best` the p of that difference; "scored-by" says which judge and which simulator the scores are of
-(`condition`), and how many descriptions each scored (`value`).
+(`condition`), and how many descriptions each scored (`value`). Table "5" holds means and standard deviations of similarities.
 """
 
 from dataclasses import dataclass
@@ -100,6 +100,27 @@ def _token_match(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
     return found
 
 
+def _similarity(run: dict) -> list[dict]:
+    """Table 5: mean and standard deviation of each similarity of each explainer, of notebook 10's run."""
+    found = []
+    for cell in run["statistics"].get("similarity", []):
+        row = Row(
+            "features",
+            run["target"],
+            "sae",
+            cell["explainer"],
+            cell["condition"],
+            None,
+            [],
+            f"runs/{run['id']}",
+            np.arange(cell["n"]),
+        )
+        for metric in ("activation_pattern", "dot_product", "cka"):
+            for name in (metric, f"{metric}_sd"):
+                found.append(record("5", row, name, (cell[name], 0.0)) | {"stderr": None})
+    return found
+
+
 def feature_records(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
     """All records of the runs of feature descriptions, unsorted."""
     in_table, smaller = by_size(_rows(runs))
@@ -116,4 +137,5 @@ def feature_records(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
             found += [*_scores(table, rows), *_paired(table, rows)] if rows else []
         of_target = [(run, predictions) for run, predictions in runs if run["target"] == target]
         found += _scored_by(of_target) + _token_match(of_target)
+        found += [similar for run, _ in of_target for similar in _similarity(run)]
     return found

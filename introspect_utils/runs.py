@@ -38,7 +38,7 @@ class Task:
     scoring: tuple[str, ...] = ()
 
 
-SIMULATOR, BASELINES = "04_simulator", "08_baselines"  # notebooks that feature descriptions have besides
+SIMULATOR, BASELINES, SIMILARITY = "04_simulator", "08_baselines", "10_similarity"  # that feature descriptions have besides
 FEATURE_FILES = ("directions.safetensors", "exemplars.safetensors", "candidates.parquet")
 JUDGING = ("judge", "chat_model")
 TASKS = {
@@ -47,7 +47,7 @@ TASKS = {
         "05_train_features",
         ("text", "context", "n_contexts", "layers", "dictionaries", "d_sae", "k", "n_samples", "n_test", "n_act", "act_center")
         + ("n_top", "n_random", "descriptions", "candidates"),
-        ("table1", "table1_paired"),
+        ("table1", "table1_paired", "table5"),
         JUDGING,
     ),
     "patching": Task(
@@ -79,7 +79,10 @@ def plan(profile: Profile) -> list[Run]:
                 simulator = _simulator(profile, target, data)
                 inputs += simulator.outputs
                 runs += [simulator, _baselines(profile, target, inputs)]
-            runs += _explainer_runs(profile, task, target, inputs)
+            explaining = _explainer_runs(profile, task, target, inputs)
+            runs += explaining
+            if task == "features":
+                runs.append(_similarity(profile, target, data, explaining))
     runs.sort(key=lambda run: run.notebook)  # stable: all data first
     return [*runs, _tables(profile, runs)]
 
@@ -137,6 +140,23 @@ def _baselines(profile: Profile, target: str, inputs: tuple[Path, ...]) -> Run:
         summary=f"baselines · {target}",
         settings={"target": target, "dtype": profile.dtype, "rows": max(profile.features.sizes)}
         | {name: getattr(profile.features, name) for name in (*JUDGING, "selfie_scales")},
+    )
+
+
+def _similarity(profile: Profile, target: str, data: Run, explaining: list[Run]) -> Run:
+    """How similar every explainer is to the target (section B.2)."""
+    run_id = f"similarity-{folder_name(target)}"
+    compared = [(run.parameters["explainer"], run.parameters["condition"]) for run in explaining]
+    return Run(
+        id=run_id,
+        notebook=SIMILARITY,
+        parameters={"profile": profile.source, "target": target},
+        inputs=(*data.outputs, *(output for run in explaining for output in run.outputs)),
+        outputs=(run_dir(profile.name, run_id) / "run.json",),
+        summary=f"similarity · {target}",
+        settings={"target": target, "dtype": profile.dtype, "seed": profile.seeds[0]}
+        | {"compared": [pair for pair in dict.fromkeys(compared) if pair[1] != "untrained"]}
+        | {"variants": dataclasses.asdict(profile.variants), "explainer_settings": dataclasses.asdict(profile.explainer)},
     )
 
 

@@ -31,7 +31,7 @@ def _seen(explainer: Explainer, vectors: Tensor, layer: int) -> Tensor:
 
 @torch.no_grad()
 def stream_similarity(target: LanguageModel, explainer: Explainer, contexts: Tensor, layers: Sequence[int]) -> dict[str, Tensor]:
-    """`dot-product`: cosines of all tokens of `contexts` [N, T], the layers one after another; `cka`: one number a layer."""
+    """`dot_product`: cosines of all tokens of `contexts` [N, T], the layers one after another; `cka`: one number a layer."""
     cosines: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     moments = {layer: Moments(target.width, explainer.lm.width) for layer in layers}
     for _, pairs in paired_residuals(target, explainer.lm, contexts, layers):
@@ -39,7 +39,7 @@ def stream_similarity(target: LanguageModel, explainer: Explainer, contexts: Ten
             cosines[layer].append(torch.cosine_similarity(_seen(explainer, ours, layer), theirs).cpu())
             moments[layer].add(ours, theirs)
     cka = torch.tensor([moments[layer].cka() for layer in layers])
-    return {"dot-product": torch.cat([part for layer in layers for part in cosines[layer]]), "cka": cka}
+    return {"dot_product": torch.cat([part for layer in layers for part in cosines[layer]]), "cka": cka}
 
 
 @torch.no_grad()

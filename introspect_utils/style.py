@@ -75,6 +75,9 @@ LABELS = {
     "act constant": "ACT constant",
     "dact constant": "dACT constant",
     "sae token_match": "Token match",
+    "activation_pattern": "SAE activation pattern",
+    "dot_product": "Dot product",
+    "cka": "CKA",
 }
 SURFACE_ORDER = ("lookup", "majority", "unchanged", "hint-letter", "majority-letter", "logistic", "oracle")
 EXPLAINER_ORDER = ("self", "sibling", "rotated", "other", "nn-all", "nn-layer", "selfie", "untrained", *SURFACE_ORDER)

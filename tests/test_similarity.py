@@ -41,10 +41,10 @@ def make(tmp_path, monkeypatch, target):
 
 def test_the_target_is_all_similar_a_rotated_one_only_in_its_geometry(make, target, contexts):
     own, turned, half = (stream_similarity(target, make(name), contexts, LAYERS) for name in ("self", "rotated", "rotated@0.5"))
-    assert own["dot-product"].min() > 0.9999 and own["cka"] == pytest.approx([1, 1], abs=1e-5)
-    assert abs(turned["dot-product"].mean()) < 0.3 and turned["cka"] == pytest.approx([1, 1], abs=1e-4)
-    assert turned["dot-product"].mean() < half["dot-product"].mean() < 0.95
-    assert len(own["dot-product"]) == len(LAYERS) * contexts.numel()
+    assert own["dot_product"].min() > 0.9999 and own["cka"] == pytest.approx([1, 1], abs=1e-5)
+    assert abs(turned["dot_product"].mean()) < 0.3 and turned["cka"] == pytest.approx([1, 1], abs=1e-4)
+    assert turned["dot_product"].mean() < half["dot_product"].mean() < 0.95
+    assert len(own["dot_product"]) == len(LAYERS) * contexts.numel()
 
 
 def test_another_model_is_seen_through_its_projection(make, target, contexts):
@@ -52,7 +52,7 @@ def test_another_model_is_seen_through_its_projection(make, target, contexts):
         stream_similarity(target, make("tiny-gemma3", condition), contexts, LAYERS)
         for condition in ("full", "pretrained-projection")
     )
-    assert fitted["dot-product"].mean() > drawn["dot-product"].mean() + 0.1
+    assert fitted["dot_product"].mean() > drawn["dot_product"].mean() + 0.1
     torch.testing.assert_close(drawn["cka"], fitted["cka"])
     assert (drawn["cka"] < 0.999).all()
 
