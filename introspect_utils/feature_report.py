@@ -1,9 +1,6 @@
-"""Tables 1 and 4, their figure, section B.4 and Figure 8, from the records of `results.json`, the paper's own beside ours."""
+"""Tables 1 and 4, section B.4 and their figure, from the records of `results.json`, the paper's own rows beside ours."""
 
-import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from . import style
 from .layout import (
@@ -20,8 +17,7 @@ from .layout import (
     seeds,
     trained_on,
 )
-from .metrics import wilson
-from .paper import GEMMA, LABEL_ERROR, LLAMA, lookup
+from .paper import GEMMA, LLAMA
 from .table import Score, Table
 
 COLUMNS = ("sae judge", "sae simulator", "act simulator", "dact simulator")  # of Tables 1 and 4
@@ -150,60 +146,3 @@ def figure_features(records: list[dict]) -> Figure:
     ends += [100 * by[column].value for *_, by in published_rows("1") for column in COLUMNS[1:] if column in by]
     limits = (min(0, *ends) - 2, max(ends) + 2)
     return dot_figure(groups, COLUMNS, width=9.6, limits=[(-2, 106), limits, limits, limits])
-
-
-SORTED = {"share": "sorted by a person", "share_automatic": "sorted automatically"}
-COLOURS = {
-    "explainer model error": style.BLUE,
-    "noisy/ambiguous label": style.ORANGE,
-    "incorrect label": style.VERMILLION,
-    LABEL_ERROR: style.PURPLE,
-    "judge error": style.GREY,
-    "sparse activation": style.SKY,
-}
-
-
-def figure8(records: list[dict]) -> Figure:
-    """Figure 8, what is to blame where the judge scores 0: for each target our pie, the paper's, and bars with Wilson's 95%
-    intervals, diamonds the paper's shares. A person's categories where there are any, else the automatic ones, as the title says.
-    """
-    ours = _sorted_cases(records) or [("no case that the judge scores 0", 0, {})]
-    paper = {row.condition: row.value for row in lookup(table="fig8")}
-    with matplotlib.rc_context(style.SETTINGS):
-        figure = Figure(figsize=(9.2, 2.6 * len(ours) + 0.5), layout="constrained")
-        for (own, published, bars), (title, n, shares) in zip(figure.subplots(len(ours), 3, squeeze=False), ours, strict=True):
-            _pie(own, title, {name: share for name, share in shares.items() if name != LABEL_ERROR})
-            _pie(published, "the paper: 100 cases,\nsorted by people", paper)
-            for y, name in enumerate(COLOURS):
-                if n:
-                    share, low, high = (100 * end for end in wilson(round(shares[name] * n), n))
-                    bars.barh(y, share, xerr=[[share - low], [high - share]], color=COLOURS[name], capsize=2, height=0.7)
-                if name in paper:
-                    bars.plot(100 * paper[name], y, **style.REFERENCE | {"mfc": "white"})
-            bars.set_yticks(range(len(COLOURS)), COLOURS)
-            bars.set(xlim=(0, 103), ylim=(len(COLOURS) - 0.4, -0.6), xlabel="cases, %; bars: 95%; diamonds: the paper")
-        handles = [Patch(color=colour, label=name) for name, colour in COLOURS.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    return figure
-
-
-def _sorted_cases(records: list[dict]) -> list[tuple[str, int, dict[str, float]]]:
-    """Of each target (title, number of cases, {category: share}), as a person sorted them or, else, the rule."""
-    found: dict[str, dict[str, list[dict]]] = {}
-    for r in (r for r in records if r["table"] == "fig8"):
-        found.setdefault(r["target"], {}).setdefault(r["metric"], []).append(r)
-    cases = []
-    for target, by_metric in found.items():
-        metric = next(metric for metric in SORTED if metric in by_metric)
-        n, shares = by_metric[metric][0]["n"], {r["condition"]: r["value"] for r in by_metric[metric]}
-        cases.append((f"{target}: {n} cases,\n{SORTED[metric]}", n, shares))
-    return cases
-
-
-def _pie(axes: Axes, title: str, shares: dict[str, float]) -> None:
-    shown = {name: shares[name] for name in COLOURS if shares.get(name)}
-    labels = [f"{100 * share:.1f}%" for share in shown.values()]
-    axes.set_axis_off()
-    axes.set_title(title)
-    if shown:
-        axes.pie(shown.values(), labels=labels, colors=[COLOURS[name] for name in shown], startangle=90, counterclock=False)

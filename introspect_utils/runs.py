@@ -37,7 +37,7 @@ class Task:
     scoring: tuple[str, ...] = ()
 
 
-SIMULATOR, BASELINES = "04_simulator", "08_baselines"  # notebooks that feature descriptions have besides
+SIMULATOR, BASELINES, ERRORS = "04_simulator", "08_baselines", "11_error_analysis"  # that feature descriptions have besides
 FEATURE_FILES = ("directions.safetensors", "exemplars.safetensors", "candidates.parquet")
 JUDGING = ("judge", "chat_model")
 TASKS = {
@@ -67,7 +67,7 @@ TASKS = {
 def plan(profile: Profile) -> list[Run]:
     """The runs of `profile` in order of execution: for each of its tasks the data of each target and one training and test run
     for each target x explainer x condition x size x seed; then the tables. Feature descriptions also need a simulator, which
-    chooses the descriptions (eq. 2), and have baselines of their own."""
+    chooses the descriptions (eq. 2), and have baselines and an error analysis of their own."""
     runs = []
     for task in (task for task in TASKS if getattr(profile, task)):
         for target in getattr(profile, task).targets:
@@ -77,8 +77,12 @@ def plan(profile: Profile) -> list[Run]:
             if task == "features":
                 simulator = _simulator(profile, target, data)
                 inputs += simulator.outputs
-                runs += [simulator, _baselines(profile, target, inputs)]
-            runs += _explainer_runs(profile, task, target, inputs)
+                baselines = _baselines(profile, target, inputs)
+                runs += [simulator, baselines]
+            explained = _explainer_runs(profile, task, target, inputs)
+            runs += explained
+            if task == "features":
+                runs += _error_analysis(profile, target, explained, data.outputs + baselines.outputs)
     runs.sort(key=lambda run: run.notebook)  # stable: all data first
     return [*runs, _tables(profile, runs)]
 
@@ -188,12 +192,33 @@ def _explainer_run(
     )
 
 
+def _error_analysis(profile: Profile, target: str, explained: list[Run], inputs: tuple[Path, ...]) -> list[Run]:
+    """What is to blame where the judge scores 0 (B.5): of the self-explainer of the largest size and the first seed, if any."""
+    question = {"target": target, "explainer": "self", "n_train": max(profile.features.sizes), "seed": profile.seeds[0]}
+    run_id = f"features-errors-{folder_name(target)}-self-n{question['n_train']}-seed{question['seed']}"
+    folder = run_dir(profile.name, run_id)
+    return [
+        Run(
+            id=run_id,
+            notebook=ERRORS,
+            parameters={"profile": profile.source, **question},
+            inputs=(*inputs, *run.outputs),
+            outputs=(folder / "run.json", folder / "cases.parquet"),
+            summary=f"error analysis · {target}",
+            settings={**question, "judge": "embedding"},  # it looks at the cases whatever judge scored them
+        )
+        for run in explained
+        if run.parameters.items() >= {**question, "condition": "full"}.items()
+    ]
+
+
 def _tables(profile: Profile, runs: list[Run]) -> Run:
     """Every table and figure from the files of all runs (notebook 12)."""
     figures = figures_dir(profile.name)
     drawn = [task for task in TASKS if getattr(profile, task)]
     tables = [figures / "tables" / f"{table}.{form}" for task in drawn for table in TASKS[task].tables for form in TABLE_FORMATS]
-    pictures = [figures / f"figure_{task}.{form}" for task in drawn for form in FIGURE_FORMATS]
+    names = [*drawn, *("8" for run in runs if run.notebook == ERRORS)]
+    pictures = [figures / f"figure_{name}.{form}" for name in dict.fromkeys(names) for form in FIGURE_FORMATS]
     return Run(
         id="tables",
         notebook="12_tables_and_figures",
