@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .models import VARIANTS, variant
 from .paths import artifacts_dir, figures_dir, run_dir
-from .profiles import Profile
+from .profiles import PROJECTED, Profile
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
 TABLE_FORMATS = ("md", "csv", "tex")
@@ -153,9 +154,18 @@ def _explainer_runs(profile: Profile, task: str, target: str, inputs: tuple[Path
         _explainer_run(profile, task, target, inputs, explainer, condition, n_train, seed)
         for explainer in explainers
         for condition in section.conditions
+        if _fits(explainer, condition)
         for n_train in sizes.get(condition, [max(section.sizes)])
         for seed in (profile.seeds[:1] if condition == "untrained" else profile.seeds)
     ]
+
+
+def _fits(explainer: str, condition: str) -> bool:
+    """Whether a condition says anything of an explainer: a projection fits another basis to the target's, so the target and its
+    sibling need none; points on the way to a variant are for one curve; and untrained, the variants are the target."""
+    if condition in PROJECTED:
+        return explainer == "rotated" or variant(explainer)[0] not in VARIANTS
+    return explainer == "self" or condition == "full" or variant(explainer)[0] not in VARIANTS
 
 
 def _explainer_run(
@@ -172,6 +182,7 @@ def _explainer_run(
     question = {"target": target, "explainer": explainer, "condition": condition, "n_train": n_train, "seed": seed}
     training = dataclasses.asdict(profile.training_for(task))
     del training["checkpoint_steps"]  # where to resume from does not change the result
+    made_with_variants = variant(explainer)[0] in VARIANTS[1:] or condition == "pretrained-projection"
     folder = run_dir(profile.name, run_id)
     several = f" · {target}" if len(getattr(profile, task).targets) > 1 else ""
     return Run(
@@ -184,8 +195,9 @@ def _explainer_run(
         settings={
             **question,
             "dtype": profile.dtype,
-            "explainer_settings": dataclasses.asdict(profile.explainer),
+            "explainer_settings": dataclasses.asdict(profile.explainer_for(task)),
             "training": training if n_train else None,
+            **({"variants": dataclasses.asdict(profile.variants)} if made_with_variants else {}),
             "max_new_tokens": profile.generation.max_new_tokens,
             **{name: getattr(getattr(profile, task), name) for name in TASKS[task].scoring},
         },

@@ -41,6 +41,9 @@ LABELS = {
     "lora": "LoRA",
     "random-projection": "random projection",
     "pretrained-projection": "pre-trained projection",
+    "capped-projection": "rank-capped projection",
+    "sibling": "Sibling",
+    "rotated": "Rotated",
     "dot-product": "dot product",
     "self": "Self",
     "untrained": "Untrained",
@@ -91,8 +94,8 @@ SETTINGS = {
 
 
 def _kind(explainer: str) -> str:
-    """What kind of row an explainer is, where its name also says which model: "untrained qwen3-8b" is "untrained"."""
-    return next((kind for kind in ("untrained", "selfie") if explainer.startswith(kind)), explainer)
+    """What kind of row an explainer is, where its name says more: "untrained qwen3-8b" is "untrained"."""
+    return next((kind for kind in ("untrained", "selfie", "sibling", "rotated") if explainer.startswith(kind)), explainer)
 
 
 def colour(explainer: str, condition: str = "full") -> str:
@@ -102,7 +105,9 @@ def colour(explainer: str, condition: str = "full") -> str:
 
 def label(explainer: str, condition: str = "full") -> str:
     """A row's name for people, e.g. `Self`, `Self, – activation`, `qwen3-8b`."""
-    return ", ".join(part for part in (LABELS.get(explainer, explainer), LABELS.get(condition, condition)) if part)
+    kind, at, share = explainer.partition("@")
+    named = f"{LABELS.get(kind, kind)}, {float(share):.0%} of the way" if at else LABELS.get(explainer, explainer)
+    return ", ".join(part for part in (named, LABELS.get(condition, condition)) if part)
 
 
 def order(explainer: str, condition: str = "full") -> tuple:
