@@ -195,7 +195,9 @@ def test_a_setting_of_input_ablation_makes_only_its_own_runs_due(profile, part, 
 
 
 def test_the_runs_of_feature_descriptions(profile):
-    features = dataclasses.replace(load_profile("smoke"), patching=None, ablation=None)
+    smoke = load_profile("smoke")
+    two = dataclasses.replace(smoke.features, explainers=("self", "tiny-qwen3"), conditions=("full", "untrained"))
+    features = dataclasses.replace(smoke, features=two, patching=None, ablation=None)
     finish(features)
     planned = plan(features)
     assert [run.id for run in planned] == [
