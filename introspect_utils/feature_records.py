@@ -5,7 +5,12 @@ set (sae, act, dact), `metric` judge, simulator (eq. 2: the mean signed correlat
 of the authors' code) or constant (exemplars a description whose activations, true or simulated, are constant, thus of
 correlation 0; a mean number, not a share). Tables "1-paired" and "4-paired" hold the self-explainer minus the row named, paired
 by test row, and in `p_vs_best` the p of that difference; "scored-by" says which judge and which simulator the scores are of
+<<<<<<< HEAD
 (`condition`), and how many descriptions each scored (`value`). Table "5" holds means and standard deviations of similarities.
+=======
+(`condition`), and how many descriptions each scored (`value`). "fig8" has the share of each of B.5's categories (`condition`)
+among n cases that the judge scored 0: `metric` share where a person sorted them, share_automatic where a rule did.
+>>>>>>> error-analysis
 """
 
 from dataclasses import dataclass
@@ -15,6 +20,7 @@ import pandas as pd
 
 from . import metrics
 from .errors import UserError
+from .paper import LABEL_ERROR
 from .table_rows import Row, by_size, count, grouped, names, paired_seeds, record, stacked
 
 SCORERS = ("judge", "simulator")  # metrics of Table 1; run["statistics"] names the scorer of each
@@ -121,6 +127,19 @@ def _similarity(run: dict) -> list[dict]:
     return found
 
 
+def _figure_8(run: dict) -> list[dict]:
+    """Figure 8 from a run of the error analysis: the shares of the five categories, and of the two of labels together."""
+    found = []
+    for metric, counts in run["statistics"].get("fig8", {}).items():
+        n = sum(counts.values())
+        of_labels = counts["noisy/ambiguous label"] + counts["incorrect label"]
+        for category, hits in (counts | {LABEL_ERROR: of_labels}).items() if n else ():
+            head = (run["task"], run["target"], "sae", run["explainer"], category, run["n_train"], [run["seed"]])
+            row = Row(*head, f"runs/{run['id']}", rows=np.arange(n))
+            found.append(record("fig8", row, metric, (hits / n, (hits / n * (1 - hits / n) / n) ** 0.5)))
+    return found
+
+
 def feature_records(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
     """All records of the runs of feature descriptions, unsorted."""
     in_table, smaller = by_size(_rows(runs))
@@ -138,4 +157,5 @@ def feature_records(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
         of_target = [(run, predictions) for run, predictions in runs if run["target"] == target]
         found += _scored_by(of_target) + _token_match(of_target)
         found += [similar for run, _ in of_target for similar in _similarity(run)]
+    found += [share for run, _ in runs for share in _figure_8(run)]
     return found

@@ -38,7 +38,8 @@ class Task:
     scoring: tuple[str, ...] = ()
 
 
-SIMULATOR, BASELINES, SIMILARITY = "04_simulator", "08_baselines", "10_similarity"  # that feature descriptions have besides
+# notebooks that feature descriptions have besides
+SIMULATOR, BASELINES, SIMILARITY, ERRORS = "04_simulator", "08_baselines", "10_similarity", "11_error_analysis"
 FEATURE_FILES = ("directions.safetensors", "exemplars.safetensors", "candidates.parquet")
 JUDGING = ("judge", "chat_model")
 TASKS = {
@@ -68,7 +69,7 @@ TASKS = {
 def plan(profile: Profile) -> list[Run]:
     """The runs of `profile` in order of execution: for each of its tasks the data of each target and one training and test run
     for each target x explainer x condition x size x seed; then the tables. Feature descriptions also need a simulator, which
-    chooses the descriptions (eq. 2), and have baselines of their own."""
+    chooses the descriptions (eq. 2), and have baselines and an error analysis of their own."""
     runs = []
     for task in (task for task in TASKS if getattr(profile, task)):
         for target in getattr(profile, task).targets:
@@ -78,11 +79,13 @@ def plan(profile: Profile) -> list[Run]:
             if task == "features":
                 simulator = _simulator(profile, target, data)
                 inputs += simulator.outputs
-                runs += [simulator, _baselines(profile, target, inputs)]
-            explaining = _explainer_runs(profile, task, target, inputs)
-            runs += explaining
+                baselines = _baselines(profile, target, inputs)
+                runs += [simulator, baselines]
+            explained = _explainer_runs(profile, task, target, inputs)
+            runs += explained
             if task == "features":
-                runs.append(_similarity(profile, target, data, explaining))
+                runs.append(_similarity(profile, target, data, explained))
+                runs += _error_analysis(profile, target, explained, data.outputs + baselines.outputs)
     runs.sort(key=lambda run: run.notebook)  # stable: all data first
     return [*runs, _tables(profile, runs)]
 
@@ -143,15 +146,15 @@ def _baselines(profile: Profile, target: str, inputs: tuple[Path, ...]) -> Run:
     )
 
 
-def _similarity(profile: Profile, target: str, data: Run, explaining: list[Run]) -> Run:
+def _similarity(profile: Profile, target: str, data: Run, explained: list[Run]) -> Run:
     """How similar every explainer is to the target (section B.2)."""
     run_id = f"similarity-{folder_name(target)}"
-    compared = [(run.parameters["explainer"], run.parameters["condition"]) for run in explaining]
+    compared = [(run.parameters["explainer"], run.parameters["condition"]) for run in explained]
     return Run(
         id=run_id,
         notebook=SIMILARITY,
         parameters={"profile": profile.source, "target": target},
-        inputs=(*data.outputs, *(output for run in explaining for output in run.outputs)),
+        inputs=(*data.outputs, *(output for run in explained for output in run.outputs)),
         outputs=(run_dir(profile.name, run_id) / "run.json",),
         summary=f"similarity · {target}",
         settings={"target": target, "dtype": profile.dtype, "seed": profile.seeds[0]}
@@ -220,12 +223,33 @@ def _explainer_run(
     )
 
 
+def _error_analysis(profile: Profile, target: str, explained: list[Run], inputs: tuple[Path, ...]) -> list[Run]:
+    """What is to blame where the judge scores 0 (B.5): of the self-explainer of the largest size and the first seed, if any."""
+    question = {"target": target, "explainer": "self", "n_train": max(profile.features.sizes), "seed": profile.seeds[0]}
+    run_id = f"features-errors-{folder_name(target)}-self-n{question['n_train']}-seed{question['seed']}"
+    folder = run_dir(profile.name, run_id)
+    return [
+        Run(
+            id=run_id,
+            notebook=ERRORS,
+            parameters={"profile": profile.source, **question},
+            inputs=(*inputs, *run.outputs),
+            outputs=(folder / "run.json", folder / "cases.parquet"),
+            summary=f"error analysis · {target}",
+            settings={**question, "judge": "embedding"},  # it looks at the cases whatever judge scored them
+        )
+        for run in explained
+        if run.parameters.items() >= {**question, "condition": "full"}.items()
+    ]
+
+
 def _tables(profile: Profile, runs: list[Run]) -> Run:
     """Every table and figure from the files of all runs (notebook 12)."""
     figures = figures_dir(profile.name)
     drawn = [task for task in TASKS if getattr(profile, task)]
     tables = [figures / "tables" / f"{table}.{form}" for task in drawn for table in TASKS[task].tables for form in TABLE_FORMATS]
-    pictures = [figures / f"figure_{task}.{form}" for task in drawn for form in FIGURE_FORMATS]
+    names = [*drawn, *("8" for run in runs if run.notebook == ERRORS)]
+    pictures = [figures / f"figure_{name}.{form}" for name in dict.fromkeys(names) for form in FIGURE_FORMATS]
     return Run(
         id="tables",
         notebook="12_tables_and_figures",
