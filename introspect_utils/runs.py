@@ -154,7 +154,7 @@ def _similarity(profile: Profile, target: str, data: Run, explained: list[Run]) 
         id=run_id,
         notebook=SIMILARITY,
         parameters={"profile": profile.source, "target": target},
-        inputs=(*data.outputs, *(output for run in explained for output in run.outputs)),
+        inputs=data.outputs,
         outputs=(run_dir(profile.name, run_id) / "run.json",),
         summary=f"similarity · {target}",
         settings={"target": target, "dtype": profile.dtype, "seed": profile.seeds[0]}
