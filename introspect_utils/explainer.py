@@ -24,7 +24,7 @@ from introspect_utils.errors import UserError
 from introspect_utils.models import LanguageModel, load_model
 from introspect_utils.profiles import ExplainerSettings
 from introspect_utils.questions import VECTOR, Question
-from introspect_utils.residual import pad_left, positions
+from introspect_utils.residual import pad_left, positions, recorded
 
 # (begin, placeholder, end) that a family has reserved in its vocabulary; the first triple that is there is taken
 CONTINUOUS_TOKENS = (
@@ -34,6 +34,12 @@ CONTINUOUS_TOKENS = (
     ("<jupyter_start>", "<empty_output>", "<jupyter_output>"),  # SmolLM2
 )
 ADDED_TOKENS = ("<|vector_start|>", "<|vector|>", "<|vector_end|>")
+SAMPLE = (
+    "In the summer of 1858 the first message went under the ocean from Ireland to Newfoundland. It took sixteen hours, and "
+    "people on both shores lit fires to celebrate; three weeks later the cable was dead. What does a machine know about itself? "
+    "A teacher asked her pupils this, wrote “we don't know yet” on the board, and went home through the rain to feed two cats."
+)
+SINKS = 4  # tokens at the beginning, whose residuals can be a hundred times as long as all others
 SETTINGS, VECTORS, PROJECTION = "explainer.json", "vectors.safetensors", "projection.safetensors"
 
 
@@ -91,7 +97,8 @@ class Explainer(nn.Module):
         self.projection = Projection(n, d_target, width, settings.projection_rank, seed) if needed else None
         self.register_buffer("center", torch.zeros(n, d_target))
         self.to(lm.device)
-        self.embedding_norm = mean_embedding_norm(lm)
+        measure = {"raw": lambda lm: None, "embedding": mean_embedding_norm, "residual": residual_norm}[settings.vector_scale]
+        self.token_norm = measure(lm)  # of the continuous token, taken before training, which may change it
         self.longest_explanation = 0  # tokens of the longest it was trained on, which it must have the room to give
 
     @property
@@ -110,8 +117,8 @@ class Explainer(nn.Module):
         """Pi_l (v - mean_l) at the stated scale: v [batch, d_target] -> [batch, width]. A zero vector stays zero."""
         v = torch.where(v.any(-1, keepdim=True), v - self.center[layer], v)
         token = self.projection(v, layer) if self.projection is not None else v
-        if self.settings.vector_scale == "embedding":
-            token = token * (self.embedding_norm / token.norm(dim=-1, keepdim=True).clamp(min=1e-6))
+        if self.token_norm is not None:
+            token = token * (self.token_norm / token.norm(dim=-1, keepdim=True).clamp(min=1e-6))
         return token
 
     def encode(self, question: Question, explanation: str | None = None, prompt: str | None = None) -> tuple[list[int], int]:
@@ -217,7 +224,7 @@ class Explainer(nn.Module):
             "d_target": self.d_target,
             "layers": self.layers,
             "longest_explanation": self.longest_explanation,
-            "embedding_norm": self.embedding_norm,  # at the start of training: full fine-tuning changes the embeddings
+            "token_norm": self.token_norm,
             "settings": asdict(self.settings),
         }
         (folder / SETTINGS).write_text(json.dumps(described, indent=1))
@@ -240,7 +247,7 @@ class Explainer(nn.Module):
             from peft import PeftModel
 
             explainer.model = PeftModel.from_pretrained(base.model, folder)
-        explainer.embedding_norm = described["embedding_norm"]
+        explainer.token_norm = described["token_norm"]
         explainer.longest_explanation = described["longest_explanation"]
         explainer.center.copy_(load_file(folder / VECTORS)["center"])
         if explainer.projection is not None:
@@ -269,3 +276,18 @@ def mean_embedding_norm(lm: LanguageModel) -> float:
     embed = lm.model.get_input_embeddings()
     every = torch.arange(embed.num_embeddings, device=lm.device)
     return torch.cat([embed(part).float().norm(dim=-1) for part in every.split(8192)]).mean().item()
+
+
+@torch.inference_mode()
+def residual_norm(lm: LanguageModel) -> float:
+    """Median norm that the residual stream of a text has at a quarter of the model's depth, less its mean.
+
+    There a vector is about as long as those that the layers above are used to. At the norm of an embedding, which is a few
+    hundredths of that in a small Llama, it is lost in what the first layers add: the layers in which it would mean something
+    hardly see it.
+    """
+    layer, ids = lm.n_layers // 4, torch.tensor([lm.encode(SAMPLE)], device=lm.device)
+    with recorded(lm.model, [layer]) as found:
+        lm.model(input_ids=ids, use_cache=False, logits_to_keep=1)
+    h = found[layer][0, SINKS:].float()
+    return (h - h.mean(0)).norm(dim=-1).median().item()

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from introspect_utils import tiny
 from introspect_utils.errors import UserError
-from introspect_utils.explainer import Explainer, Projection
+from introspect_utils.explainer import SAMPLE, Explainer, Projection
 from introspect_utils.models import load_model
 from introspect_utils.questions import Question
 from introspect_utils.training import add_lora, train
@@ -55,7 +55,7 @@ def test_each_vector_fills_the_place_of_its_own_question(family, side):
     for row, (question, ids, _) in enumerate(rows):
         alone = family.embed(torch.tensor(ids))
         place = ids.index(family.placeholder)
-        alone[place] = question.vector / question.vector.norm() * family.embedding_norm
+        alone[place] = question.vector / question.vector.norm() * family.token_norm
         torch.testing.assert_close(embedded[row][batch.mask[row] > 0], alone)
 
 
@@ -140,7 +140,7 @@ def seen_by_first_layer(explainer, batch):
     return seen[0]
 
 
-@pytest.mark.parametrize("scale", ["raw", "embedding"])
+@pytest.mark.parametrize("scale", ["raw", "embedding", "residual"])
 @pytest.mark.parametrize("name", list(WIDTHS))
 def test_the_continuous_token_ends_at_the_stated_scale(name, scale):
     width = WIDTHS[name]
@@ -153,12 +153,16 @@ def test_the_continuous_token_ends_at_the_stated_scale(name, scale):
         factor = width**0.5 if "gemma" in name else 1.0  # Gemma scales embeddings itself
         norm = explainer.lm.model.get_input_embeddings().weight.norm(dim=-1).mean() * factor
         v = v / v.norm(dim=-1, keepdim=True) * norm
+    elif scale == "residual":
+        lm = explainer.lm
+        h = lm.model(torch.tensor([lm.encode(SAMPLE)]), output_hidden_states=True).hidden_states[2][0, 4:]  # behind layer 1 of 4
+        v = v / v.norm(dim=-1, keepdim=True) * (h - h.mean(0)).norm(dim=-1).median()
     torch.testing.assert_close(token, v)
 
 
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("projection", ["when-needed", "always"])
-@pytest.mark.parametrize("scale", ["raw", "embedding"])
+@pytest.mark.parametrize("scale", ["raw", "embedding", "residual"])
 def test_a_zero_vector_stays_zero(scale, projection, center):
     explainer = make_explainer(vector_scale=scale, projection=projection, vector_center=center)
     explainer.fit_center([example.question for example in make_examples()])
