@@ -157,7 +157,7 @@ def reads_the_vector(records: list[dict]) -> list[Comparison]:
     found = []
     for r in _pick(records, table="2-vector", explainer="self", condition="full minus no-vector", metric="exact_match"):
         numbers = str(Score(r["value"], r["stderr"], signed=True))
-        what = f"{r['target']}, with minus without the activation"
+        what = f"{r['target']}: Self minus Self without activation"
         found.append(Comparison(what, numbers, r["value"] > Z * r["stderr"], (r["artifact"],)))
     return found
 
@@ -169,9 +169,10 @@ def annotations_add_nothing(records: list[dict]) -> list[Comparison]:
         if not {"no-vector", "no-layer", "no-token"} <= rows.keys():
             return []
         for name in ("no-layer", "no-token"):
-            cost = _minus(full, rows[name], f"{full['target']}, Self minus {_row(rows[name])} (not above 0)")
+            without = f"Self without {name.removeprefix('no-')}"
+            cost = _minus(full, rows[name], f"{full['target']}: Self minus {without} (not above 0)")
             found.append(Comparison(cost.what, cost.numbers, not cost.holds, cost.artifacts))
-            what = f"{full['target']}, {_row(rows[name])} minus {_row(rows['no-vector'])}"
+            what = f"{full['target']}: {without} minus Self without activation"
             found.append(_minus(rows[name], rows["no-vector"], what))
     return found
 
@@ -180,7 +181,7 @@ def _marked(record: dict, what: str, above: float = -1.0, below: float = 2.0) ->
     """Whether the 95% interval of a share lies between two marks."""
     value, half = record["value"], Z * record["stderr"]
     holds = above < value - half and value + half < below
-    return Comparison(f"{record['target']}, {what}", str(Score(value, record["stderr"])), holds, (record["artifact"],))
+    return Comparison(f"{record['target']}: {what}", str(Score(value, record["stderr"])), holds, (record["artifact"],))
 
 
 def reads_layer_and_token(records: list[dict]) -> list[Comparison]:
