@@ -65,10 +65,10 @@ def ahead(records: list[dict], explainers: Iterable[str], columns: tuple[str, ..
     """The self-explainer minus each of `explainers`, paired, in each column; nothing if one of them is not there."""
     found = []
     for explainer in explainers:
-        rows = [r for r in _pick(records, table="1-paired", explainer=explainer, condition="full") if _column(r) in columns]
-        if not rows:
+        rows = {_column(r): r for r in _pick(records, table="1-paired", explainer=explainer, condition="full")}
+        if not rows.keys() & set(columns):
             return []
-        for r in rows:
+        for r in (rows[column] for column in columns if column in rows):
             numbers = f"{Score(r['value'], r['stderr'], signed=True)}, p = {r['p_vs_best']:.2g}"
             holds = r["value"] > 0 and r["p_vs_best"] < SIGNIFICANCE
             found.append(Comparison(f"Self minus {_row(r)}, {style.LABELS[_column(r)]}", numbers, holds, (r["artifact"],)))
