@@ -132,7 +132,7 @@ CLAIMS = (
     Claim(
         "Most zero scores of the judge are not the explainer's fault.",
         "Section 3.4, B.5, Figure 8",
-        "The 95% interval of the share of zero scores that are the explainer's error lies below 50% (the paper: 27%).",
-        (Part(few_are_its_fault, "features: the error analysis"),),
+        "As a person sorts them, the 95% interval of the share that is the explainer's error lies below 50% (the paper: 27%).",
+        (Part(few_are_its_fault, "features: the error analysis, sorted by a person"),),
     ),
 )

@@ -124,7 +124,7 @@ def needs_less_data(records: list[dict]) -> list[Comparison]:
 
 
 def few_are_its_fault(records: list[dict]) -> list[Comparison]:
-    rows = _pick(records, table="fig8", explainer="self", condition="explainer error", metric="share")
+    rows = _pick(records, table="fig8", condition="explainer model error", metric="share")
     return [_marked(row, "zero scores that are the explainer's error", below=0.5) for row in rows]
 
 

@@ -223,14 +223,17 @@ class Explainer(nn.Module):
         (folder / SETTINGS).write_text(json.dumps(described, indent=1))
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "auto", dtype: str = "auto") -> Explainer:
-        """A trained explainer from the folder that `save` wrote. Raises `UserError` where there is none."""
+    def load(cls, folder: str | Path, device: str = "auto", dtype: str = "auto", base: LanguageModel | None = None) -> Explainer:
+        """A trained explainer from the folder that `save` wrote. Raises `UserError` where there is none.
+
+        `base`: what its adapters belong to, where that is a variant of the target (`explainers.explainer_model` makes it).
+        """
         folder = Path(folder)
         if not (folder / SETTINGS).is_file():
             raise UserError(f"no explainer at {folder} (no {SETTINGS} in it): train one with notebooks/06 or 07")
         described = json.loads((folder / SETTINGS).read_text())
         adapted = (folder / "adapter_config.json").is_file()
-        base = load_model(described["base"] if adapted else str(folder.resolve()), device, dtype)
+        base = base or load_model(described["base"] if adapted else str(folder.resolve()), device, dtype)
         layers = [tuple(layer) for layer in described["layers"]]
         explainer = cls(base, ExplainerSettings(**described["settings"]), described["d_target"], layers)
         if adapted:

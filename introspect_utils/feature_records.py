@@ -5,7 +5,12 @@ set (sae, act, dact), `metric` judge, simulator (eq. 2: the mean signed correlat
 of the authors' code) or constant (exemplars a description whose activations, true or simulated, are constant, thus of
 correlation 0; a mean number, not a share). Tables "1-paired" and "4-paired" hold the self-explainer minus the row named, paired
 by test row, and in `p_vs_best` the p of that difference; "scored-by" says which judge and which simulator the scores are of
-(`condition`), and how many descriptions each scored (`value`).
+<<<<<<< HEAD
+(`condition`), and how many descriptions each scored (`value`). Table "5" holds means and standard deviations of similarities.
+=======
+(`condition`), and how many descriptions each scored (`value`). "fig8" has the share of each of B.5's categories (`condition`)
+among n cases that the judge scored 0: `metric` share where a person sorted them, share_automatic where a rule did.
+>>>>>>> error-analysis
 """
 
 from dataclasses import dataclass
@@ -15,7 +20,8 @@ import pandas as pd
 
 from . import metrics
 from .errors import UserError
-from .table_rows import Row, by_size, count, grouped, names, record, stacked
+from .paper import LABEL_ERROR
+from .table_rows import Row, by_size, count, grouped, names, paired_seeds, record, stacked
 
 SCORERS = ("judge", "simulator")  # metrics of Table 1; run["statistics"] names the scorer of each
 GOLD = "gold"  # the descriptions that the judge compares with: 100 by definition
@@ -51,14 +57,10 @@ def _scores(table: str, rows: list[FeatureRow]) -> list[dict]:
 
 
 def _paired(table: str, rows: list[FeatureRow]) -> list[dict]:
-    """The self-explainer minus each other row of one target and held-out set: paired by test row, and by the seeds both have.
-
-    A row of one seed or none (a baseline, the untrained explainer) stands against every seed of the self-explainer.
-    """
+    """The self-explainer minus each other row of one target and held-out set: paired by test row, and by the seeds both have."""
     found, own = [], [row for row in rows if (row.explainer, row.condition) == ("self", "full")]
     for a, b in ((a, b) for a in own for b in rows if b is not a):
-        both = [seed for seed in a.seeds if seed in b.seeds] if len(b.seeds) > 1 else a.seeds
-        of_a, of_b = [a.seeds.index(seed) for seed in both], [b.seeds.index(seed) for seed in both] if len(b.seeds) > 1 else [0]
+        both, of_a, of_b = paired_seeds(a, b)
         for metric in [metric for metric in SCORERS if metric in b.scores and both]:
             ours, theirs = a.scores[metric][of_a], b.scores[metric][of_b]
             p = metrics.paired_p(ours.mean(axis=0), theirs.mean(axis=0))
@@ -104,6 +106,40 @@ def _token_match(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
     return found
 
 
+def _similarity(run: dict) -> list[dict]:
+    """Table 5: mean and standard deviation of each similarity of each explainer, of notebook 10's run."""
+    found = []
+    for cell in run["statistics"].get("similarity", []):
+        row = Row(
+            "features",
+            run["target"],
+            "sae",
+            cell["explainer"],
+            cell["condition"],
+            None,
+            [],
+            f"runs/{run['id']}",
+            np.arange(cell["n"]),
+        )
+        for metric in ("activation_pattern", "dot_product", "cka"):
+            for name in (metric, f"{metric}_sd"):
+                found.append(record("5", row, name, (cell[name], 0.0)) | {"stderr": None})
+    return found
+
+
+def _figure_8(run: dict) -> list[dict]:
+    """Figure 8 from a run of the error analysis: the shares of the five categories, and of the two of labels together."""
+    found = []
+    for metric, counts in run["statistics"].get("fig8", {}).items():
+        n = sum(counts.values())
+        of_labels = counts["noisy/ambiguous label"] + counts["incorrect label"]
+        for category, hits in (counts | {LABEL_ERROR: of_labels}).items() if n else ():
+            head = (run["task"], run["target"], "sae", run["explainer"], category, run["n_train"], [run["seed"]])
+            row = Row(*head, f"runs/{run['id']}", rows=np.arange(n))
+            found.append(record("fig8", row, metric, (hits / n, (hits / n * (1 - hits / n) / n) ** 0.5)))
+    return found
+
+
 def feature_records(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
     """All records of the runs of feature descriptions, unsorted."""
     in_table, smaller = by_size(_rows(runs))
@@ -120,4 +156,6 @@ def feature_records(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
             found += [*_scores(table, rows), *_paired(table, rows)] if rows else []
         of_target = [(run, predictions) for run, predictions in runs if run["target"] == target]
         found += _scored_by(of_target) + _token_match(of_target)
+        found += [similar for run, _ in of_target for similar in _similarity(run)]
+    found += [share for run, _ in runs for share in _figure_8(run)]
     return found

@@ -8,6 +8,7 @@ import numpy as np
 from IPython.display import display
 
 from introspect_utils import style
+from introspect_utils.metrics import wilson
 
 ALL = "all subjects"
 
@@ -93,11 +94,3 @@ def hints_followed(cells: dict[str, Sequence[dict]], least: int = 4) -> plt.Figu
         figure.legend(marks, ["right without the hint", "wrong without it"], loc="outside lower center", ncols=2, frameon=False)
     plt.close(figure)  # shown once, as the value of a cell
     return figure
-
-
-def wilson(hits: int, n: int) -> tuple[float, float, float]:
-    """(share, low, high): Wilson's 95% interval, which stays within 0 and 1 for few rows."""
-    share, z = hits / n, 1.96
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5 / (1 + z**2 / n)
-    return share, max(middle - half, 0.0), min(middle + half, 1.0)

@@ -48,7 +48,9 @@ def report(profile: Profile, runs: RUNS, records: list[dict], tables: dict[str, 
     )
     environment.filters |= {"clock": clock, "code": _code, "numeric": _numeric, "is_bold": _is_bold}
     folder, files = figures_dir(profile.name), [run for run, _ in runs]
-    numbers = {run["checkpoint"] or f"runs/{run['id']}": number for number, run in enumerate(files, 1)}
+    numbers = {f"runs/{run['id']}": number for number, run in enumerate(files, 1)}
+    for number, run in enumerate(files, 1):
+        numbers.setdefault(run["checkpoint"], number)  # the run that made it stands before those that read it
     environment.filters["sources"] = lambda artifact: [(numbers.get(name), name) for name in artifact.split(", ")]
     return environment.get_template("report.html").render(
         profile=profile.name,
@@ -87,7 +89,7 @@ def first_predictions(runs: RUNS) -> Table | None:
     own = [
         (run, said)
         for run, said in runs
-        if run["task"] == "features" and run["n_train"] and "full" in run["condition"] and _is_self(run)
+        if run["task"] == "features" and run["n_train"] and _is_self(run) and (said["condition"] == "full").any()
     ]
     if not own:
         return None

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ttest_rel
+from scipy.stats import binomtest, ttest_rel
 
 UNPARSEABLE = -1  # the code of an answer that says neither "changed" nor "unchanged"
 SIGNIFICANCE = 0.05
@@ -41,6 +41,12 @@ def pooled_score(scores: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """
     values, errors = np.array(scores, dtype=float).T
     return float(values.mean()), float(np.hypot(np.sqrt((errors**2).mean()), seed_stderr(values)))
+
+
+def wilson(hits: int, n: int) -> tuple[float, float, float]:
+    """(share, low, high): Wilson's 95% interval of a share, which stays within 0 and 1 for few rows."""
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    return hits / n, float(interval.low), float(interval.high)
 
 
 def _f1(counts: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:

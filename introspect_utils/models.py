@@ -43,6 +43,15 @@ MODELS = {
 }
 
 
+VARIANTS = ("self", "sibling", "rotated")  # explainers made from the target (introspect_utils.variants)
+
+
+def variant(name: str) -> tuple[str, float]:
+    """(kind, share) of an explainer's name: "rotated@0.5" is half the way from the target to its rotated form."""
+    kind, at, share = name.partition("@")
+    return (kind, float(share)) if at and kind in VARIANTS else (name, 1.0)
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """A causal language model with its tokenizer: a target or the base of an explainer."""

@@ -147,13 +147,23 @@ A.2     | features | sae  | llama-3.1-8b          | judge     | weighted        
 A.2     | features | sae  | llama-3.1-8b          | judge     | opposed                 | human_agreement    | 3
 B.4     | features | sae  | llama-3.1-8b          | self      | no-layer                | token_match        | 77.3
 B.4     | features | sae  | llama-3.1-8b          | self      | wrong-layer             | token_match        | 75.2
-B.5     | features | sae  | llama-3.1-8b          | self      | explainer error         | share              | 27.7
-fig8    | features | sae  | llama-3.1-8b          | self      | explainer error         | share              | 27
-fig8    | features | sae  | llama-3.1-8b          | self      | noisy or wrong label    | share              | 43.5
+B.5     | features | sae  | llama-3.1-8b          | self      | explainer model error   | share              | 27.7
+fig8    | features | sae  | llama-3.1-8b          | self      | explainer model error   | share              | 27
+fig8    | features | sae  | llama-3.1-8b          | self      | noisy/incorrect label   | share              | 43.5
 fig8    | features | sae  | llama-3.1-8b          | self      | judge error             | share              | 11
 fig8    | features | sae  | llama-3.1-8b          | self      | sparse activation       | share              | 18
 C.1     | patching | test | llama-3.1-8b          | self      | locate                  | exact_match        | 98.7
 """
+
+# Section B.5's categories of what the judge scores 0, and what each means; Figure 8 counts the two of labels as one, LABEL_ERROR.
+ERROR_CATEGORIES = {
+    "explainer model error": "a genuine failure of the explainer",
+    "noisy/ambiguous label": "the original label partially miscategorizes the activation exemplars",
+    "incorrect label": "the original label fully miscategorizes the activation exemplars",
+    "judge error": "the judge takes slight differences between the expected and the predicted label for an error",
+    "sparse activation": "extremely rare activation patterns, difficult to characterize due to insufficient examples",
+}
+LABEL_ERROR = "noisy/incorrect label"
 
 PATCHING_METRICS = ("exact_match", "has_changed_f1", "content_match")
 SIMILARITY_METRICS = ("activation_pattern", "activation_pattern_sd", "dot_product", "dot_product_sd")

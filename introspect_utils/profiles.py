@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -32,8 +32,14 @@ def model_name(value: str) -> str | None:
 
 
 def explainer_name(value: str) -> str | None:
-    """What is wrong with `value` as an explainer: the target ("self") or a model."""
-    return None if value == "self" else model_name(value)
+    """What is wrong with `value` as an explainer: the target ("self"), a variant of it (rotated, sibling@0.5) or a model."""
+    from .models import VARIANTS
+
+    kind, at, share = value.partition("@")
+    if kind not in VARIANTS:
+        return model_name(value)
+    fits = not at or (kind != "self" and re.fullmatch(r"0\.\d*[1-9]", share))
+    return None if fits else f"got {value!r}; after the @ of sibling or rotated stands a share between 0 and 1, as in {kind}@0.5"
 
 
 def facts_source(value: str) -> str | None:
@@ -84,7 +90,8 @@ def fraction(value: float) -> str | None:
 FACTS_SOURCES = "give 'packaged', a CounterFact .json file, or a hub id such as owner/name"
 Count = Annotated[int, at_least(1)]
 Number0 = Annotated[int, at_least(0)]
-Condition = Literal["full", "no-vector", "no-layer", "no-token", "untrained", "locate"]
+PROJECTED = ("pretrained-projection", "capped-projection")  # conditions of explainers in another basis than the target's
+Condition = Literal["full", "no-vector", "no-layer", "no-token", "untrained", "locate", *PROJECTED]
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,7 @@ class SimulatorSettings:
     steps_best: Number0  # second: the candidate that the simulator of the first stage scores best
     compute_dtype: Literal["float32", "bfloat16"]
     scored: Count  # candidates of a direction that it scores: the best of the pre-ranking
+    schedule: ClassVar[str] = "constant"  # whatever that of the explainers
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,7 @@ class Features:
 
     targets: tuple[Annotated[str, model_name], ...]
     explainers: tuple[Annotated[str, explainer_name], ...]
-    conditions: tuple[Literal["full", "untrained"], ...]
+    conditions: tuple[Literal["full", "untrained", *PROJECTED], ...]
     sizes: tuple[Count, ...]  # training directions, of all layers together
     n_test: Count  # held-out SAE features of each layer
     n_act: Count  # full activations of each layer, and as many activation differences
@@ -172,10 +180,24 @@ class Features:
     judge: Literal["embedding", "openai"]
     chat_model: str  # for "chat" and "openai", at OPENAI_BASE_URL with OPENAI_API_KEY
     selfie_scales: tuple[Annotated[float, above_zero], ...]
+    prompt: Literal["chat", "base"]  # in place of that under explainer
     tuning: Literal["lora", "full"]  # this and the next three stand in for those of `training`
     learning_rate: Annotated[float, above_zero]
     batch_size: Count
     epochs: Count
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Explainers made from the target (`introspect_utils.variants`), and the projections fitted before training (section 3.1)."""
+
+    text: Annotated[str, text_source]
+    context: Count  # tokens
+    rotation_seed: Number0
+    sibling_steps: Count  # in which the sibling is trained further, on text that the target's corpus leaves out
+    sibling_batch_size: Count  # contexts
+    sibling_learning_rate: Annotated[float, above_zero]
+    aligned_contexts: Count  # contexts that a pre-trained projection is fitted on
 
 
 @dataclass(frozen=True)
@@ -197,6 +219,7 @@ class Training:
     lora_alpha: Count
     lora_dropout: Annotated[float, fraction]
     learning_rate: Annotated[float, above_zero]
+    schedule: Literal["constant", "linear"]  # linear: from the learning rate down to zero
     batch_size: Count
     epochs: Count
     weight_decay: Annotated[float, at_least(0)]
@@ -223,6 +246,11 @@ class Profile:
     training: Training
     generation: Generation
     ablation: Ablation | None
+    variants: Variants
+
+    def explainer_for(self, task: str) -> ExplainerSettings:
+        """The explainer's settings for a task: `explainer`, with the prompt that the section has of its own."""
+        return replace(self.explainer, prompt=getattr(getattr(self, task), "prompt", self.explainer.prompt))
 
     def training_for(self, task: str) -> Training:
         """The training settings of a task, or of the "simulator": `training`, with what the section has of its own."""

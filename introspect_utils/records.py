@@ -4,9 +4,10 @@ A record has the keys `table, task, data, target, explainer, condition, metric, 
 p_vs_best`. `paper` is the published value where our target is the paper's target, else null (of Table 3 that of v1). `artifact`
 is the checkpoint (from the repository's root) or, without one, the run's folder (beside `results.json`); those of several seeds
 are joined by ", ". `p_vs_best` is the p of the paired t-test against the best row of the same table, target, data and metric:
-bold is p >= 0.05. Records of table "2-vector" are paired differences (value may be negative), those of tables "6" and "7" counts;
-"sec5.2" says what lies behind a row of Table 3, and "hints" how often the target follows a hint. Of feature descriptions, table
-"1" is of the first target among the runs, "4" of those after it; `feature_records` says what else there is.
+bold is p >= 0.05. Records of table "2-vector" and of those ending in "-paired" (self minus the row named) are paired differences,
+so their value may be negative; those of tables "6" and "7" are counts; "sec5.2" says what lies behind a row of Table 3, and
+"hints" how often the target follows a hint. Of feature descriptions, table "1" is of the first target among the runs, "4" of
+those after it; `feature_records` says what else there is.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import pandas as pd
 from . import metrics
 from .feature_records import feature_records
 from .paper import PATCHING_METRICS, count_condition
-from .table_rows import Row, by_size, count, grouped, record, stacked
+from .table_rows import Row, by_size, count, grouped, paired_seeds, record, stacked
 
 VECTOR_CONTROLS = ("no-vector", "zero-vector", "shuffled-vector")
 OUTCOME_TABLES = {"patching": "2", "ablation": "3"}  # explanations of the form "changes to" / "remains unchanged from"
@@ -109,6 +110,21 @@ def _vector(rows: list[OutcomeRow]) -> list[dict]:
     return found
 
 
+def _paired(rows: list[OutcomeRow]) -> list[dict]:
+    """The self-explainer minus each other row of Table 2 or 3 of one target, paired as in Table 1."""
+    found, own = [], [row for row in rows if (row.explainer, row.condition) == ("self", "full")]
+    for a, b in ((a, b) for a in own for b in rows if b is not a):
+        both, of_a, of_b = paired_seeds(a, b)
+        for metric in PATCHING_METRICS if both else ():
+            if metric == "has_changed_f1":
+                score = metrics.f1_difference(a.truth, a.predicted[of_a], b.predicted[of_b])
+            else:
+                score = metrics.mean_score(a.scores(metric)[of_a] - b.scores(metric)[of_b])
+            p = metrics.paired_p(a.scores(metric)[of_a].mean(axis=0), b.scores(metric)[of_b].mean(axis=0))
+            found.append(record(f"{OUTCOME_TABLES[a.task]}-paired", b, metric, score, p) | {"seeds": both})
+    return found
+
+
 def _table_6(run: dict) -> list[dict]:
     """Rows per split, token type, layer block and has-changed of a data run."""
     found, cells = [], run["statistics"].get("table6", [])
@@ -148,7 +164,7 @@ def records(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
     found += [record("scaling", row, metric, _score(row, metric)) for row in smaller for metric in PATCHING_METRICS]
     for task, target in sorted({(row.task, row.target) for row in in_table}):
         of_target = [row for row in in_table if (row.task, row.target) == (task, target)]
-        found += _outcomes(of_target) + _vector(of_target)
+        found += _outcomes(of_target) + _vector(of_target) + _paired(of_target)
     found += [behind for row in in_table if row.says_hint is not None for behind in _behind(row)]
     found += [counted for run, _ in runs for counted in _table_6(run) + _table_7(run) + _hints(run)]
     found += feature_records([(run, predictions) for run, predictions in runs if run["task"] == "features"])

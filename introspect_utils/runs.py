@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .models import VARIANTS, variant
 from .paths import artifacts_dir, figures_dir, run_dir
-from .profiles import Profile
+from .profiles import PROJECTED, Profile
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
 TABLE_FORMATS = ("md", "csv", "tex")
@@ -37,7 +38,8 @@ class Task:
     scoring: tuple[str, ...] = ()
 
 
-SIMULATOR, BASELINES = "04_simulator", "08_baselines"  # notebooks that feature descriptions have besides
+# notebooks that feature descriptions have besides
+SIMULATOR, BASELINES, SIMILARITY, ERRORS = "04_simulator", "08_baselines", "10_similarity", "11_error_analysis"
 FEATURE_FILES = ("directions.safetensors", "exemplars.safetensors", "candidates.parquet")
 JUDGING = ("judge", "chat_model")
 TASKS = {
@@ -46,7 +48,7 @@ TASKS = {
         "05_train_features",
         ("text", "context", "n_contexts", "layers", "dictionaries", "d_sae", "k", "n_samples", "n_test", "n_act", "act_center")
         + ("n_top", "n_random", "descriptions", "candidates"),
-        ("table1", "table1_paired"),
+        ("table1", "table1_paired", "table5"),
         JUDGING,
     ),
     "patching": Task(
@@ -67,7 +69,7 @@ TASKS = {
 def plan(profile: Profile) -> list[Run]:
     """The runs of `profile` in order of execution: for each of its tasks the data of each target and one training and test run
     for each target x explainer x condition x size x seed; then the tables. Feature descriptions also need a simulator, which
-    chooses the descriptions (eq. 2), and have baselines of their own."""
+    chooses the descriptions (eq. 2), and have baselines and an error analysis of their own."""
     runs = []
     for task in (task for task in TASKS if getattr(profile, task)):
         for target in getattr(profile, task).targets:
@@ -77,8 +79,13 @@ def plan(profile: Profile) -> list[Run]:
             if task == "features":
                 simulator = _simulator(profile, target, data)
                 inputs += simulator.outputs
-                runs += [simulator, _baselines(profile, target, inputs)]
-            runs += _explainer_runs(profile, task, target, inputs)
+                baselines = _baselines(profile, target, inputs)
+                runs += [simulator, baselines]
+            explained = _explainer_runs(profile, task, target, inputs)
+            runs += explained
+            if task == "features":
+                runs.append(_similarity(profile, target, data, explained))
+                runs += _error_analysis(profile, target, explained, data.outputs + baselines.outputs)
     runs.sort(key=lambda run: run.notebook)  # stable: all data first
     return [*runs, _tables(profile, runs)]
 
@@ -139,6 +146,23 @@ def _baselines(profile: Profile, target: str, inputs: tuple[Path, ...]) -> Run:
     )
 
 
+def _similarity(profile: Profile, target: str, data: Run, explained: list[Run]) -> Run:
+    """How similar every explainer is to the target (section B.2)."""
+    run_id = f"similarity-{folder_name(target)}"
+    compared = [(run.parameters["explainer"], run.parameters["condition"]) for run in explained]
+    return Run(
+        id=run_id,
+        notebook=SIMILARITY,
+        parameters={"profile": profile.source, "target": target},
+        inputs=(*data.outputs, *(output for run in explained for output in run.outputs)),
+        outputs=(run_dir(profile.name, run_id) / "run.json",),
+        summary=f"similarity · {target}",
+        settings={"target": target, "dtype": profile.dtype, "seed": profile.seeds[0]}
+        | {"compared": [pair for pair in dict.fromkeys(compared) if pair[1] != "untrained"]}
+        | {"variants": dataclasses.asdict(profile.variants), "explainer_settings": dataclasses.asdict(profile.explainer)},
+    )
+
+
 def _explainer_runs(profile: Profile, task: str, target: str, inputs: tuple[Path, ...]) -> list[Run]:
     """An explainer trained and tested. Ablated conditions are run at the largest size only; the untrained explainer, which has no
     size, and whose greedy answers have no seed, once."""
@@ -149,9 +173,18 @@ def _explainer_runs(profile: Profile, task: str, target: str, inputs: tuple[Path
         _explainer_run(profile, task, target, inputs, explainer, condition, n_train, seed)
         for explainer in explainers
         for condition in section.conditions
+        if _fits(explainer, condition)
         for n_train in sizes.get(condition, [max(section.sizes)])
         for seed in (profile.seeds[:1] if condition == "untrained" else profile.seeds)
     ]
+
+
+def _fits(explainer: str, condition: str) -> bool:
+    """Whether a condition says anything of an explainer: a projection fits another basis to the target's, so the target and its
+    sibling need none; points on the way to a variant are for one curve; and untrained, the variants are the target."""
+    if condition in PROJECTED:
+        return explainer == "rotated" or variant(explainer)[0] not in VARIANTS
+    return explainer == "self" or condition == "full" or variant(explainer)[0] not in VARIANTS
 
 
 def _explainer_run(
@@ -168,6 +201,7 @@ def _explainer_run(
     question = {"target": target, "explainer": explainer, "condition": condition, "n_train": n_train, "seed": seed}
     training = dataclasses.asdict(profile.training_for(task))
     del training["checkpoint_steps"]  # where to resume from does not change the result
+    made_with_variants = variant(explainer)[0] in VARIANTS[1:] or condition == "pretrained-projection"
     folder = run_dir(profile.name, run_id)
     several = f" · {target}" if len(getattr(profile, task).targets) > 1 else ""
     return Run(
@@ -180,12 +214,33 @@ def _explainer_run(
         settings={
             **question,
             "dtype": profile.dtype,
-            "explainer_settings": dataclasses.asdict(profile.explainer),
+            "explainer_settings": dataclasses.asdict(profile.explainer_for(task)),
             "training": training if n_train else None,
+            **({"variants": dataclasses.asdict(profile.variants)} if made_with_variants else {}),
             "max_new_tokens": profile.generation.max_new_tokens,
             **{name: getattr(getattr(profile, task), name) for name in TASKS[task].scoring},
         },
     )
+
+
+def _error_analysis(profile: Profile, target: str, explained: list[Run], inputs: tuple[Path, ...]) -> list[Run]:
+    """What is to blame where the judge scores 0 (B.5): of the self-explainer of the largest size and the first seed, if any."""
+    question = {"target": target, "explainer": "self", "n_train": max(profile.features.sizes), "seed": profile.seeds[0]}
+    run_id = f"features-errors-{folder_name(target)}-self-n{question['n_train']}-seed{question['seed']}"
+    folder = run_dir(profile.name, run_id)
+    return [
+        Run(
+            id=run_id,
+            notebook=ERRORS,
+            parameters={"profile": profile.source, **question},
+            inputs=(*inputs, *run.outputs),
+            outputs=(folder / "run.json", folder / "cases.parquet"),
+            summary=f"error analysis · {target}",
+            settings={**question, "judge": "embedding"},  # it looks at the cases whatever judge scored them
+        )
+        for run in explained
+        if run.parameters.items() >= {**question, "condition": "full"}.items()
+    ]
 
 
 def _tables(profile: Profile, runs: list[Run]) -> Run:
@@ -193,7 +248,8 @@ def _tables(profile: Profile, runs: list[Run]) -> Run:
     figures = figures_dir(profile.name)
     drawn = [task for task in TASKS if getattr(profile, task)]
     tables = [figures / "tables" / f"{table}.{form}" for task in drawn for table in TASKS[task].tables for form in TABLE_FORMATS]
-    pictures = [figures / f"figure_{task}.{form}" for task in drawn for form in FIGURE_FORMATS]
+    names = [*drawn, *("8" for run in runs if run.notebook == ERRORS)]
+    pictures = [figures / f"figure_{name}.{form}" for name in dict.fromkeys(names) for form in FIGURE_FORMATS]
     return Run(
         id="tables",
         notebook="12_tables_and_figures",

@@ -41,6 +41,9 @@ LABELS = {
     "lora": "LoRA",
     "random-projection": "random projection",
     "pretrained-projection": "pre-trained projection",
+    "capped-projection": "rank-capped projection",
+    "sibling": "Sibling",
+    "rotated": "Rotated",
     "dot-product": "dot product",
     "self": "Self",
     "untrained": "Untrained",
@@ -72,6 +75,9 @@ LABELS = {
     "act constant": "ACT constant",
     "dact constant": "dACT constant",
     "sae token_match": "Token match",
+    "activation_pattern": "SAE activation pattern",
+    "dot_product": "Dot product",
+    "cka": "CKA",
 }
 SURFACE_ORDER = ("lookup", "majority", "unchanged", "hint-letter", "majority-letter", "logistic", "oracle")
 EXPLAINER_ORDER = ("self", "sibling", "rotated", "other", "nn-all", "nn-layer", "selfie", "untrained", *SURFACE_ORDER)
@@ -90,26 +96,28 @@ SETTINGS = {
 }
 
 
-def _kind(explainer: str) -> str:
-    """What kind of row an explainer is, where its name also says which model: "untrained qwen3-8b" is "untrained"."""
-    return next((kind for kind in ("untrained", "selfie") if explainer.startswith(kind)), explainer)
+def kind(explainer: str) -> str:
+    """What kind of row an explainer is, where its name says more: "untrained qwen3-8b" is "untrained"."""
+    return next((kind for kind in ("untrained", "selfie", "sibling", "rotated") if explainer.startswith(kind)), explainer)
 
 
 def colour(explainer: str, condition: str = "full") -> str:
     """The colour of a row: of its condition where the self-explainer has one, else of its explainer."""
-    return CONDITION.get(condition, BLUE) if explainer == "self" else EXPLAINER.get(_kind(explainer), VERMILLION)
+    return CONDITION.get(condition, BLUE) if explainer == "self" else EXPLAINER.get(kind(explainer), VERMILLION)
 
 
 def label(explainer: str, condition: str = "full") -> str:
     """A row's name for people, e.g. `Self`, `Self, – activation`, `qwen3-8b`."""
-    return ", ".join(part for part in (LABELS.get(explainer, explainer), LABELS.get(condition, condition)) if part)
+    model, at, share = explainer.partition("@")
+    named = f"{LABELS.get(model, model)}, {float(share):.0%} of the way" if at else LABELS.get(explainer, explainer)
+    return ", ".join(part for part in (named, LABELS.get(condition, condition)) if part)
 
 
 def order(explainer: str, condition: str = "full") -> tuple:
     """Sort key of a row: the self-explainer and its conditions, other models, then the baselines."""
-    kind = _kind(explainer) if _kind(explainer) in EXPLAINER_ORDER else "other"
+    named = kind(explainer) if kind(explainer) in EXPLAINER_ORDER else "other"
     place = CONDITION_ORDER.index(condition) if condition in CONDITION_ORDER else len(CONDITION_ORDER)
-    return EXPLAINER_ORDER.index(kind), explainer, place, condition
+    return EXPLAINER_ORDER.index(named), explainer, place, condition
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -74,6 +74,17 @@ def grouped(runs: list[tuple[dict, pd.DataFrame]]) -> Iterator[tuple[dict, list[
         yield fields, [part for _, part in found]
 
 
+def paired_seeds(a: Row, b: Row) -> tuple[list[int], list[int], list[int]]:
+    """(seeds that both have, their places in `a`, in `b`): what a difference of the two rests on.
+
+    A row of one seed or none (a baseline, an untrained explainer) stands against every seed of `a`.
+    """
+    if len(b.seeds) < 2:
+        return a.seeds, list(range(len(a.seeds))), [0] * len(a.seeds)
+    both = [seed for seed in a.seeds if seed in b.seeds]
+    return both, [a.seeds.index(seed) for seed in both], [b.seeds.index(seed) for seed in both]
+
+
 def stacked(parts: list[pd.DataFrame], column: str) -> np.ndarray:
     """A column of s seeds as floats [s, n]."""
     return np.stack([part[column].to_numpy(dtype=float) for part in parts])

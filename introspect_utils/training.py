@@ -136,6 +136,8 @@ def fit(
     progress = tqdm(steps[len(losses) :], initial=len(losses), total=len(steps), desc="training", unit="step", mininterval=10)
     for item in progress:
         torch.manual_seed(seed * 1_000_003 + len(losses))  # dropout does not depend on where a run was resumed
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * (1 - len(losses) / len(steps) if settings.schedule == "linear" else 1)
         with accelerator.autocast():
             loss = loss_of(item)
         accelerator.backward(loss)

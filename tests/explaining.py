@@ -21,6 +21,7 @@ TRAINING = Training(
     lora_alpha=16,
     lora_dropout=0.0,
     learning_rate=1e-2,
+    schedule="constant",
     batch_size=4,
     epochs=1,
     weight_decay=0.01,

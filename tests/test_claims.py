@@ -92,9 +92,9 @@ CASES = [
     (HINT, SUPPORTED, [record("sec5.2", "untrained", "predicted_changed", 0.0, stderr=0.0)]),
     (HINT, NOT_SUPPORTED, [record("sec5.2", "untrained", "predicted_changed", 0.04)]),
     (HINT, NOT_TESTED, [record("sec5.2", "self", "predicted_changed", 0.0)]),
-    (FAULT, SUPPORTED, [record("fig8", "self", "share", 0.27, "explainer error", stderr=0.04)]),
-    (FAULT, NOT_SUPPORTED, [record("fig8", "self", "share", 0.45, "explainer error", stderr=0.04)]),
-    (FAULT, NOT_TESTED, [record("fig8", "self", "share", 0.1, "judge error")]),
+    (FAULT, SUPPORTED, [record("fig8", "self", "share", 0.27, "explainer model error", stderr=0.04)]),
+    (FAULT, NOT_SUPPORTED, [record("fig8", "self", "share", 0.45, "explainer model error", stderr=0.04)]),
+    (FAULT, NOT_TESTED, [record("fig8", "self", "share_automatic", 0.1, "explainer model error")]),
 ]
 
 

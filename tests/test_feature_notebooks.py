@@ -1,4 +1,4 @@
-"""Notebooks 01, 04, 05 and 08 on random models and real text: their code, executed here, writes what the plan promises."""
+"""Notebooks 01, 04, 05, 08 and 11 on random models and real text: their code, executed here, writes what the plan promises."""
 
 import pandas as pd
 import pytest
@@ -9,6 +9,7 @@ from introspect_utils import feature_report, paths, provenance, simulator, style
 from introspect_utils.assets import ASSETS, is_present
 from introspect_utils.exemplars import Exemplars
 from introspect_utils.features import Directions
+from introspect_utils.paper import ERROR_CATEGORIES
 from introspect_utils.profiles import load_profile
 from introspect_utils.results import read_run, records
 from introspect_utils.runs import plan
@@ -45,10 +46,14 @@ def test_from_text_to_table_1(tmp_path, monkeypatch, one_thread):
         - held_out
         - {directions.names[i] for i in range(len(directions)) if directions.data[i] != "sae"}
     )
+    cases = pd.read_parquet(runs[-1].outputs[1])
+    zero = predictions.query("condition == 'full' and judge == 0")
+    assert len(cases) and set(cases["feature"]) == set(zero["feature"]) and set(cases["automatic"]) <= set(ERROR_CATEGORIES)
     table = feature_report.table1(records(list(read.values())))
     rows = [row[1] for row in table.rows if "(here)" in row[0]]
-    names = ("self", "tiny-qwen3", "untrained", "nn-all", "nn-layer", "selfie", "gold", "most-frequent")
+    names = ("self", "sibling", "rotated", "tiny-gemma3", "untrained", "nn-all", "nn-layer", "selfie", "gold", "most-frequent")
     assert {style.label(name, "full") for name in names} <= set(rows), rows
+    assert style.label("rotated", "pretrained-projection") in rows
 
 
 def test_candidates_of_a_chat_model(tmp_path, monkeypatch, one_thread):

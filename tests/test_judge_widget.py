@@ -26,10 +26,10 @@ def buttons(widget):
 
 
 def test_no_pair_is_compared_twice(tmp_path):
-    comparisons = Validation(PAIRS, tmp_path / "labels.json", n=6).comparisons
+    comparisons = Validation(PAIRS, tmp_path / "labels.json", n=6).items
     assert sorted(pair for comparison in comparisons for pair in comparison) == sorted(PAIRS)
-    assert Validation(PAIRS, tmp_path / "labels.json", n=6).comparisons == comparisons
-    assert Validation(PAIRS, tmp_path / "labels.json", n=6, seed=1).comparisons != comparisons
+    assert Validation(PAIRS, tmp_path / "labels.json", n=6).items == comparisons
+    assert Validation(PAIRS, tmp_path / "labels.json", n=6, seed=1).items != comparisons
     with pytest.raises(UserError, match="7 comparisons need 14 pairs, and there are 12: ask for at most 6"):
         Validation(PAIRS, tmp_path / "labels.json", n=7)
 
@@ -43,23 +43,27 @@ def test_every_click_is_saved_and_the_next_session_goes_on(tmp_path):
         "Prediction 2 is better",
         "Both are equally good",
     ]
-    (predicted, expected), _ = validation.comparisons[0]
+    (predicted, expected), _ = validation.items[0]
     first = widget.children[0].value
-    assert "Comparison 1 of 3" in first and predicted.replace("<", "&lt;").replace(">", "&gt;") in first and "<2>" not in first
+    assert (
+        "0 of 3 comparisons are labelled" in first
+        and predicted.replace("<", "&lt;").replace(">", "&gt;") in first
+        and "<2>" not in first
+    )
     buttons(widget)[1].click()
     buttons(widget)[2].click()
-    assert "Comparison 3 of 3" in widget.children[0].value
+    assert "2 of 3 comparisons are labelled" in widget.children[0].value
     saved = json.loads(path.read_text())
     assert [row["label"] for row in saved] == [2, 0]
-    assert saved[0]["comparison"] == [list(pair) for pair in validation.comparisons[0]]
+    assert saved[0]["item"] == [list(pair) for pair in validation.items[0]]
 
     again = Validation(PAIRS, path, n=3)
     assert again.labels == [2, 0]
     widget = again.show()
-    assert "Comparison 3 of 3" in widget.children[0].value
+    assert "2 of 3 comparisons are labelled" in widget.children[0].value
     buttons(widget)[0].click()
     assert again.labels == [2, 0, 1] and all(button.disabled for button in buttons(widget))
-    assert "All 3 comparisons are labelled" in widget.children[0].value
+    assert "3 of 3 comparisons are labelled" in widget.children[0].value
     assert [path.name for path in path.parent.iterdir()] == ["labels.json"]
 
 
@@ -71,8 +75,19 @@ def test_labels_of_other_comparisons_are_refused(tmp_path):
 
 def test_agreement_with_a_judge(tmp_path):
     validation = Validation(PAIRS, tmp_path / "labels.json", n=2)
-    validation.comparisons = [(PAIRS[0], PAIRS[2]), (PAIRS[3], PAIRS[2])]  # the oracle: 2 is better by 0.5, 1 by 0.25
+    validation.items = [(PAIRS[0], PAIRS[2]), (PAIRS[3], PAIRS[2])]  # the oracle: 2 is better by 0.5, 1 by 0.25
     validation.label(2)
     assert validation.agreement(Oracle()) == Agreement(1, 1, 0, 1)
     validation.label(0)
     assert validation.agreement(Oracle()) == Agreement(0.5, 0.875, 0, 2)
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda text: text[: len(text) // 2], lambda text: "", lambda text: "{}x", lambda text: '[{"label": 1}]']
+)
+def test_a_damaged_file_of_labels_is_named(tmp_path, spoil):
+    path = tmp_path / "labels.json"
+    Validation(PAIRS, path, n=3).label(1)
+    path.write_text(spoil(path.read_text()))
+    with pytest.raises(UserError, match=r"the labels in .*labels.json cannot be read \(.*\): mend the file, or delete it"):
+        Validation(PAIRS, path, n=3)

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 from sklearn.metrics import f1_score as sklearn_f1
+from statsmodels.stats.proportion import proportion_confint
 
 from introspect_utils import metrics
 
@@ -133,3 +134,11 @@ def test_bold_marks_all_that_are_not_worse_than_the_best():
     assert p["best"] == 1
     assert [key for key in rows if metrics.bold(p[key])] == ["best", "near"]
     assert not metrics.bold(p["far"]) and not metrics.bold(None)
+
+
+@given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_is_that_of_statsmodels(hits_of):
+    hits, n = hits_of
+    share, low, high = metrics.wilson(hits, n)
+    assert (share, low, high) == pytest.approx((hits / n, *proportion_confint(hits, n, method="wilson")), abs=1e-9)
+    assert 0 <= low <= share <= high <= 1

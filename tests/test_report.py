@@ -255,9 +255,3 @@ def test_the_hint_figure_has_a_line_for_all_and_for_each_large_subject(tmp_path)
     assert len(two.axes) == 2
     first, second = (style.save_figure(figures.hints_followed(cells), tmp_path / name, "figure") for name in "ab")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-
-
-@pytest.mark.parametrize(("hits", "n"), [(0, 3), (3, 3), (50, 100), (1, 1)])
-def test_wilson(hits, n):
-    share, low, high = figures.wilson(hits, n)
-    assert 0 <= low <= share <= high <= 1 and high - low > 0.1

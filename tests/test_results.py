@@ -141,7 +141,7 @@ def test_values_over_seeds(found):
 
 def test_unparseable_is_counted_and_wrong(found):
     (record,) = pick(found, explainer="untrained", metric="unparseable")
-    (f1,) = pick(found, explainer="untrained", metric="has_changed_f1")
+    (f1,) = pick(found, table="2", explainer="untrained", metric="has_changed_f1")
     assert record["value"] == pytest.approx(0.5, abs=0.1) and f1["value"] < 0.4
     assert record["p_vs_best"] is None and record["n_train"] == 0 and record["artifact"] == "runs/untrained"
 
@@ -313,7 +313,7 @@ def test_the_two_tasks_of_one_target_are_kept_apart(found):
     both = results.records(all_runs() + ablation_runs())
     assert pick(both, task="patching") == found
     ablation = pick(both, task="ablation")
-    assert {record["table"] for record in ablation} == {"3", "7", "sec5.2", "hints"}
+    assert {record["table"] for record in ablation} == {"3", "3-paired", "7", "sec5.2", "hints"}
     assert {(r["explainer"], r["condition"]) for r in pick(ablation, table="3")} == {
         (name, "full") for name in ("self", "untrained", "unchanged", "oracle")
     }

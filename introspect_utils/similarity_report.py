@@ -1,0 +1,82 @@
+"""Table 5 and Figure 6: how similar the explainers are to the target, and how well they explain it (section B.2)."""
+
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from . import style
+from .feature_report import COLUMNS
+from .layout import by_row, column, named, published_rows
+from .table import Score, Table
+
+METRICS = ("activation_pattern", "dot_product", "cka")  # each with its "_sd"
+DEVIATION = "Standard deviations, as in the paper: of features (pattern), tokens (dot product), layers (CKA)."
+
+
+def table5(records: list[dict]) -> Table:
+    """Table 5: our explainers, then the paper's; mean ± standard deviation x 100."""
+    rows = [(*named(row), *_cells(by), row["n"]) for row, by in by_row(records, "5")]
+    for target, explainer, condition, by in published_rows("5"):
+        rows.append((f"{target} (paper)", style.label(explainer, condition), *_cells(by), "–"))
+    return Table(
+        "Table 5. Similarity of the explainers' activations to the target's, before training (mean ± standard deviation, × 100).",
+        ("Target", "Explainer", *(style.LABELS[metric] for metric in METRICS), "Features"),
+        tuple(rows),
+        (
+            DEVIATION,
+            "Dot products are of unit vectors. Where an explainer has a projection, the target's vectors are seen through it.",
+            "CKA is the same in every orthogonal basis: what is rotated keeps it and loses the other two.",
+        ),
+    )
+
+
+def _cells(by: dict) -> list[Score | str]:
+    """Mean and deviation of each metric of a row of records or of the paper's scores."""
+    found = []
+    for metric in METRICS:
+        mean, deviation = (by.get(column("sae", name)) for name in (metric, f"{metric}_sd"))
+        both = [part["value"] if isinstance(part, dict) else part.value for part in (mean, deviation) if part is not None]
+        found.append(Score(*both) if both else "–")
+    return found
+
+
+def points(records: list[dict], metric: str, name: str) -> list[tuple[str, str, float, float, float]]:
+    """(explainer, condition, similarity, score, its standard error) of every explainer with both; `name` a column of Table 1."""
+    similar = {
+        (r["target"], r["explainer"], r["condition"]): r["value"] for r in records if (r["table"], r["metric"]) == ("5", metric)
+    }
+    scored = [r for r in records if r["table"] in ("1", "4") and column(r["data"], r["metric"]) == name]
+    return [
+        (r["explainer"], r["condition"], similar[key], r["value"], r["stderr"])
+        for r in scored
+        if (key := (r["target"], r["explainer"], r["condition"])) in similar
+    ]
+
+
+def figure_6(records: list[dict], columns: Sequence[str] = COLUMNS) -> Figure:
+    """Score against similarity: a line of panels for each similarity, a panel for each column of Table 1; Spearman's rho."""
+    with matplotlib.rc_context(style.SETTINGS):
+        figure = Figure(figsize=(9.6, 6.6), layout="constrained")
+        grid = figure.subplots(len(METRICS), len(columns), squeeze=False, sharex="row", sharey="col")
+        for line, metric in zip(grid, METRICS, strict=True):
+            for axes, name in zip(line, columns, strict=True):
+                shown = points(records, metric, name)
+                for explainer, condition, x, y, error in shown:
+                    colour = style.colour(explainer, condition)
+                    marker = "o" if condition == "full" else "s"
+                    axes.errorbar(100 * x, 100 * y, yerr=196 * error, fmt=marker, color=colour, ms=4.5, capsize=2, lw=1.2)
+                    axes.annotate(
+                        style.label(explainer, condition), (100 * x, 100 * y), (4, 3), textcoords="offset points", fontsize=5
+                    )
+                if len(shown) > 2:
+                    rho = spearmanr([p[2] for p in shown], [p[3] for p in shown]).statistic
+                    axes.text(0.03, 0.97, f"ρ = {rho:.2f}, n = {len(shown)}", transform=axes.transAxes, va="top", fontsize=7)
+                axes.grid(lw=0.4, alpha=0.5)
+                if line is grid[0]:
+                    axes.set_title(style.LABELS[name])
+            line[0].set_ylabel("score × 100")
+            for axes in line:
+                axes.set_xlabel(f"{style.LABELS[metric]} × 100")
+    return figure
