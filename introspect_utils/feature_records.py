@@ -5,12 +5,9 @@ set (sae, act, dact), `metric` judge, simulator (eq. 2: the mean signed correlat
 of the authors' code) or constant (exemplars a description whose activations, true or simulated, are constant, thus of
 correlation 0; a mean number, not a share). Tables "1-paired" and "4-paired" hold the self-explainer minus the row named, paired
 by test row, and in `p_vs_best` the p of that difference; "scored-by" says which judge and which simulator the scores are of
-<<<<<<< HEAD
 (`condition`), and how many descriptions each scored (`value`). Table "5" holds means and standard deviations of similarities.
-=======
-(`condition`), and how many descriptions each scored (`value`). "fig8" has the share of each of B.5's categories (`condition`)
-among n cases that the judge scored 0: `metric` share where a person sorted them, share_automatic where a rule did.
->>>>>>> error-analysis
+"fig8" has the share of each of B.5's categories (`condition`) among n cases that the judge scored 0: `metric` share where a
+person sorted them, share_automatic where a rule did.
 """
 
 from dataclasses import dataclass

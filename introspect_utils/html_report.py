@@ -23,13 +23,28 @@ from .table_rows import names
 
 N_PREDICTIONS = 20
 NUMBERS = re.compile(r"[-+\d.,e/– ]+")
+CAPTIONS = {  # what each figure shows, for those who see it and for those who do not
+    "figure_features": "Tables 1 and 4 as dots with 95% intervals: how well each explainer describes features, by judge and by "
+    "simulator; diamonds are the paper's.",
+    "figure_5": "Figure 5: the judge's scores of each explainer against the number of training directions of a layer.",
+    "figure_6": "Figure 6: how similar each explainer is to the target, and how well it explains the target.",
+    "figure_7": "Figure 7: the simulator's scores of each explainer against the number of training directions of a layer.",
+    "figure_8": "Figure 8: what is to blame where the judge scores a description 0, as shares of the cases with 95% intervals; "
+    "diamonds are the paper's.",
+    "figure_patching": "Table 2 as dots with 95% intervals: what each explainer predicts of activation patching; diamonds are the "
+    "paper's.",
+    "figure_ablation": "How often the target follows a hint to another letter, with 95% intervals, by subject and by whether it is "
+    "right without the hint.",
+    "figure_privileged": "Privileged access: what the self-explainer scores above every other trained explainer, with 95% "
+    "intervals; diamonds are the paper's own gaps.",
+}
 RUNS = list[tuple[dict, pd.DataFrame]]  # as `results.read_runs` gives them
 
 
-def write_report(profile: Profile, runs: RUNS, records: list[dict], tables: dict[str, Table], pictures: dict[str, str]) -> Path:
+def write_report(profile: Profile, runs: RUNS, records: list[dict], tables: dict[str, Table], pictures: list[str]) -> Path:
     """Write `figures/<profile>/report.html`.
 
-    `tables`: by the name of their files in tables/. `pictures`: by the name of its files, what each figure shows.
+    `tables`: by the name of their files in tables/. `pictures`: the names of the figures' files, each with a line in CAPTIONS.
     """
     path = figures_dir(profile.name) / "report.html"
     with replaced(path) as part:
@@ -37,7 +52,7 @@ def write_report(profile: Profile, runs: RUNS, records: list[dict], tables: dict
     return path
 
 
-def report(profile: Profile, runs: RUNS, records: list[dict], tables: dict[str, Table], pictures: dict[str, str]) -> str:
+def report(profile: Profile, runs: RUNS, records: list[dict], tables: dict[str, Table], pictures: list[str]) -> str:
     """The page, as `write_report` writes it."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "data"),
@@ -62,7 +77,7 @@ def report(profile: Profile, runs: RUNS, records: list[dict], tables: dict[str, 
         claims=[(claim, *claim.check(records)) for claim in CLAIMS],
         tables=tables,
         predictions=first_predictions(runs),
-        pictures={name: (caption, _data_url(folder / f"{name}.svg")) for name, caption in pictures.items()},
+        pictures={name: (CAPTIONS[name], _data_url(folder / f"{name}.svg")) for name in pictures},
         settings=_settings_file(profile).read_text(encoding="utf-8"),
     )
 

