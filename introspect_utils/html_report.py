@@ -31,10 +31,10 @@ CAPTIONS = {  # what each figure shows, for those who see it and for those who d
     "figure_7": "Figure 7: the simulator's scores of each explainer against the number of training directions of a layer.",
     "figure_8": "Figure 8: what is to blame where the judge scores a description 0, as shares of the cases with 95% intervals; "
     "diamonds are the paper's.",
-    "figure_patching": "Table 2 as dots with 95% intervals: what each explainer predicts of activation patching; diamonds are the "
-    "paper's.",
-    "figure_ablation": "How often the target follows a hint to another letter, with 95% intervals, by subject and by whether it is "
-    "right without the hint.",
+    "figure_patching": "Table 2 as dots with 95% intervals: what each explainer predicts of activation patching; diamonds are "
+    "the paper's.",
+    "figure_ablation": "How often the target follows a hint to another letter, with 95% intervals, by subject and by whether it "
+    "is right without the hint.",
     "figure_privileged": "Privileged access: what the self-explainer scores above every other trained explainer, with 95% "
     "intervals; diamonds are the paper's own gaps.",
 }
