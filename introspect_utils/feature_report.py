@@ -7,9 +7,9 @@ from .layout import (
     BOLD,
     ONE_SEED,
     Group,
+    artifacts,
     by_row,
     by_target,
-    checkpoints,
     dot_figure,
     named,
     published_rows,
@@ -60,9 +60,8 @@ def _descriptions(records: list[dict], table: str, caption: str) -> Table:
     ]
     if ours and all(len(row["seeds"]) < 2 for row, _ in ours):
         notes.append(ONE_SEED)
-    notes += checkpoints(ours)
     header = ("Target", "Explainer", *(style.LABELS[column] for column in COLUMNS), "n", "Seeds", "Training rows")
-    return Table(f"{caption} (mean ± standard error, scaled to 100).", header, tuple(rows), tuple(notes))
+    return Table(f"{caption} (mean ± standard error, scaled to 100).", header, tuple(rows), tuple(notes), artifacts(ours))
 
 
 def _scorers(records: list[dict], table: str) -> list[str]:
@@ -76,9 +75,10 @@ def _scorers(records: list[dict], table: str) -> list[str]:
 
 def table_paired(records: list[dict]) -> Table:
     """The self-explainer minus every other row of Tables 1 and 4, on the same test rows."""
+    ours = by_row(records, "1-paired") + by_row(records, "4-paired")
     rows = [
         (*named(row), *(cell for column in COLUMNS for cell in _difference(by.get(column))), _numbers(by), seeds(row))
-        for row, by in by_row(records, "1-paired") + by_row(records, "4-paired")
+        for row, by in ours
     ]
     return Table(
         "What the self-explainer is ahead by: paired differences on the same test rows (± standard error, scaled to 100), "
@@ -95,6 +95,7 @@ def table_paired(records: list[dict]) -> Table:
             "Another explainer is another training run: with one seed the error leaves the training noise out.",
             "p is of the test rows' means over seeds; the standard error also holds the spread of the seeds.",
         ),
+        artifacts(ours),
     )
 
 
@@ -119,19 +120,22 @@ def table_absolute(records: list[dict]) -> Table:
         ("Target", "Explainer", *(style.LABELS[column] for column in (*ABSOLUTE, *CONSTANT))),
         tuple(rows),
         (BOLD, "An absolute correlation also rewards a description that says where a direction is low; by chance it is above 0."),
+        artifacts(ours),
     )
 
 
 def table_token_match(records: list[dict]) -> Table:
     """Section B.4: how far a description stays the same when the prompt leaves the layer out, or names another."""
     name = "sae token_match"
-    rows = [(*named(row), score(by[name]), row["n"], seeds(row), row["n_train"]) for row, by in by_row(records, "B.4")]
+    ours = by_row(records, "B.4")
+    rows = [(*named(row), score(by[name]), row["n"], seeds(row), row["n_train"]) for row, by in ours]
     for target, explainer, condition, by in published_rows("B.4"):
         rows.append((f"{target} (paper)", style.label(explainer, condition), by[name], "–", "–", "–"))
     return Table(
         "Section B.4. Token match of a description with that for the right layer (mean ± standard error, scaled to 100).",
         ("Target", "Explainer", style.LABELS[name], "n", "Seeds", "Training rows"),
         tuple(rows),
+        artifacts=artifacts(ours),
     )
 
 

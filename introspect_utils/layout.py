@@ -61,9 +61,9 @@ def trained_on(row: dict) -> tuple[str, str | int]:
     return seeds(row), "–" if row["n_train"] is None else row["n_train"]
 
 
-def checkpoints(rows: Iterable[ROW]) -> list[str]:
-    """A note for each row: which checkpoint or file made it."""
-    return [f"{row['target']}, {style.label(row['explainer'], row['condition'])}: `{row['artifact']}`" for row, _ in rows]
+def artifacts(rows: Iterable[ROW]) -> tuple[str, ...]:
+    """Which checkpoint or run made each row."""
+    return tuple(row["artifact"] for row, _ in rows)
 
 
 def published_rows(table: str, version: str = "v1") -> list[tuple[str, str, str, dict[str, Score]]]:

@@ -70,6 +70,7 @@ def table_privileged(records: list[dict]) -> Table:
         ("Task", "Target", "Self minus", "Metric", "Gap", "95% interval", "p", "n", "Seeds"),
         tuple(rows),
         ("With one seed the interval leaves the training noise out: a gap may be luck of the seed.",),
+        tuple(r["artifact"] for r in gaps(records)),
     )
 
 

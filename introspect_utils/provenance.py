@@ -1,13 +1,17 @@
-"""What made a number: commit, machine, time, memory and settings, as `run.json` holds them."""
+"""What made a number: commit, versions, machine, time, memory and settings, as `run.json` holds them."""
 
 import dataclasses
 import platform
 import resource
 import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from introspect_utils.paths import REPO, ROOT
 from introspect_utils.profiles import Profile
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "scikit-learn")  # what the numbers depend on
 
 
 def commit() -> str:
@@ -40,7 +44,9 @@ def run_record(run_id: str, profile: Profile, device, checkpoint: Path | None = 
         "checkpoint": str(checkpoint.relative_to(ROOT)) if checkpoint else None,
         "commit": commit(),
         "device": device_name(device),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "peak_memory_mb": peak_memory_mb(),
         "settings": dataclasses.asdict(profile),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         **fields,
     }

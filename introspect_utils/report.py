@@ -10,9 +10,9 @@ from .layout import (
     BOLD,
     ONE_SEED,
     Group,
+    artifacts,
     by_row,
     by_target,
-    checkpoints,
     dot_figure,
     named,
     published_rows,
@@ -43,21 +43,22 @@ def table2(records: list[dict]) -> Table:
                 f"{target}: a difference in exact match below about {196 * max(band):.1f} points "
                 "(1.96 standard errors of a paired difference) cannot be told from none."
             )
-    notes += checkpoints(ours)
     return Table(
         "Table 2. Activation patching: what each explainer predicts of its target (mean ± standard error, scaled to 100).",
         ("Target", "Explainer", *(style.LABELS[m] for m in metrics), "n", "Seeds", "Training rows"),
         tuple(rows),
         tuple(notes),
+        artifacts(ours),
     )
 
 
 def table_vector(records: list[dict]) -> Table:
     """What the vector adds: an explainer minus the same one without, with a zero, or with another row's vector."""
+    ours = by_row(records, "2-vector")
     rows = [
         (f"{row['target']} (here)", style.label(row["explainer"]), row["condition"])
         + (*(score(by.get(m), signed=True) for m in PATCHING_METRICS), row["n"], seeds(row))
-        for row, by in by_row(records, "2-vector")
+        for row, by in ours
     ]
     paper = {(target, explainer, condition): by for target, explainer, condition, by in published_rows("2")}
     for target, explainer, condition in paper:
@@ -73,6 +74,7 @@ def table_vector(records: list[dict]) -> Table:
             "no-vector is another training run: with one seed its error leaves the training noise out.",
             "The paper's differences are those of its two rows; without its predictions they have no paired error.",
         ),
+        artifacts(ours),
     )
 
 
@@ -93,8 +95,8 @@ def table6(records: list[dict]) -> Table:
     Our tokens outside the paper's five types, each its own type in the data, are one line per block here ("other tokens").
     """
     paper = _counts((row.data, row.condition, row.value) for row in lookup(table="6"))
-    rows = []
-    for target in sorted({r["target"] for r in records if r["table"] == "6"}):
+    rows, made_by = [], {r["target"]: r["artifact"] for r in records if r["table"] == "6"}
+    for target in sorted(made_by):
         named = []
         for r in records:
             if (r["table"], r["target"]) == ("6", target):
@@ -123,13 +125,14 @@ def table6(records: list[dict]) -> Table:
             "Paper: changed",
         ),
         tuple(rows),
+        artifacts=tuple(made_by[row[0]] for row in rows),
     )
 
 
 def table_locate(records: list[dict]) -> Table:
     """Section C.1: exact match of the layers and the token decoded from the vector and the text."""
-    rows = []
-    for row, by in by_row(records, "C.1"):
+    rows, ours = [], by_row(records, "C.1")
+    for row, by in ours:
         name = f"{row['target']} (here)", style.label(row["explainer"])
         rows.append((*name, score(by["exact_match"]), row["n"], seeds(row), row["n_train"]))
     for target, explainer, _, by in published_rows("C.1"):
@@ -138,6 +141,7 @@ def table_locate(records: list[dict]) -> Table:
         "Section C.1. Which token and layers a vector comes from (mean ± standard error, scaled to 100).",
         ("Target", "Explainer", style.LABELS["exact_match"], "n", "Seeds", "Training rows"),
         tuple(rows),
+        artifacts=artifacts(ours),
     )
 
 
@@ -171,13 +175,13 @@ def table3(records: list[dict]) -> Table:
         "The paper's v1 is whole, and its values are those in `results.json`; of v3 the numbers known here are shown.",
         "Oracle: told the target's own answers without the hint; no explainer, and no part of the bold.",
     ]
-    notes += checkpoints(ours)
     return Table(
         "Table 3. Input ablation: what each explainer predicts of its target (mean ± standard error, scaled to 100).",
         ("Target", "Explainer", *(style.LABELS[m] for m in metrics), "Says “changed”", "Content match, changed rows")
         + ("Content match, unchanged rows", "Names the hint’s letter", "n", "Seeds", "Training rows"),
         tuple(rows),
         tuple(notes),
+        artifacts(ours),
     )
 
 
@@ -193,10 +197,12 @@ def table7(records: list[dict]) -> Table:
         for key, of in counts.items()
     ]
     order = sorted(rows, key=lambda row: ("(paper)" in row[0], row[0], row[1] != "train"))
+    made_by = {f"{r['target']} (here)": r["artifact"] for r in records if r["table"] == "7"}
     return Table(
         "Table 7. Rows of the input-ablation data by split and label.",
         ("Target", "Split", "Changed", "Unchanged", "Share changed"),
         tuple(order),
+        artifacts=tuple(made_by[row[0]] for row in order if row[0] in made_by),
     )
 
 

@@ -15,7 +15,7 @@ from .records import records
 from .runs import plan
 
 RUN_KEYS = {"id", "task", "target", "explainer", "condition", "n_train", "seed", "checkpoint", "checkpoint_sha256"} | {
-    *("trained_parameters", "seconds", "peak_memory_mb", "commit", "device", "settings", "statistics"),
+    *("trained_parameters", "seconds", "finished", "peak_memory_mb", "commit", "versions", "device", "settings", "statistics"),
 }
 ROW = {  # the test row; one line for each of them, explainer and condition
     "row": pa.int64(),

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from . import style
 from .feature_report import COLUMNS
-from .layout import by_row, column, named, published_rows
+from .layout import artifacts, by_row, column, named, published_rows
 from .table import Score, Table
 
 METRICS = ("activation_pattern", "dot_product", "cka")  # each with its "_sd"
@@ -17,7 +17,8 @@ DEVIATION = "Standard deviations, as in the paper: of features (pattern), tokens
 
 def table5(records: list[dict]) -> Table:
     """Table 5: our explainers, then the paper's; mean ± standard deviation x 100."""
-    rows = [(*named(row), *_cells(by), row["n"]) for row, by in by_row(records, "5")]
+    ours = by_row(records, "5")
+    rows = [(*named(row), *_cells(by), row["n"]) for row, by in ours]
     for target, explainer, condition, by in published_rows("5"):
         rows.append((f"{target} (paper)", style.label(explainer, condition), *_cells(by), "–"))
     return Table(
@@ -29,6 +30,7 @@ def table5(records: list[dict]) -> Table:
             "Dot products are of unit vectors. Where an explainer has a projection, the target's vectors are seen through it.",
             "CKA is the same in every orthogonal basis: what is rotated keeps it and loses the other two.",
         ),
+        artifacts(ours),
     )
 
 

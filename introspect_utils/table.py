@@ -39,12 +39,23 @@ class Score:
 
 @dataclass(frozen=True)
 class Table:
-    """A table for people. A cell is text, a count or a `Score`; "–" is no number. LaTeX parts groups of equal first cells."""
+    """A table for people. A cell is text, a count or a `Score`; "–" is no number. LaTeX parts groups of equal first cells.
+
+    `artifacts`: the checkpoint or run that made each of our rows, which stand first; the paper's rows below have none.
+    """
 
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str | int | Score, ...], ...]
     notes: tuple[str, ...] = ()
+    artifacts: tuple[str, ...] = ()
+
+    def made_by(self) -> list[str]:
+        """A note for each artifact: which rows, named by their first two cells, it made."""
+        rows: dict[str, dict[str, None]] = {}
+        for row, artifact in zip(self.rows, self.artifacts, strict=False):
+            rows.setdefault(artifact, {})[", ".join(map(str, row[:2]))] = None
+        return [f"`{artifact}`: {'; '.join(names)}" for artifact, names in rows.items()]
 
     def markdown(self) -> str:
         """GitHub Markdown, the notes as a list below."""
@@ -55,7 +66,7 @@ class Table:
 
         lines = [self.header, tuple("---" for _ in self.header), *self.rows]
         body = ["| " + " | ".join(map(cell, line)) + " |" for line in lines]
-        return "\n".join([self.caption, "", *body, "", *(f"- {note}" for note in self.notes)]).rstrip() + "\n"
+        return "\n".join([self.caption, "", *body, "", *(f"- {note}" for note in (*self.notes, *self.made_by()))]).rstrip() + "\n"
 
     def csv(self) -> str:
         """Plain numbers scaled to 100; a column of scores becomes three: the score, its standard error, whether it is bold."""
@@ -91,7 +102,7 @@ class Table:
         columns = "".join("l" if text else "r" for text in texts)
         top = [r"\begin{table}", r"\centering\small", rf"\caption{{{tex(self.caption)}}}"]
         head = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(self.header), r"\midrule"]
-        notes = [rf"\par\footnotesize {tex(note)}" for note in self.notes]
+        notes = [rf"\par\footnotesize {tex(note)}" for note in (*self.notes, *self.made_by())]
         return "\n".join([*top, *head, *body, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])
 
 

@@ -8,7 +8,16 @@ from introspect_utils import results
 TARGET = "smollm2-135m-instruct"
 JUDGE, SIMULATOR = "embedding: all-MiniLM-L6-v2", "artifacts/mini/checkpoints/simulator"
 DATA = ["sae"] * 40 + ["act"] * 20 + ["dact"] * 15
-RUN = dict.fromkeys(results.RUN_KEYS) | {"task": "features", "settings": {}}
+RUN = dict.fromkeys(results.RUN_KEYS) | {
+    "task": "features",
+    "settings": {},
+    "seconds": 90.0,
+    "finished": "2026-11-21T10:00:00+00:00",
+    "peak_memory_mb": 900,
+    "commit": "0123456789ab",
+    "versions": {"torch": "2.13.0"},
+    "device": "x86_64 CPU, 2 threads",
+}
 SCORED = {"judge": JUDGE, "simulator": SIMULATOR}
 TOKEN_MATCH = {"no-layer": [0.8, 0.02, 40], "wrong-layer": [0.7, 0.03, 40]}
 SKILL = {  # of an explainer under a condition

@@ -81,7 +81,7 @@ def test_table_2_stands_above_the_papers():
     rows = [line for line in lines if line.startswith("| ") and "(" in line]
     assert len(rows) == len(ROWS) + 12
     assert "- smollm2-135m-instruct: a difference in exact match below about 3.1 points" in "\n".join(lines)
-    assert f"- {TARGET}, Self: `artifacts/mini/self_full`" in lines
+    assert f"- `artifacts/mini/self_full`: {TARGET} (here), Self" in lines and "paper" not in lines[-1]
     one_seed = [{**record, "seeds": record["seeds"][:1]} for record in some_records()]
     assert "One training seed" in report.table2(one_seed).markdown() and "One training seed" not in "".join(lines)
 

@@ -5,6 +5,7 @@ import describing
 import numpy as np
 import pandas as pd
 import pytest
+from reading import Page
 
 from introspect_utils import paths, results
 from introspect_utils.errors import UserError
@@ -13,7 +14,7 @@ from introspect_utils.runs import plan
 
 N = 240
 TARGET = "smollm2-135m-instruct"
-RUN = dict.fromkeys(results.RUN_KEYS) | {"task": "patching", "target": TARGET, "settings": {}, "statistics": {}}
+RUN = describing.RUN | {"task": "patching", "target": TARGET, "statistics": {}}
 TABLE_6 = [
     {"split": "train", "token_type": "relation", "layers": "0-7", "unchanged": 30, "changed": 12},
     {"split": "test", "token_type": " or / and", "layers": "8-15", "unchanged": 3, "changed": 5},
@@ -302,6 +303,10 @@ def test_notebook_12_writes_what_its_run_promises(tmp_path, monkeypatch):
     exec("\n".join(code[1:]), dict(tables.parameters))
     assert all(path.stat().st_size for path in tables.outputs)
     assert (tmp_path / "figures" / "smoke" / "tables" / "table2_vector.md").exists()
+    page = Page((tmp_path / "figures" / "smoke" / "report.html").read_text())
+    assert all((tmp_path / "figures" / "smoke" / link).is_file() for link in page.files) and len(page.files) > 40
+    shown = {path.stem for path in tables.outputs if path.suffix in (".md", ".svg")}
+    assert shown <= set(page.ids) and len(page.ids) == len(set(page.ids))
 
 
 def test_the_two_tasks_of_one_target_are_kept_apart(found):
