@@ -61,6 +61,12 @@ def _is_another_model(explainer: str) -> bool:
 # --- feature descriptions ---------------------------------------------------------------------------------------------
 
 
+def _paired(r: dict, what: str) -> Comparison:
+    """Whether a paired difference is above 0."""
+    numbers = f"{Score(r['value'], r['stderr'], signed=True)}, p = {r['p_vs_best']:.2g}"
+    return Comparison(what, numbers, r["value"] > 0 and r["p_vs_best"] < SIGNIFICANCE, (r["artifact"],))
+
+
 def ahead(records: list[dict], explainers: Iterable[str], columns: tuple[str, ...] = COLUMNS) -> list[Comparison]:
     """The self-explainer minus each of `explainers`, paired, in each column; nothing if one of them is not there."""
     found = []
@@ -68,10 +74,8 @@ def ahead(records: list[dict], explainers: Iterable[str], columns: tuple[str, ..
         rows = {_column(r): r for r in _pick(records, table="1-paired", explainer=explainer, condition="full")}
         if not rows.keys() & set(columns):
             return []
-        for r in (rows[column] for column in columns if column in rows):
-            numbers = f"{Score(r['value'], r['stderr'], signed=True)}, p = {r['p_vs_best']:.2g}"
-            holds = r["value"] > 0 and r["p_vs_best"] < SIGNIFICANCE
-            found.append(Comparison(f"Self minus {_row(r)}, {style.LABELS[_column(r)]}", numbers, holds, (r["artifact"],)))
+        chosen = (rows[column] for column in columns if column in rows)
+        found += [_paired(r, f"Self minus {_row(r)}, {style.LABELS[_column(r)]}") for r in chosen]
     return found
 
 
@@ -80,13 +84,14 @@ def beats_other_models(records: list[dict]) -> list[Comparison]:
     return ahead(records, filter(_is_another_model, explainers))
 
 
-def _described(records: list[dict], column: str) -> dict[str, dict]:
-    """The record of each explainer in a column of Table 1."""
-    return {r["explainer"]: r for r in _pick(records, table="1", condition="full") if _column(r) == column}
+def _described(records: list[dict], column: str) -> dict[tuple[str, str], dict]:
+    """The record of each (explainer, condition) in a column of Table 1."""
+    return {(r["explainer"], r["condition"]): r for r in _pick(records, table="1") if _column(r) == column}
 
 
 def closer_is_better(records: list[dict]) -> list[Comparison]:
-    found, measured = [], {r["explainer"]: r["value"] for r in _pick(records, table="5", metric="dot_product")}
+    measured = {(r["explainer"], r["condition"]): r["value"] for r in _pick(records, table="5", metric="dot_product")}
+    found = []
     for column in COLUMNS:
         scores = _described(records, column)
         similar = {name: value for name, value in measured.items() if name in scores}
@@ -103,14 +108,15 @@ def aligned_is_better(records: list[dict]) -> list[Comparison]:
     found = []
     for column in COLUMNS:
         scores = _described(records, column)
-        for name in (name for name in scores if f"{name}:pretrained" in scores):
-            what = f"{name}, pre-trained minus random projection, {style.LABELS[column]}"
-            found.append(_minus(scores[f"{name}:pretrained"], scores[name], what))
+        for (name, condition), row in scores.items():
+            if condition == "pretrained-projection" and _is_another_model(name) and (name, "full") in scores:
+                what = f"{name}, pre-trained minus random projection, {style.LABELS[column]}"
+                found.append(_minus(row, scores[name, "full"], what))
     return found
 
 
 def needs_less_data(records: list[dict]) -> list[Comparison]:
-    nearest = _described(records, "sae judge").get("nn-all")
+    nearest = _described(records, "sae judge").get(("nn-all", "full"))
     own = _pick(records, explainer="self", condition="full", data="sae", metric="judge")
     few = [r for r in own if r["table"] in ("1", "scaling") and nearest and LESS_DATA * r["n_train"] <= nearest["n_train"]]
     if not few:
@@ -143,8 +149,8 @@ def beats_untrained(records: list[dict]) -> list[Comparison]:
 
 
 def beats_others_at_patching(records: list[dict]) -> list[Comparison]:
-    pairs = [(own, row) for own, row in _exact(records, "2") if _is_another_model(row["explainer"])]
-    return [_minus(own, row, f"Self minus {_row(row)}, patching of {own['target']}") for own, row in pairs]
+    rows = _pick(records, table="2-paired", condition="full", metric="exact_match")
+    return [_paired(r, f"Self minus {_row(r)}, patching of {r['target']}") for r in rows if _is_another_model(r["explainer"])]
 
 
 def beats_itself_on_others(records: list[dict]) -> list[Comparison]:
