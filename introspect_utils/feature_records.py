@@ -4,8 +4,9 @@ Table "1" is of the first target among the runs (a profile's order), table "4" o
 set (sae, act, dact), `metric` judge, simulator (eq. 2: the mean signed correlation, value in -1..1), simulator_abs (the mean |r|
 of the authors' code) or constant (exemplars a description whose activations, true or simulated, are constant, thus of
 correlation 0; a mean number, not a share). Tables "1-paired" and "4-paired" hold the self-explainer minus the row named, paired
-by test row, and in `p_vs_best` the p of that difference; "scored-by" says which judge and which simulator the scores are of
-(`condition`), and how many descriptions each scored (`value`). Table "5" holds means and standard deviations of similarities.
+by test row, and in `p_vs_best` the p of that difference; "1-vector" and "4-vector" what the vector adds to an explainer;
+"scored-by" says which judge and which simulator the scores are of (`condition`), and how many descriptions each scored (`value`).
+Table "5" holds means and standard deviations of similarities.
 "fig8" has the share of each of B.5's categories (`condition`) among n cases that the judge scored 0: `metric` share where a
 person sorted them, share_automatic where a rule did.
 """
@@ -62,6 +63,17 @@ def _paired(table: str, rows: list[FeatureRow]) -> list[dict]:
             ours, theirs = a.scores[metric][of_a], b.scores[metric][of_b]
             p = metrics.paired_p(ours.mean(axis=0), theirs.mean(axis=0))
             found.append(record(f"{table}-paired", b, metric, metrics.mean_score(ours - theirs), p) | {"seeds": both})
+    return found
+
+
+def _vector(table: str, rows: list[FeatureRow]) -> list[dict]:
+    """What the vector adds: each trained explainer minus itself with a zero or another row's vector, paired."""
+    found, full = [], {row.explainer: row for row in rows if row.condition == "full"}
+    for row in (row for row in rows if row.condition in ("zero-vector", "shuffled-vector")):
+        for metric in [metric for metric in SCORERS if metric in row.scores]:
+            difference = full[row.explainer].scores[metric] - row.scores[metric]  # of one and the same run: the seeds agree
+            condition = f"full minus {row.condition}"
+            found.append(record(f"{table}-vector", row, metric, metrics.mean_score(difference), condition=condition))
     return found
 
 
@@ -150,7 +162,7 @@ def feature_records(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
         table = "4" if number else "1"
         for data in ("sae", "act", "dact"):
             rows = [row for row in in_table if (row.target, row.data) == (target, data)]
-            found += [*_scores(table, rows), *_paired(table, rows)] if rows else []
+            found += [*_scores(table, rows), *_paired(table, rows), *_vector(table, rows)] if rows else []
         of_target = [(run, predictions) for run, predictions in runs if run["target"] == target]
         found += _scored_by(of_target) + _token_match(of_target)
         found += [similar for run, _ in of_target for similar in _similarity(run)]

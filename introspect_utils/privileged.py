@@ -58,20 +58,35 @@ def paper_gaps() -> list[dict]:
 
 def table_privileged(records: list[dict]) -> Table:
     """A line for each task, target, explainer and metric: the gap with its 95% interval, and the test's p."""
-    rows = [
-        (r["task"], r["target"], style.label(r["explainer"], r["condition"]), style.LABELS[column(r["data"], r["metric"])])
-        + (Score(r["value"], r["stderr"], signed=True), _interval(r), f"{r['p_vs_best']:.2g}", r["n"])
-        + (", ".join(map(str, r["seeds"])),)
-        for r in gaps(records)
-    ]
+    found = gaps(records)
+    rows = [(*_line(r, style.label(r["explainer"], r["condition"])), f"{r['p_vs_best']:.2g}") for r in found]
     return Table(
         "Privileged access: what the self-explainer scores above each other trained explainer of the same target "
         "(paired by test row and seed; ± standard error over rows and seeds, scaled to 100).",
-        ("Task", "Target", "Self minus", "Metric", "Gap", "95% interval", "p", "n", "Seeds"),
+        ("Task", "Target", "Self minus", "Metric", "Gap", "95% interval", "n", "Seeds", "p"),
         tuple(rows),
         ("With one seed the interval leaves the training noise out: a gap may be luck of the seed.",),
-        tuple(r["artifact"] for r in gaps(records)),
+        tuple(r["artifact"] for r in found),
     )
+
+
+def table_vector(records: list[dict]) -> Table:
+    """What the vector adds over the text alone, for every task that has one and every explainer."""
+    found = [r for r in records if r["table"] in ("1-vector", "2-vector", "4-vector")]
+    return Table(
+        "What the vector adds: an explainer minus the same one without its vector, with a zero, or with another row's "
+        "(paired; ± standard error, scaled to 100).",
+        ("Task", "Target", "Explainer", "Metric", "Difference", "95% interval", "n", "Seeds", "Difference to"),
+        tuple((*_line(r, style.label(r["explainer"])), r["condition"].removeprefix("full minus ")) for r in found),
+        (),
+        tuple(r["artifact"] for r in found),
+    )
+
+
+def _line(r: dict, name: str) -> tuple:
+    """The cells that both tables have: what is compared, the difference, its interval, and what it rests on."""
+    compared = r["task"], r["target"], name, style.LABELS[column(r["data"], r["metric"])]
+    return (*compared, Score(r["value"], r["stderr"], signed=True), _interval(r), r["n"], ", ".join(map(str, r["seeds"])))
 
 
 def _interval(record: dict) -> str:

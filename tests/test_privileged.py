@@ -55,3 +55,19 @@ def test_the_table_and_the_figure_have_a_line_for_each_gap(found):
     assert {axes.get_title() for axes in panels} == {f"features: {name}" for name in COLUMNS}
     labels = {label.get_text() for axes in panels for label in axes.get_yticklabels()}
     assert {"Rotated", "Sibling", "gemma3-270m"} <= labels
+
+
+def test_what_the_vector_adds_is_each_explainer_minus_its_own_controls(found):
+    table = privileged.table_vector(found)
+    assert {row[2] for row in table.rows} == {"Self", "Rotated", "Sibling", "gemma3-270m", "Rotated, 50% of the way"}
+    assert {row[-1] for row in table.rows} == {"zero-vector", "shuffled-vector"}
+    (r,) = [
+        r
+        for r in found
+        if (r["table"], r["explainer"], r["condition"], r["metric"]) == ("1-vector", "rotated", "full minus zero-vector", "judge")
+    ]
+    of_seeds = [
+        explainer_run("rotated", seed, skill=0.3)[1].query("data == 'sae'").set_index("condition")["judge"] for seed in (0, 1)
+    ]
+    differences = [t["full"].to_numpy() - t["zero-vector"].to_numpy() for t in of_seeds]
+    assert r["value"] == pytest.approx(np.mean(differences), abs=1e-6)
