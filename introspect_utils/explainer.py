@@ -237,7 +237,7 @@ class Explainer(nn.Module):
         """
         folder = Path(folder)
         if not (folder / SETTINGS).is_file():
-            raise UserError(f"no explainer at {folder} (no {SETTINGS} in it): train one with notebooks/06 or 07")
+            raise UserError(f"no explainer at {folder} (no {SETTINGS} in it): train one with notebooks/05, 06 or 07")
         described = json.loads((folder / SETTINGS).read_text())
         adapted = (folder / "adapter_config.json").is_file()
         base = base or load_model(described["base"] if adapted else str(folder.resolve()), device, dtype)

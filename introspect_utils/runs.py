@@ -29,6 +29,7 @@ class Task:
     scoring: tuple[str, ...] = ()
 
 
+ASK = "13_ask_the_explainer"
 FEATURE_FILES = ("directions.safetensors", "exemplars.safetensors", "candidates.parquet")
 TASKS = {
     "features": Task(
@@ -57,7 +58,7 @@ TASKS = {
 def plan(profile: Profile) -> list[Run]:
     """The runs of `profile` in order of execution: for each of its tasks the data of each target and one training and test run
     for each target x explainer x condition x size x seed; then the tables. Feature descriptions also need a simulator, which
-    chooses the descriptions (eq. 2), and have runs of their own beside the explainers (`feature_runs`)."""
+    chooses the descriptions (eq. 2), have runs of their own beside the explainers (`feature_runs`), and notebook 13."""
     runs = []
     for task in (task for task in TASKS if getattr(profile, task)):
         for target in getattr(profile, task).targets:
@@ -70,6 +71,7 @@ def plan(profile: Profile) -> list[Run]:
                 runs += [simulator, *explained, *feature_runs.beside(profile, target, data, inputs, explained)]
             else:
                 runs += _explainer_runs(profile, task, target, data.outputs)
+    runs += _asked(profile, runs)
     runs.sort(key=lambda run: run.notebook)  # stable: all data first
     return [*runs, _tables(profile, runs)]
 
@@ -143,7 +145,7 @@ def _explainer_run(
         notebook=TASKS[task].train,
         parameters={"profile": profile.source, **question},
         inputs=inputs,
-        outputs=(folder / "run.json", folder / "predictions.parquet"),
+        outputs=(folder / "run.json", folder / "predictions.parquet", *([checkpoint(profile, run_id)] if n_train else [])),
         summary=f"{task}{several} · {explainer} · {condition} · n={n_train} · seed {seed}",
         settings={
             **question,
@@ -155,6 +157,41 @@ def _explainer_run(
             **{name: getattr(getattr(profile, task), name) for name in TASKS[task].scoring},
         },
     )
+
+
+def checkpoint(profile: Profile, run_id: str) -> Path:
+    """The file that a trained explainer's folder is known by (`explainer.SETTINGS`)."""
+    return artifacts_dir(profile.name) / "checkpoints" / run_id / "explainer.json"
+
+
+def self_explainer(profile: Profile, task: str, target: str, runs: list[Run]) -> Run | None:
+    """Of `runs` the one that trains the largest self-explainer of `target`, with the first seed; None where there is none."""
+    section = getattr(profile, task)
+    if section is None:
+        return None
+    wanted = {"target": target, "explainer": "self", "condition": "full", "n_train": max(section.sizes), "seed": profile.seeds[0]}
+    return next((run for run in runs if run.notebook == TASKS[task].train and run.parameters.items() >= wanted.items()), None)
+
+
+def _asked(profile: Profile, runs: list[Run]) -> list[Run]:
+    """One token put to the explainers (notebook 13): for each target that a self-explainer of features is trained of."""
+    found = []
+    for target in profile.features.targets if profile.features else ():
+        explained, patching = (self_explainer(profile, task, target, runs) for task in ("features", "patching"))
+        if explained:
+            run_id = f"ask-{folder_name(target)}"
+            found.append(
+                Run(
+                    id=run_id,
+                    notebook=ASK,
+                    parameters={"profile": profile.source, "target": target},
+                    inputs=(*explained.inputs, *explained.outputs, *(patching.outputs if patching else ())),
+                    outputs=(run_dir(profile.name, run_id) / "run.json",),
+                    summary=f"ask the explainer · {target}",
+                    settings={"target": target, "dtype": profile.dtype, "max_new_tokens": profile.generation.max_new_tokens},
+                )
+            )
+    return found
 
 
 def _tables(profile: Profile, runs: list[Run]) -> Run:
