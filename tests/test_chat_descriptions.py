@@ -7,7 +7,7 @@ import torch
 from serving import ChatServer
 
 from introspect_utils.chat import Endpoint
-from introspect_utils.chat_descriptions import PROMPT, chat_candidates, with_marks, parse_description, prompt
+from introspect_utils.chat_descriptions import PROMPT, chat_candidates, parse_description, prompt, with_marks
 from introspect_utils.exemplars import Exemplars
 from introspect_utils.tiny import tiny_model
 
