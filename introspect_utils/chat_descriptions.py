@@ -68,11 +68,11 @@ def prompt(exemplars: Exemplars, row: int, ranks: list[int], tokenizer: PreTrain
     for rank in ranks:
         above = exemplars.activations[row, rank] - exemplars.mean[row]  # [T]
         tokens = exemplars.tokens[exemplars.sequences[row, rank]]
-        texts.append(marked_text(tokens, above >= MARKED * above.max(), tokenizer))
+        texts.append(with_marks(tokens, above >= MARKED * above.max(), tokenizer))
     return PROMPT.format(excerpts="\n".join(f" {number}. {text}" for number, text in enumerate(texts, 1)))
 
 
-def marked_text(tokens: Tensor, marked: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
+def with_marks(tokens: Tensor, marked: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
     """`tokens` [T] as one line of text, each run of `marked` [T] tokens between {{ and }}."""
     starts = [0, *((marked[1:] != marked[:-1]).nonzero()[:, 0] + 1).tolist(), len(tokens)]
     text = ""

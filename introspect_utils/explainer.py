@@ -240,6 +240,10 @@ class Explainer(nn.Module):
             raise UserError(f"no explainer at {folder} (no {SETTINGS} in it): train one with notebooks/05, 06 or 07")
         described = json.loads((folder / SETTINGS).read_text())
         adapted = (folder / "adapter_config.json").is_file()
+        if adapted and base is None and " " in described["base"]:  # "smollm2-135m-instruct rotated"
+            raise UserError(
+                f"{folder} adapts {described['base']}: make that with explainers.explainer_model, and give it as base"
+            )
         base = base or load_model(described["base"] if adapted else str(folder.resolve()), device, dtype)
         layers = [tuple(layer) for layer in described["layers"]]
         explainer = cls(base, ExplainerSettings(**described["settings"]), described["d_target"], layers)

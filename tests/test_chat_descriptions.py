@@ -7,7 +7,7 @@ import torch
 from serving import ChatServer
 
 from introspect_utils.chat import Endpoint
-from introspect_utils.chat_descriptions import PROMPT, chat_candidates, marked_text, parse_description, prompt
+from introspect_utils.chat_descriptions import PROMPT, chat_candidates, parse_description, prompt, with_marks
 from introspect_utils.exemplars import Exemplars
 from introspect_utils.tiny import tiny_model
 
@@ -43,11 +43,11 @@ def test_the_most_active_tokens_are_marked(tokenizer):
 def test_runs_are_marked_once_and_whole(tokenizer):
     tokens = torch.tensor(tokenizer("naïve\nRome — Paris", add_special_tokens=False)["input_ids"])
     all_marked = torch.ones(len(tokens), dtype=torch.bool)
-    assert marked_text(tokens, all_marked, tokenizer) == "{{naïve\\nRome — Paris}}"
-    assert marked_text(tokens, ~all_marked, tokenizer) == "naïve\\nRome — Paris"
+    assert with_marks(tokens, all_marked, tokenizer) == "{{naïve\\nRome — Paris}}"
+    assert with_marks(tokens, ~all_marked, tokenizer) == "naïve\\nRome — Paris"
     ends = all_marked.clone()
     ends[1:-1] = False
-    assert marked_text(tokens, ends, tokenizer).count("{{") == 2
+    assert with_marks(tokens, ends, tokenizer).count("{{") == 2
 
 
 def test_several_candidates_for_each_direction(tokenizer, tmp_path):

@@ -4,14 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from explaining import BLOCKS, make_examples, training_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from introspect_utils import explainers, paths, variants
 from introspect_utils.errors import UserError
+from introspect_utils.explainer import Explainer
 from introspect_utils.models import load_model, variant
 from introspect_utils.profiles import load_profile
 from introspect_utils.residual import recorded
+from introspect_utils.training import train
 
 IDS = torch.arange(24).view(2, 12) * 31 % 1000
 
@@ -81,3 +84,14 @@ def test_names_say_the_variant_and_the_share():
     assert variant("rotated@0.25") == ("rotated", 0.25)
     assert variant("sibling") == ("sibling", 1.0)
     assert variant("owner/model@main") == ("owner/model@main", 1.0)
+
+
+def test_an_explainer_of_a_variant_is_loaded_onto_it(profile, tmp_path):
+    examples = make_examples(8)
+    trained = explainers.make_explainer(profile, "features", "rotated", "full", "tiny-llama", 32, BLOCKS, 0)
+    train(trained, examples, training_settings(), tmp_path / "checkpoint")
+    with pytest.raises(UserError, match="adapts tiny-llama rotated: make that with"):
+        Explainer.load(tmp_path / "checkpoint")
+    base = explainers.explainer_model(profile, "rotated", "tiny-llama", 0)
+    questions = [example.question for example in examples]
+    assert Explainer.load(tmp_path / "checkpoint", base=base).explain(questions) == trained.explain(questions)

@@ -1,0 +1,52 @@
+"""What the README says is so: its links lead somewhere, its commands are taken, its tables are whole."""
+
+import re
+import shlex
+
+import pytest
+
+from introspect_utils.models import VARIANTS
+from introspect_utils.paths import REPO
+from introspect_utils.profiles import PROJECTED, load_profile
+from introspect_utils.run_all import snakemake_options
+from introspect_utils.runs import plan
+
+README = (REPO / "README.md").read_text("utf-8")
+LINKS = re.findall(r"\]\(([^)#]+)\)", README)
+COMMANDS = [line.split(" # ")[0].strip() for line in README.splitlines() if line.startswith("    ") and "./run_all.sh" in line]
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_link_leads_to_a_file(link):
+    assert "://" in link or (REPO / link).exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_one_that_run_all_takes(command):
+    _, *arguments = shlex.split(command)
+    profile = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "mini"
+    ids = {run.id for run in plan(load_profile("mini" if profile.endswith(".yaml") else profile))}
+    options = snakemake_options([argument.replace("RUN", "tables") for argument in arguments])
+    assert set(options.forcerun) <= ids
+
+
+def table(header):
+    """The first cells of the table that begins with `header`, without backquotes."""
+    body = README.split(header)[1].split("\n\n")[0]
+    return [line.split("|")[1].strip() for line in body.splitlines() if line.startswith("|") and "---" not in line]
+
+
+def test_the_table_of_notebooks_has_them_all():
+    named = [cell.strip("`") for cell in table("| notebook | what it does | reads | writes |")]
+    assert named == sorted(path.stem for path in (REPO / "notebooks").glob("*.ipynb"))
+
+
+def test_the_tables_of_profiles_explainers_and_conditions_are_whole():
+    assert {cell.split("`")[1] for cell in table("| profile | for |")} == {path.stem for path in (REPO / "params").glob("*.yaml")}
+    assert set(VARIANTS) <= set(re.findall(r"`(\w+)`", " ".join(table("| explainer | what it is |"))))
+    assert set(PROJECTED) <= set(re.findall(r"`([\w-]+)`", " ".join(table("| condition | what it is |"))))
+
+
+def test_it_is_run_by_two_scripts_that_are_there():
+    for name in ("run_all.sh", "run_tests.sh"):
+        assert f"./{name}" in README and (REPO / name).stat().st_mode & 0o111
