@@ -103,7 +103,7 @@ class AskWidget:
         def spell(_change=None) -> None:
             self.text = text.value
             shown = ask.token_texts(self.models.target, self.text)
-            self.position = min(self.position, len(shown) - 1)
+            self.position = min(self.position, max(len(shown) - 1, 0))
             tokens.children = [ipywidgets.Button(description=token, layout={"width": "auto"}) for token in shown]
             for position, button in enumerate(tokens.children):
                 button.on_click(on_click(position))

