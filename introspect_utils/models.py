@@ -69,6 +69,12 @@ class LanguageModel:
         bos = self.tokenizer.bos_token_id
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
+    def check_length(self, n: int, what: str) -> None:
+        """Raises `UserError` when `what`, of `n` tokens, is longer than the model was made to read."""
+        most = self.model.config.max_position_embeddings
+        if n > most:
+            raise UserError(f"{what} has {n:,} tokens, and {self.name} reads at most {most:,}: shorten it, or take another model")
+
     def chat(self, user: str, system: str = "") -> str:
         """`user` as the only turn of a chat that awaits the assistant: no default system prompt, thinking off (Qwen3).
 
