@@ -146,6 +146,8 @@ def _from_files(name: str, path: str | Path, dtype: torch.dtype) -> tuple[PreTra
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"cannot load {what}: {reason.rstrip('.')}; {_hint(name, Path(path))}") from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of {what} has no EOS token, which ends an explanation: set eos_token in its settings")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
