@@ -32,14 +32,8 @@ FAULTS = [
 ]
 
 # as above, and cheap to wait for
-CHEAP_FAULTS = [
-    Fault(429, (("Retry-After-Ms", "20"),)),
-    Fault(500),
-    Fault(reset=True),
-    Fault(half=True),
-    Fault(wait=1.5),
-    "prose",
-]
+TOO_MANY = Fault(429, (("Retry-After-Ms", "20"),))
+CHEAP_FAULTS = [TOO_MANY, Fault(500), Fault(reset=True), Fault(half=True), Fault(wait=1.5), "prose"]
 
 
 @pytest.fixture(autouse=True)

@@ -24,21 +24,9 @@ from introspect_utils.tasks.describe import description
 
 MORE = 2000  # examples under --slow
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-JSON = st.recursive(SCALAR, lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=4), part, max_size=3))
-PIECES = [
-    "remain unchanged from",
-    "change to",
-    "<<<",
-    ">>>",
-    ">",
-    "<",
-    " ",
-    "\n",
-    "Paris",
-    "Answer: B",
-    "not ",
-    "The output would ",
-]
+NESTED = st.recursive(SCALAR, lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=4), part, max_size=3))
+JSON = SCALAR | NESTED
+PIECES = ["remain unchanged from", "change to", "<<<", ">>>", ">", "<", " ", "\n", "Paris", "Answer: B", "not ", "The output "]
 GENERATION = st.text(max_size=60) | st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=14).map("".join)
 
 
@@ -84,18 +72,15 @@ def small_readers(text):
 test_small_readers, test_many_small_readers = small_readers
 
 
-@fuzzed(
-    row=st.dictionaries(st.sampled_from(["modelId", "layer", "index", "description", "tokens", "values"]), JSON), raw=st.binary()
-)
+@fuzzed(row=st.dictionaries(st.sampled_from(["index", "description", "tokens", "values"]), JSON), raw=st.binary())
 def exports(row, raw, tmp_path_factory):
     export = Export(tmp_path_factory.mktemp("export"), "m", "3-x")
     whole = {"modelId": "m", "layer": "3-x", "index": "7", "description": "dogs", "tokens": ["a"], "values": [1.0]}
-    named = {key: value for key, value in row.items() if key not in ("modelId", "layer")}
-    for kind, line in (("explanations", json.dumps(whole | named)), ("activations", json.dumps(whole | named)), ("raw", None)):
+    for kind, line in (("explanations", json.dumps(whole | row)), ("activations", json.dumps(whole | row)), ("raw", None)):
         path = export.folder / "v1" / "m" / "3-x" / kind / "batch-0.jsonl.gz"
         path.parent.mkdir(parents=True)
         path.write_bytes(gzip.compress(line.encode() if line else raw))
-    index, label = named.get("index", "7"), named.get("description", "dogs")
+    index, label = row.get("index", "7"), row.get("description", "dogs")
     try:
         found = neuronpedia.descriptions(export)
     except UserError:
@@ -152,8 +137,8 @@ test_parquet_rows, test_many_parquet_rows = parquet_rows
 
 @fuzzed(
     row=st.fixed_dictionaries(
-        dict.fromkeys(("choices", "zeroshot_prediction", "random_hint_prediction", "correct_answer"), JSON)
-        | {"changed_pred_bc_hint": st.none() | st.booleans()}
+        dict.fromkeys(("zeroshot_prediction", "random_hint_prediction", "correct_answer"), st.just("A") | JSON)
+        | {"choices": st.lists(st.text(), min_size=4, max_size=4) | JSON, "changed_pred_bc_hint": st.none() | st.booleans()}
     )
 )
 def hint_rows(row):
@@ -163,6 +148,7 @@ def hint_rows(row):
         return
     letters = [found[key] for key in ("zeroshot_prediction", "random_hint_prediction", "correct_answer")]
     assert all(letter in ("A", "B", "C", "D") for letter in letters) and isinstance(found["changed_pred_bc_hint"], bool)
+    assert [type(choice) for choice in found["choices"]] == [str] * 4
 
 
 test_hint_rows, test_many_hint_rows = hint_rows
@@ -178,9 +164,8 @@ def windows(ids, values, length):
     text = np.ones(20, bool)
     found = window(np.array(ids[:n], np.int64), np.array(values[:n], np.float32), text, length)
     if found is not None:
-        assert (
-            len(found[0]) == len(found[1]) == length and np.isfinite(found[1]).all() and ((0 <= found[0]) & (found[0] < 20)).all()
-        )
+        assert len(found[0]) == len(found[1]) == length
+        assert np.isfinite(found[1]).all() and ((0 <= found[0]) & (found[0] < 20)).all()
         try:
             _, made = make_exemplars([[found]], [[]], 1, 0)
         except UserError:
