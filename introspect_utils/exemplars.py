@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from introspect_utils.errors import UserError
-from introspect_utils.paths import replaced
+from introspect_utils.paths import opened, replaced
 
 # A block of activations is at most [DIRECTIONS, TOKENS] float32: 16 MB, which stays in a CPU's cache.
 DIRECTIONS = 1024
@@ -82,10 +81,8 @@ class Exemplars:
 
     @staticmethod
     def load(path: Path) -> Exemplars:
-        """Read what `save` wrote. Raises `UserError` when there is no such file."""
-        if not path.is_file():
-            raise UserError(f"{path} is missing: notebooks/01_data_features.ipynb makes it")
-        with safe_open(path, "pt") as saved:
+        """Read what `save` wrote. Raises `UserError` when there is no such file, or it is damaged."""
+        with opened(path, "notebooks/01_data_features.ipynb") as saved:
             tensors = {name: saved.get_tensor(name) for name in saved.keys()}  # noqa: SIM118 (not a mapping)
             return Exemplars(**tensors, n_top=int(saved.metadata()["n_top"]))
 

@@ -126,21 +126,29 @@ class Explainer(nn.Module):
 
         A model without a chat template (a base model) is asked in plain text, whatever the settings say.
 
-        Raises `UserError` when the vector and its mark in the text do not go together.
+        Raises `UserError` when the vector and its mark in the text do not go together, the vector is not [d_target] finite
+        numbers, or the whole is longer than the model reads.
         """
         text, chat = question.text, (prompt or self.settings.prompt) == "chat" and bool(self.lm.tokenizer.chat_template)
         if text.count(VECTOR) != (question.vector is not None):
             raise UserError(f"a question with a vector holds {VECTOR} once, one without does not: {text[:200]!r}")
+        if question.vector is not None and question.vector.shape != (self.d_target,):
+            shape = list(question.vector.shape)
+            raise UserError(f"a vector is {shape} where the target's width is {self.d_target}: of another target? {text[:200]!r}")
+        if question.vector is not None and not question.vector.isfinite().all():
+            raise UserError(f"a vector has values that are not finite: leave this question out or make it anew: {text[:200]!r}")
         tokenizer = self.lm.tokenizer
         text = text.replace(VECTOR, "".join(tokenizer.convert_ids_to_tokens([self.begin, self.placeholder, self.end])))
         plain = "\n\n".join(filter(None, (question.system, text)))
         ids = self.lm.encode(self.lm.chat(text, question.system) if chat else plain)
         if ids.count(self.placeholder) != (question.vector is not None):
             raise UserError(f"the text of a question contains the placeholder of the continuous token: {question.text[:200]!r}")
-        if explanation is None:
-            return ids, len(ids)
-        answer = explanation if chat else f" {explanation}"
-        return ids + tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id], len(ids)
+        n_prompt = len(ids)
+        if explanation is not None:
+            answer = explanation if chat else f" {explanation}"
+            ids = ids + tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        self.lm.check_length(len(ids), f"the question {question.text[:80]!r}")
+        return ids, n_prompt
 
     def collate(self, rows: Sequence[tuple[Question, list[int], int]], padding_side: str = "left") -> Batch:
         """Rows (question, ids, length of the prompt) as one batch on the model's device."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from introspect_utils.activations import LEAD_IN, read_residuals
 from introspect_utils.errors import UserError
 from introspect_utils.facts import Fact, FactPair
 from introspect_utils.models import LanguageModel
-from introspect_utils.paths import replaced
+from introspect_utils.paths import opened, replaced
 from introspect_utils.residual import clean_run, pad_left
 from introspect_utils.tasks.patch import target_prompt
 
@@ -78,10 +77,8 @@ class Directions:
 
     @staticmethod
     def load(path: Path) -> Directions:
-        """Read what `save` wrote. Raises `UserError` when there is no such file."""
-        if not path.is_file():
-            raise UserError(f"{path} is missing: notebooks/01_data_features.ipynb makes it")
-        with safe_open(path, "pt") as saved:
+        """Read what `save` wrote. Raises `UserError` when there is no such file, or it is damaged."""
+        with opened(path, "notebooks/01_data_features.ipynb") as saved:
             labels = {label: tuple(json.loads(value)) for label, value in saved.metadata().items()}
             return Directions(**labels, vectors=saved.get_tensor("vectors"))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
+from introspect_utils.gates import check_padding
 from introspect_utils.questions import Question
 from introspect_utils.residual import positions
 
@@ -21,7 +22,8 @@ def generate(
 ) -> list[str]:
     """One greedy explanation per question, in order. Longest prompts first: a batch pads little, and memory peaks early.
 
-    A trained explainer has room for the longest explanation it was trained on, whatever `max_new_tokens` is.
+    A trained explainer has room for the longest explanation it was trained on, whatever `max_new_tokens` is. Raises `UserError`
+    when a question's answer would depend on what it is batched with.
     """
     rows = [(question, *explainer.encode(question, prompt=prompt)) for question in questions]
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i][1]))
@@ -29,6 +31,8 @@ def generate(
     tokenizer = explainer.lm.tokenizer
     progress = tqdm(total=len(rows), desc="explaining", unit="row", mininterval=10)
     with merged(explainer.model), progress, torch.inference_mode():
+        if batch_size > 1 and len(rows) > 1:
+            check_padding(explainer, rows)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = explainer.collate([rows[i] for i in chosen])

@@ -61,6 +61,8 @@ def multiple_choice(row: dict, where: str, index: int) -> MultipleChoice:
     if missing:
         raise UserError(f"{where}: no {', '.join(missing)}; a row needs question, subject, four choices and answer")
     choices, answer = row["choices"], row["answer"]
+    if not (isinstance(row["question"], str) and row["question"].strip() and isinstance(row["subject"], str)):
+        raise UserError(f"{where}: question and subject must be texts, got {row['question']!r:.80} and {row['subject']!r:.80}")
     if not (isinstance(choices, list) and len(choices) == 4 and all(isinstance(choice, str) for choice in choices)):
         raise UserError(f"{where}: choices must be four texts, got {choices!r:.200}")
     if isinstance(answer, bool) or answer not in range(4):

@@ -78,6 +78,12 @@ class LanguageModel:
         bos = self.tokenizer.bos_token_id
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
+    def check_length(self, n: int, what: str) -> None:
+        """Raises `UserError` when `what`, of `n` tokens, is longer than the model was made to read."""
+        most = self.model.config.max_position_embeddings
+        if n > most:
+            raise UserError(f"{what} has {n:,} tokens, and {self.name} reads at most {most:,}: shorten it, or take another model")
+
     def chat(self, user: str, system: str = "") -> str:
         """`user` as the only turn of a chat that awaits the assistant: no default system prompt, thinking off (Qwen3).
 
@@ -149,6 +155,8 @@ def _from_files(name: str, path: str | Path, dtype: torch.dtype) -> tuple[PreTra
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"cannot load {what}: {reason.rstrip('.')}; {_hint(name, Path(path))}") from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of {what} has no EOS token, which ends an explanation: set eos_token in its settings")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer

@@ -35,6 +35,13 @@ from introspect_utils.paths import replaced
 from introspect_utils.published import Window, make_exemplars, text_tokens, window
 
 TIMEOUT = 60  # seconds without an answer
+NUMBER = int | float
+KINDS = {  # what a value of an export may be
+    "index": lambda value: isinstance(value, str) and value.isascii() and value.isdecimal() or type(value) is int and value >= 0,
+    "description": lambda value: value is None or isinstance(value, str),
+    "tokens": lambda value: isinstance(value, list) and all(isinstance(token, str) for token in value),
+    "values": lambda value: isinstance(value, list) and all(isinstance(v, NUMBER) and type(v) is not bool for v in value),
+}
 MARKS = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
 
 
@@ -112,20 +119,25 @@ def _download(export: Export, kind: str, path: Path) -> bool:
 
 
 def _rows(export: Export, path: Path, columns: tuple[str, ...]) -> Iterator[dict]:
-    """The lines of a batch. Raises `UserError` when it is damaged, lacks a column, or belongs to another source."""
+    """The lines of a batch. Raises `UserError` when it is damaged, lacks a column, has a value of another kind, or belongs to
+    another source."""
     try:
         if path.stat().st_size == 0:  # gzip takes it for an empty file
             raise EOFError("no bytes")
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 row = json.loads(line)
-                missing = [name for name in columns if name not in row]
+                missing = [name for name in columns if name not in row] if isinstance(row, dict) else columns
                 if missing:
                     raise UserError(f"{path}, line {number}: no {', '.join(missing)}; this is not one of Neuronpedia's exports")
                 if (row["modelId"], row["layer"]) != (export.model, export.source):
                     raise UserError(f"{path}, line {number}: is of {row['modelId']}/{row['layer']}; put it where that belongs")
+                strange = [name for name in columns if name in KINDS and not KINDS[name](row[name])]
+                if strange:
+                    wrong = f"{strange[0]} is {row[strange[0]]!r:.80}"
+                    raise UserError(f"{path}, line {number}: {wrong}; this is not one of Neuronpedia's exports")
                 yield row | {"index": int(row["index"])}
-    except (EOFError, OSError, zlib.error, ValueError, TypeError) as error:  # also: no JSON, no UTF-8
+    except (EOFError, OSError, zlib.error, ValueError, RecursionError) as error:  # also: no JSON, no UTF-8
         raise UserError(f"{path} is truncated or damaged ({error}): delete it and download it again") from error
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import UserError
+
 REPO = Path(__file__).resolve().parent.parent  # notebooks/, params/, Snakefile
 ROOT = Path(os.environ.get("INTROSPECT_ROOT", REPO)).resolve()  # artifacts/, figures/
 ASSET_CACHE = Path(os.environ.get("INTROSPECT_CACHE", Path.home() / ".cache" / "introspect_utils")).resolve()
@@ -23,6 +25,20 @@ def figures_dir(profile: str) -> Path:
 def run_dir(profile: str, run_id: str) -> Path:
     """Small results of one run: `run.json` (written last, so it means "finished") and `predictions.parquet`."""
     return figures_dir(profile) / "runs" / run_id
+
+
+@contextmanager
+def opened(path: Path, maker: str) -> Iterator:
+    """A safetensors file, read lazily. Raises `UserError` naming its `maker` when it is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing: {maker} makes it")
+    try:
+        with safe_open(path, "pt") as saved:
+            yield saved
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}): delete it and run {maker} again") from error
 
 
 @contextmanager

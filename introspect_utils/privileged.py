@@ -95,40 +95,40 @@ def _interval(record: dict) -> str:
 
 
 def figure_privileged(records: list[dict]) -> Figure:
-    """A forest plot: a panel for each task's metric, a line for each explainer, its gap and 95% interval; then the paper's."""
-    ours = [r | {"column": column(r["data"], r["metric"])} for r in gaps(records)]
-    shown = list(dict.fromkeys((r["task"], r["column"]) for r in ours))
+    """A forest plot: a line of panels for each task, one for each metric; each explainer's gap with its 95% interval, then the
+    paper's gaps of the same task."""
+    found = [(r | {"column": column(r["data"], r["metric"])}, True) for r in gaps(records)]
+    tasks = list(dict.fromkeys(r["task"] for r, _ in found))
+    found += [(r, False) for r in paper_gaps() if r["task"] in tasks]
+    lines = {task: list(dict.fromkeys(_name(r, here) for r, here in found if r["task"] == task)) for task in tasks}
+    columns = {task: sorted({r["column"] for r, _ in found if r["task"] == task}, key=list(style.LABELS).index) for task in tasks}
+    heights = [0.22 * len(lines[task]) + 0.6 for task in tasks]
     with matplotlib.rc_context(style.SETTINGS):
-        figure = Figure(figsize=(9.6, 0.4 + 2.6 * max(1, -(-len(shown) // 3))), layout="constrained")
-        grid = figure.subplots(-(-len(shown) // 3), min(3, len(shown)), squeeze=False).flatten()
-        for axes, (task, name) in zip(grid, shown, strict=False):
-            lines = [(r, True) for r in ours if (r["task"], r["column"]) == (task, name)]
-            lines += [(r, False) for r in paper_gaps() if (r["task"], r["column"]) == (task, name)]
-            for y, (r, here) in enumerate(lines):
-                value, error = 100 * r["value"], 196 * r["stderr"]
-                colour = style.colour(r["explainer"], r["condition"]) if here else style.REFERENCE["mec"]
-                axes.errorbar(
-                    value,
-                    y,
-                    xerr=error,
-                    fmt="o" if here else "D",
-                    color=colour,
-                    mfc=colour if here else "none",
-                    ms=4.5,
-                    capsize=2,
-                )
-            axes.axvline(0, color=style.BLACK, lw=0.8)
-            labels = [style.label(r["explainer"], r["condition"]) + ("" if here else f" ({r['target']})") for r, here in lines]
-            axes.set_yticks(range(len(lines)), labels)
-            axes.set(title=f"{task}: {style.LABELS[name]}", ylim=(len(lines) - 0.5, -0.5))
-            axes.grid(axis="x", lw=0.4, alpha=0.5)
-        for axes in grid[len(shown) :]:
-            axes.set_axis_off()
-        figure.supxlabel("self minus the explainer named, score × 100; bars: 95% interval", fontsize=8)
-        handles = [
-            Line2D([], [], color=c, marker="o", ls="", ms=4.5, label=style.LEGEND[c])
-            for c in (style.GREEN, style.PURPLE, style.VERMILLION)
-        ]
-        handles.append(Line2D([], [], **style.REFERENCE, label="the paper (target in brackets)"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+        figure = Figure(figsize=(9.6, sum(heights) + 0.7), layout="constrained")
+        for part, task in zip(figure.subfigures(len(tasks), 1, height_ratios=heights, squeeze=False)[:, 0], tasks, strict=True):
+            panels = part.subplots(1, len(columns[task]), squeeze=False, sharey=True)[0]
+            for axes, name in zip(panels, columns[task], strict=True):
+                for r, here in found:
+                    if (r["task"], r["column"]) == (task, name):
+                        colour = style.colour(r["explainer"], r["condition"]) if here else style.REFERENCE["mec"]
+                        shape = {"fmt": "o"} if here else {"fmt": "D", "mfc": "none"}
+                        y, bar = lines[task].index(_name(r, here)), 196 * r["stderr"]
+                        axes.errorbar(100 * r["value"], y, xerr=bar, color=colour, ms=4, capsize=2, lw=1.1, **shape)
+                axes.axvline(0, color=style.BLACK, lw=0.8)
+                axes.set(title=style.LABELS[name], ylim=(len(lines[task]) - 0.5, -0.5))
+                axes.grid(axis="x", lw=0.4, alpha=0.5)
+            panels[0].set_yticks(range(len(lines[task])), lines[task])
+            panels[0].set_ylabel(task)
+        colours = dict.fromkeys(style.colour(r["explainer"], r["condition"]) for r, here in found if here)
+        handles = [Line2D([], [], color=c, marker="o", ls="", ms=4, label=style.LEGEND[c]) for c in colours]
+        handles.append(Line2D([], [], **style.REFERENCE, label="the paper: explainer → target"))
+        title = "self minus the explainer named, score × 100; bars: 95% interval"
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, title=title)
     return figure
+
+
+def _name(r: dict, here: bool) -> str:
+    """A line's name: the explainer, and in the paper, which has several targets, which one it explains."""
+    short = {"random-projection": "random", "pretrained-projection": "fitted"}.get(r["condition"], "")
+    explainer = f"{style.label(r['explainer'])}, {short}" if short else style.label(r["explainer"], r["condition"])
+    return explainer if here else f"{explainer} → {r['target']}"

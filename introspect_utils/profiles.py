@@ -275,7 +275,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
         settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except OSError as error:
         raise UserError(f"cannot read the profile {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # no UTF-8, an impossible date; nested without end
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     mistakes: list[str] = []
     source = path.stem if path.stem in known else str(path)

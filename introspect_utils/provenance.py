@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from introspect_utils.gates import check_checkpoint
 from introspect_utils.paths import REPO, ROOT
 from introspect_utils.profiles import Profile
 
@@ -38,7 +39,9 @@ def device_name(device) -> str:
 
 
 def run_record(run_id: str, profile: Profile, device, checkpoint: Path | None = None, **fields) -> dict:
-    """A `run.json`: the fields given, and what made them."""
+    """A `run.json`: the fields given, and what made them. Raises `UserError` when the checkpoint is not the one of the hash."""
+    if checkpoint:
+        check_checkpoint(checkpoint, fields["checkpoint_sha256"])
     return {
         "id": run_id,
         "checkpoint": str(checkpoint.relative_to(ROOT)) if checkpoint else None,

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from introspect_utils.errors import UserError
+
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     return model.get_decoder().layers
@@ -31,8 +33,14 @@ def positions(mask: Tensor) -> Tensor:
 
 @contextmanager
 def layer_hooks(model: PreTrainedModel, hooks: dict) -> Iterator[None]:
-    """Within the context, `hooks[l](output)` sees layer l's output [batch, length, width] and may return another in its place."""
+    """Within the context, `hooks[l](output)` sees layer l's output [batch, length, width] and may return another in its place.
+
+    Raises `UserError` for a layer that the model has not.
+    """
     layers, handles = decoder_layers(model), []
+    strange = [layer for layer in hooks if not 0 <= layer < len(layers)]
+    if strange:
+        raise UserError(f"there is no layer {strange[0]}: the model has {len(layers)} layers, 0 to {len(layers) - 1}")
     try:
         for layer, f in hooks.items():
             handles.append(layers[layer].register_forward_hook(lambda module, args, output, f=f: f(output)))
@@ -48,6 +56,21 @@ def recorded(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int
     found: dict[int, Tensor] = {}
     with layer_hooks(model, {layer: lambda output, layer=layer: found.__setitem__(layer, output) for layer in layers}):
         yield found
+
+
+def check_finite(residual: dict[int, Tensor], mask: Tensor | None = None) -> None:
+    """Raises `UserError` with layer and token where a residual [batch, length, width] is not finite; padding does not count."""
+    for layer, h in sorted(residual.items()):
+        broken = ~h.isfinite().all(-1)
+        if mask is not None:
+            broken &= mask.bool()
+        if broken.any():
+            row, column = broken.nonzero()[0].tolist()
+            position = column if mask is None else int(mask[row, :column].sum())
+            raise UserError(
+                f"the residual stream at layer {layer}, token {position} of text {row} of its batch is not finite: the model is "
+                "damaged, or its numbers outgrow its dtype; set dtype: float32"
+            )
 
 
 @dataclass(frozen=True)
@@ -66,8 +89,10 @@ class CleanRun:
 
 @torch.inference_mode()
 def clean_run(model: PreTrainedModel, ids: Tensor, mask: Tensor, layers: Sequence[int] = ()) -> CleanRun:
+    """The pass over `ids`, `mask` [batch, length]. Raises `UserError` where a residual is not finite."""
     with recorded(model, layers) as residual:
         output = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1)
+    check_finite(residual, mask)
     return CleanRun(mask, output.logits[:, -1].argmax(-1), residual, output.past_key_values)
 
 

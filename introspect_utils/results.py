@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from . import metrics
 from .errors import UserError
+from .gates import warnings
 from .paths import figures_dir, replaced
 from .profiles import load_profile
 from .records import records
@@ -92,9 +93,14 @@ def _wrong_scores(run: dict, predictions: pd.DataFrame) -> str | None:
 def write_run(directory: Path, run: dict, predictions: pd.DataFrame | None = None) -> None:
     """Write `predictions.parquet`, then `run.json`: where run.json exists, the run is finished and whole.
 
-    A run that predicts nothing (it makes data, or a simulator) has a table of no lines.
+    A run that predicts nothing (it makes data, or a simulator) has a table of no lines. What `gates.warnings` finds strange is
+    printed, and kept as `warnings` among the run's statistics.
     """
-    table = _to_arrow(run, pd.DataFrame(columns=list(COLUMNS[run["task"]])) if predictions is None else predictions)
+    predictions = pd.DataFrame(columns=list(COLUMNS[run["task"]])) if predictions is None else predictions
+    table = _to_arrow(run, predictions)
+    if strange := warnings(run, predictions):
+        print(*(f"warning: {line}" for line in strange), sep="\n", flush=True)
+        run = run | {"statistics": run["statistics"] | {"warnings": strange}}
     text = json.dumps(run, indent=1, sort_keys=True, allow_nan=False) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "run.json").unlink(missing_ok=True)  # never an old run.json beside new predictions

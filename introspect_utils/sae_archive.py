@@ -104,8 +104,9 @@ def _described(path: Path) -> Iterator[dict]:
                 continue
             seen.add(feature)
             scores = label["all_label_scores"]
-            labels = [str(text) for text in label["all_labels"]]
-            chosen = str(label["chosen_label"])
+            labels, chosen = list(label["all_labels"]), label["chosen_label"]
+            if not all(isinstance(text, str) for text in [chosen, *labels]) or isinstance(label["all_labels"], str):
+                raise TypeError(f"labels of {feature} that are no texts")
             yield {
                 "layer": feature[0],
                 "feature": feature[1],

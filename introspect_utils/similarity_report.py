@@ -12,6 +12,7 @@ from .layout import artifacts, by_row, column, named, published_rows
 from .table import Score, Table
 
 METRICS = ("activation_pattern", "dot_product", "cka")  # each with its "_sd"
+MARKERS = {"pretrained-projection": "s", "capped-projection": "^"}
 DEVIATION = "Standard deviations, as in the paper: of features (pattern), tokens (dot product), layers (CKA)."
 
 
@@ -60,25 +61,25 @@ def points(records: list[dict], metric: str, name: str) -> list[tuple[str, str, 
 def figure_6(records: list[dict], columns: Sequence[str] = COLUMNS) -> Figure:
     """Score against similarity: a line of panels for each similarity, a panel for each column of Table 1; Spearman's rho."""
     with matplotlib.rc_context(style.SETTINGS):
-        figure = Figure(figsize=(9.6, 6.6), layout="constrained")
-        grid = figure.subplots(len(METRICS), len(columns), squeeze=False, sharex="row", sharey="col")
+        figure = Figure(figsize=(9.6, 7), layout="constrained")
+        grid = figure.subplots(len(METRICS), len(columns), squeeze=False, sharex=True, sharey="col")
+        handles = {}
         for line, metric in zip(grid, METRICS, strict=True):
             for axes, name in zip(line, columns, strict=True):
                 shown = points(records, metric, name)
                 for explainer, condition, x, y, error in shown:
-                    colour = style.colour(explainer, condition)
-                    marker = "o" if condition == "full" else "s"
-                    axes.errorbar(100 * x, 100 * y, yerr=196 * error, fmt=marker, color=colour, ms=4.5, capsize=2, lw=1.2)
-                    axes.annotate(
-                        style.label(explainer, condition), (100 * x, 100 * y), (4, 3), textcoords="offset points", fontsize=5
-                    )
+                    look = {"color": style.colour(explainer, condition), "fmt": MARKERS.get(condition, "o")}
+                    drawn = axes.errorbar(100 * x, 100 * y, yerr=196 * error, ms=4.5, capsize=2, lw=1.2, **look)
+                    handles[style.label(explainer, condition)] = drawn
                 if len(shown) > 2:
                     rho = spearmanr([p[2] for p in shown], [p[3] for p in shown]).statistic
                     axes.text(0.03, 0.97, f"ρ = {rho:.2f}, n = {len(shown)}", transform=axes.transAxes, va="top", fontsize=7)
+                axes.set(xlim=(-12, 108), xlabel=f"{style.LABELS[metric]} × 100")
+                axes.xaxis.set_tick_params(labelbottom=True)
                 axes.grid(lw=0.4, alpha=0.5)
-                if line is grid[0]:
-                    axes.set_title(style.LABELS[name])
             line[0].set_ylabel("score × 100")
-            for axes in line:
-                axes.set_xlabel(f"{style.LABELS[metric]} × 100")
+        for axes, name in zip(grid[0], columns, strict=True):
+            axes.set_title(style.LABELS[name])
+        if handles:
+            figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
     return figure

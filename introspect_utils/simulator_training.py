@@ -19,9 +19,10 @@ import torch
 
 from introspect_utils.errors import UserError
 from introspect_utils.exemplars import Exemplars
+from introspect_utils.gates import file_sha256
 from introspect_utils.profiles import Training
 from introspect_utils.simulator import VALUES, Simulator, score_candidates
-from introspect_utils.training import Trained, add_lora, batches, file_sha256, fit, trainable
+from introspect_utils.training import Trained, add_lora, batches, fit, trainable
 
 
 class Stage(NamedTuple):

@@ -24,12 +24,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from introspect_utils import gates
 from introspect_utils.errors import UserError
-from introspect_utils.explainer import Batch, Explainer
+from introspect_utils.explainer import Explainer
 from introspect_utils.paths import replaced
 from introspect_utils.profiles import Training
 from introspect_utils.questions import Example
-from introspect_utils.residual import positions
 
 if TYPE_CHECKING:
     from introspect_utils.simulator import Simulator
@@ -80,20 +80,24 @@ def batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int) -> 
 def train(explainer: Explainer, examples: Sequence[Example], settings: Training, folder: Path, seed: int = 0) -> Trained:
     """Fit the explainer to the examples and save it in `folder`; a run cut short goes on from its last checkpoint.
 
-    A finished run, asked for again, is read back. Raises `UserError` when the explainer has been trained before, when the vector
-    does not reach the logits, or when the loss is not finite.
+    A finished run, asked for again, is read back. Raises `UserError` when the explainer has been trained before, the loss is not
+    finite, or another of the `gates` fails.
     """
     if hasattr(explainer.model, "peft_config") or any(p.requires_grad for p in explainer.model.parameters()):
         raise UserError("this explainer has been trained before: make a new one (load_model, then Explainer) and train that")
+    gates.check_explanations(examples)
+    rows = [(example.question, *explainer.encode(example.question, example.explanation)) for example in examples]
     (folder / RESUME).parent.mkdir(parents=True, exist_ok=True)
     explainer.fit_center([example.question for example in examples])
     if settings.tuning == "lora":
         add_lora(explainer, settings, seed)  # in fp32 whatever the model is in
     else:
         explainer.model.float().requires_grad_(True)
-    rows = [(example.question, *explainer.encode(example.question, example.explanation)) for example in examples]
     explainer.longest_explanation = max(len(ids) - n_prompt for _, ids, n_prompt in rows)
-    check_vector_reaches_logits(explainer, explainer.collate(rows[: settings.batch_size]))
+    gates.check_memory(explainer, settings.batch_size * max(len(ids) for _, ids, _ in rows))
+    batch = explainer.collate(rows[: settings.batch_size])
+    gates.check_labels(batch)
+    gates.check_vector_reaches_logits(explainer, batch)
 
     steps = list(batches([len(ids) for _, ids, _ in rows], settings.batch_size, settings.epochs, seed))
     made_from = fingerprint(explainer, rows, settings, seed)
@@ -103,7 +107,8 @@ def train(explainer: Explainer, examples: Sequence[Example], settings: Training,
 
     losses, seconds = fit(explainer, loss, steps, settings, folder / RESUME, made_from, seed)
     explainer.save(folder)
-    return Trained(folder, file_sha256(folder), losses, seconds, sum(p.numel() for p in trainable(explainer).values()))
+    gates.check_saved(explainer, folder)
+    return Trained(folder, gates.file_sha256(folder), losses, seconds, sum(p.numel() for p in trainable(explainer).values()))
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -121,9 +126,10 @@ def fit(
 ) -> tuple[list[float], float]:
     """Train what of the module requires gradients, one step on the loss of each item of `steps`: (losses, seconds).
 
-    Goes on from the checkpoint at `path` if it was `made_from` the same. Raises `UserError` when the loss is not finite.
+    Goes on from the checkpoint at `path` if it was `made_from` the same. Raises `UserError` when the loss is not finite, or
+    something else was trained than what was to be.
     """
-    weights = trainable(module)
+    weights, before = trainable(module), gates.sampled(module)
     optimizer = torch.optim.AdamW(weights.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     mixed = {"float32": "no", "bfloat16": "bf16"}[settings.compute_dtype]
     AcceleratorState._reset_state(reset_partial_state=True)  # else a kernel could not train in another precision later
@@ -152,38 +158,11 @@ def fit(
         if len(losses) % settings.checkpoint_steps == 0 and len(losses) < len(steps):
             checkpoint(path, weights, optimizer.state, losses, time.monotonic() - start, made_from)
     module.eval()
+    if steps:
+        gates.check_trained(before)
     seconds = time.monotonic() - start
     checkpoint(path, weights, {}, losses, seconds, made_from)
     return losses, seconds
-
-
-def check_vector_reaches_logits(explainer: Explainer, batch: Batch) -> None:
-    """The gate of every training run: another v gives other logits, and the projection gets a gradient."""
-    if not len(batch.vectors):
-        return
-    explainer.eval()  # dropout would change the logits too
-
-    def logits(vectors: torch.Tensor) -> torch.Tensor:
-        return explainer.model(
-            inputs_embeds=explainer.embeddings(batch._replace(vectors=vectors)),
-            attention_mask=batch.mask,
-            position_ids=positions(batch.mask),
-            logits_to_keep=1,
-            use_cache=False,
-        ).logits
-
-    other = 1 - batch.vectors  # not along v, which a scale would undo, and not zero where v is
-    with torch.no_grad():
-        difference = (logits(batch.vectors) - logits(other)).abs().amax(dim=(1, 2))
-    with_vector = batch.places.any(-1)
-    if not bool((difference[with_vector] > 0).all()):
-        raise UserError("changing v does not change the logits: the continuous token is not reaching the forward pass")
-    if explainer.projection is not None:
-        explainer.loss(batch).backward()
-        gradients = [p.grad for p in explainer.projection.parameters() if p.grad is not None]
-        explainer.zero_grad()
-        if not any(gradient.any() for gradient in gradients):
-            raise UserError("the projection gets no gradient from the loss: it would stay as it was drawn")
 
 
 def fingerprint(explainer: Explainer, rows: Sequence, settings: Training, seed: int) -> str:
@@ -224,11 +203,3 @@ def resume(path: Path, trainable: dict, optimizer, made_from: str) -> tuple[list
     losses = json.loads(about["losses"])
     print(f"resuming after step {len(losses)}", flush=True)
     return losses, float(about["seconds"])
-
-
-def file_sha256(folder: Path) -> str:
-    """SHA-256 over the weight files of a checkpoint, in order of name."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -32,7 +32,7 @@ def make_wheel(folder: Path, name: str, files: dict[str, bytes], sha256_pin: str
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
     data = path.read_bytes()
-    pin = {"size": len(data), "members": tuple((member, Path(member).name) for member in files)} | pin
+    pin = {"size": len(data)} | ({} if "members" in pin else {"members": tuple((m, Path(m).name) for m in files)}) | pin
     return Wheel(f"{name}==1.0", sha256_pin or sha256(data), **pin)
 
 
@@ -51,7 +51,7 @@ def pin(monkeypatch):
     """Make an asset the only one that there is."""
 
     def pin(*wheels: Wheel, sha256: str, file: str = "") -> Asset:
-        asset = Asset("thing", wheels, sha256, unpacked=10, licence="MIT", file=file)
+        asset = Asset("thing", wheels, sha256, unpacked=1000, licence="MIT", file=file)
         monkeypatch.setattr(assets, "ASSETS", {"thing": asset})
         return asset
 
@@ -136,6 +136,36 @@ def test_a_member_outside_the_cache_is_refused(wheels, pin, member, tmp_path):
     assert not list(tmp_path.rglob("evil"))
 
 
+def test_a_bomb_is_refused_before_it_is_unpacked(wheels, pin):
+    wheel = make_wheel(wheels, "thing", {"thing/x": b"0" * 100_000_000})
+    assert wheel.size < 200_000
+    pin(wheel, sha256=sha256(b""), file="x")
+    with pytest.raises(UserError, match=r"unpacks to more than 0.0 MB, the asset's pinned size; refused"):
+        fetch("thing")
+    assert left_in_cache() == []
+
+
+def test_a_bomb_that_lies_about_its_size_is_cut_short(wheels, pin, tmp_path):
+    wheel = make_wheel(wheels, "thing", {"thing/x": b"0" * 100_000_000})
+    [path] = wheels.iterdir()
+    data = path.read_bytes().replace((100_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
+    path.write_bytes(data)
+    (tmp_path / "unpacked").mkdir()
+    with pytest.raises(zipfile.BadZipFile):  # its checksum is that of the whole
+        assets._unpack(wheel, path, tmp_path / "unpacked", 1000)
+    assert (tmp_path / "unpacked" / "x").stat().st_size <= 10
+
+
+def test_a_link_is_not_followed(wheels, pin, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    link = zipfile.ZipInfo("thing/x")
+    link.create_system, link.external_attr = 3, 0o120777 << 16
+    wheel = make_wheel(wheels, "thing", {link: str(tmp_path / "secret").encode()}, members=(("thing/x", "x"),))
+    pin(wheel, sha256=sha256(str(tmp_path / "secret").encode()), file="x")
+    path = fetch("thing")
+    assert not path.is_symlink() and path.read_text() == str(tmp_path / "secret")
+
+
 def test_a_missing_member_is_named(wheels, pin):
     pin(make_wheel(wheels, "thing", {"thing/x": b"x"}, members=(("thing/y", "y"),)), sha256=sha256(b"x"), file="y")
     with pytest.raises(UserError, match="has no member 'thing/y'"):
@@ -197,7 +227,7 @@ def test_processes_that_fetch_at_once_download_once(wheels, pin, tmp_path):
     code = f"""
 from introspect_utils import assets
 from introspect_utils.assets import Asset, Wheel
-assets.ASSETS = {{"thing": {Asset("thing", (wheel,), sha256(data), 1, "MIT", "x")!r}}}
+assets.ASSETS = {{"thing": {Asset("thing", (wheel,), sha256(data), 1 << 20, "MIT", "x")!r}}}
 print(assets.fetch("thing"))
 """
     env = os.environ | {"INTROSPECT_CACHE": str(paths.ASSET_CACHE), "PYTHONPATH": str(paths.REPO)}

@@ -2,19 +2,23 @@
 
 import asyncio
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 
+import openai
 import pytest
 from serving import ChatServer, Fault
 
 from introspect_utils import chat, paths
 from introspect_utils.chat import Endpoint, complete
 from introspect_utils.errors import UserError
+from introspect_utils.judge import load_judge
 
 FAULTS = [
     Fault(429, (("Retry-After", "1"),)),
@@ -26,6 +30,10 @@ FAULTS = [
     "Well, as a language model I would say",
     "",
 ]
+
+# as above, and cheap to wait for
+TOO_MANY = Fault(429, (("Retry-After-Ms", "20"),))
+CHEAP_FAULTS = [TOO_MANY, Fault(500), Fault(reset=True), Fault(half=True), Fault(wait=1.5), "prose"]
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +81,45 @@ def test_every_prompt_is_answered_once_whatever_goes_wrong(endpoint, capsys):
     assert calls == 28 and usage["prompt_tokens"] == 6 * 28
     said = f"model-x: 28 calls, 4 of them with an unusable reply; {usage['prompt_tokens']} tokens in and "
     assert f"{said}{usage['completion_tokens']} out: ${cost:.4f}\n" in capsys.readouterr().out
+
+
+def test_three_in_ten_calls_fail_and_every_row_is_scored_once_and_paid_for_once(tmp_path, capsys, monkeypatch):
+    """The judge over 120 rows: interrupted half way, taken up again; any call may fail, at random."""
+    monkeypatch.setattr(openai._base_client, "INITIAL_RETRY_DELAY", 0.02)
+    draw, lock, stopped = random.Random(0), threading.Lock(), threading.Semaphore(1)
+    pairs = [(f"words for animal {i}", f"names of animals {i}") for i in range(120)]
+    wanted = [i % 5 / 4 for i in range(120)]
+    injected = Counter()
+
+    def reply(request):
+        with lock:
+            failed = draw.random() < 0.3
+            fault = draw.randrange(len(CHEAP_FAULTS))
+        if sum(server.delivered.values()) >= 60 and stopped.acquire(blocking=False):
+            os.kill(os.getpid(), signal.SIGINT)
+        if failed:
+            injected[fault] += 1
+            return CHEAP_FAULTS[fault]
+        return str(int(re.search(r"Predicted: words for animal (\d+)", request["prompt"])[1]) % 5 + 1)
+
+    with ChatServer(reply) as server:
+        endpoint = Endpoint("m", server.url, timeout=1, price_in=1000.0, price_out=50_000.0, cache_folder=tmp_path)
+        judge = load_judge("openai", endpoint)
+        with pytest.raises(KeyboardInterrupt):
+            judge.rate(pairs)
+        before = Counter(server.delivered)
+        assert 60 <= len(list(tmp_path.rglob("*.json"))) < 120
+        assert judge.rate(pairs) == wanted
+        calls = server.delivered.total()
+        assert judge.rate(pairs) == wanted and server.delivered.total() == calls
+    assert injected.keys() == set(range(len(CHEAP_FAULTS))) and injected.total() > 30
+    prose = {i for i, fault in enumerate(CHEAP_FAULTS) if isinstance(fault, str)}
+    assert calls == 120 + sum(injected[i] for i in prose)  # nothing usable was paid for twice, nothing unusable was kept
+    assert len(list(tmp_path.rglob("*.json"))) == 120 and before.total() < calls
+    said = re.findall(r"m: ([\d,]+) calls, .*?; ([\d,]+) tokens in and ([\d,]+) out: \$([\d.]+)\n", capsys.readouterr().out)
+    paid = [sum(int(part[i].replace(",", "")) for part in said) for i in range(3)]
+    assert paid == [calls, server.usage["prompt_tokens"], server.usage["completion_tokens"]] and len(said) == 2
+    assert sum(float(part[3]) for part in said) == pytest.approx((paid[1] * 1000 + paid[2] * 50_000) / 1e6, abs=1e-3)
 
 
 def test_no_more_calls_at_once_than_allowed(endpoint):

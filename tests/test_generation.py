@@ -117,7 +117,7 @@ def test_merged_adapters_say_the_same_and_leave_every_weight_as_it_was(name, mon
     )
     for _ in range(3):
         assert generate(explainer, asked, 4, 8) == wanted
-    assert merging == [28] * 9
+    assert set(merging) == {28}
     after = state(explainer)
     assert _merged_layers(explainer) == 0 and all(torch.equal(before[key], after[key]) for key in before)
 

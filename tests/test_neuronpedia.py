@@ -121,12 +121,10 @@ def test_a_source_without_rows(export):
     assert descriptions(export) == []
 
 
-@pytest.mark.parametrize(
-    "line", ['{"modelId": ', "3", "\xff", '{"modelId": "%s", "layer": "%s", "index": "x", "description": "y"}']
-)
+@pytest.mark.parametrize("line", ['{"modelId": ', "\xff"])
 def test_a_line_that_is_no_explanation(export, line):
     [path] = put(export, "explanations", [])
-    path.write_bytes(gzip.compress(line.replace("%s", MODEL, 1).replace("%s", SOURCE).encode("latin-1")))
+    path.write_bytes(gzip.compress(line.encode("latin-1")))
     with pytest.raises(UserError, match="batch-0.jsonl.gz is truncated or damaged"):
         descriptions(export)
 

@@ -3,6 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from introspect_utils.errors import UserError
 from introspect_utils.facts import load_facts, make_pairs
 from introspect_utils.models import MODELS, load_model
 from introspect_utils.residual import (
@@ -84,7 +85,7 @@ def test_hooks_are_gone_after_use_and_after_an_exception():
 
     with pytest.raises(RuntimeError, match="in the hook"), layer_hooks(lm.model, {0: lambda output: None, 1: fail}):
         lm.model(input_ids=ids, attention_mask=mask)
-    with pytest.raises(IndexError):  # the first hook is set when the second cannot be
+    with pytest.raises(UserError, match="there is no layer 99: the model has 4 layers, 0 to 3"):
         clean_run(lm.model, ids, mask, layers=[0, 99])
     assert n_hooks(lm.model) == before
 

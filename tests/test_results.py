@@ -41,7 +41,7 @@ def answers(condition, explainer="self", accuracy=0.7, seed=0, unparseable=0.05)
             "row": np.arange(N),
             "condition": condition,
             "explainer": explainer,
-            "generation": "The output would ...",
+            "generation": [f"The output would ... {row}" for row in range(N)],
             "predicted_changed": pd.Series(predicted, dtype="object"),
             "predicted_content": "Paris",
             "is_different": truth,
@@ -212,6 +212,15 @@ def test_a_run_comes_back_as_written_and_leaves_no_other_file(tmp_path):
     before = (tmp_path / "run" / "predictions.parquet").read_bytes()
     results.write_run(tmp_path / "run", run, predictions)
     assert (tmp_path / "run" / "predictions.parquet").read_bytes() == before
+
+
+def test_what_is_strange_is_said_on_screen_and_in_the_record(tmp_path, capsys):
+    run, predictions = full(0)
+    results.write_run(tmp_path, run, predictions.assign(generation="the word"))
+    kept = results.read_run(tmp_path)[0]["statistics"]["warnings"]
+    conditions = list(predictions["condition"].unique())
+    assert len(kept) == len(set(conditions) - {"zero-vector"}) and f"all {N} predictions are the same ('the word')" in kept[0]
+    assert capsys.readouterr().out == "".join(f"warning: {line}\n" for line in kept)
 
 
 @pytest.mark.parametrize(

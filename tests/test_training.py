@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from introspect_utils import paths, training
+from introspect_utils import gates, paths, training
 from introspect_utils.errors import UserError
 from introspect_utils.explainer import Explainer, Projection
 from introspect_utils.models import load_model
@@ -320,7 +320,7 @@ def test_a_projection_that_gets_no_gradient_stops_training(tmp_path, monkeypatch
 
 def test_the_check_leaves_no_gradient_behind():
     explainer = make_explainer(projection="always")
-    training.check_vector_reaches_logits(explainer, explainer.collate(encode(explainer, make_examples())))
+    gates.check_vector_reaches_logits(explainer, explainer.collate(encode(explainer, make_examples())))
     assert all(parameter.grad is None for parameter in explainer.parameters())
 
 
@@ -383,7 +383,7 @@ def test_the_linear_schedule_is_that_of_torch(tmp_path):
                 decay.step()
         else:
             settings = training_settings(learning_rate=0.1, schedule="linear", weight_decay=0.0, max_grad_norm=1e9)
-            training.fit(module, lambda x: module(x).pow(2).mean(), inputs, settings, tmp_path / "state", "", 0)
+            training.fit(module, lambda x: module(x).pow(2).mean(), list(inputs), settings, tmp_path / "state", "", 0)
         return module.weight.detach()
 
     torch.testing.assert_close(weights(by_hand=False), weights(by_hand=True))

@@ -51,7 +51,7 @@ def checked(rows: Iterable[dict], where: str) -> list[dict]:
 
 
 def _checked(row: dict, where: str) -> dict:
-    if len(row["choices"] or ()) != 4:
+    if not (isinstance(row["choices"], list) and len(row["choices"]) == 4 and all(isinstance(c, str) for c in row["choices"])):
         raise UserError(f"{where}: choices must be four texts, got {row['choices']!r:.200}")
     letters = {}
     for key in ("zeroshot_prediction", "random_hint_prediction", "correct_answer"):

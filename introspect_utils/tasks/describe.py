@@ -14,6 +14,7 @@ import torch
 
 from introspect_utils.activations import read_residuals
 from introspect_utils.errors import UserError
+from introspect_utils.gates import check_disjoint
 from introspect_utils.questions import VECTOR, Example, Question
 
 if TYPE_CHECKING:
@@ -104,13 +105,19 @@ def other_layers(layers: Sequence[int], seed: int) -> list[int]:
 def split(directions: Directions, gold: Mapping[str, str], n_train: int, seed: int) -> dict[str, list[int]]:
     """Numbers of the directions to train on, `n_train` at random of those with a description, and of all test rows.
 
-    A test SAE feature without a gold description is left out. Raises `UserError` where too few have one.
+    A test SAE feature without a gold description is left out. Raises `UserError` where too few have one, there is nothing to test
+    on, or a direction is in both parts.
     """
     described = [i for i in directions.where(split="train") if directions.names[i] in gold]
     if len(described) < n_train:
         raise UserError(f"{n_train} training directions are asked for and {len(described)} are described: lower features.sizes")
     test = [i for i in directions.where(split="test") if directions.data[i] != "sae" or directions.names[i] in gold]
-    return {"train": random.Random(seed).sample(described, n_train), "test": test}
+    if not test:
+        raise UserError("there are no test directions: raise features.n_test or n_act")
+    rows = {"train": random.Random(seed).sample(described, n_train), "test": test}
+    keys = ([(directions.layers[i], directions.vectors[i].numpy().tobytes()) for i in part] for part in rows.values())
+    check_disjoint(*keys, "direction", "directions.safetensors")
+    return rows
 
 
 def description(generation: str) -> str:

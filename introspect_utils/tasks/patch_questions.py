@@ -7,6 +7,7 @@ import torch
 
 from introspect_utils.questions import VECTOR, Example, Question
 from introspect_utils.tasks.outcome import ZERO_SHOT, explanation
+from introspect_utils.tasks.patch import OPTIONS
 
 # Appendix D. {feature}, {layer} and {token} are what the ablations of Table 2 take away.
 TEMPLATES = (
@@ -43,6 +44,11 @@ def prompt(template: str, row: dict, condition: str = "full") -> str:
         into_token=token and f" into token{token}",
         text=f"<<<{''.join(row['input_tokens'])}>>>",
     )
+
+
+def statement(row: dict) -> str:
+    """The fact that x states, without solved examples before it and answer options behind it."""
+    return "".join(row["input_tokens"]).partition(OPTIONS.partition("{}")[0])[0].rpartition("\n")[2]
 
 
 def question(row: dict, condition: str, template: str) -> Question:

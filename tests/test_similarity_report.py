@@ -1,0 +1,43 @@
+"""Table 5 and Figure 6 from a run of notebook 10."""
+
+import pytest
+from describing import TARGET, explainer_run, feature_runs
+from scipy.stats import spearmanr
+
+from introspect_utils import style
+from introspect_utils.records import records
+from introspect_utils.similarity_report import METRICS, figure_6, points, table5
+
+SIMILAR = {("self", "full"): 1.0, ("sibling", "full"): 0.9, ("rotated", "full"): 0.02, ("gemma3-270m", "full"): 0.1}
+
+
+@pytest.fixture(scope="module")
+def found():
+    data, _ = feature_runs()[0][0], None
+    cells = [
+        {"explainer": name, "condition": condition, "n": 48}
+        | {metric: value for metric in METRICS}
+        | {f"{metric}_sd": 0.05 for metric in METRICS}
+        for (name, condition), value in SIMILAR.items()
+    ]
+    run = data | {"id": f"similarity-{TARGET}", "explainer": "similarity", "condition": [], "statistics": {"similarity": cells}}
+    others = [explainer_run("rotated", skill=0.3), explainer_run("sibling", skill=0.58)]
+    return records([*feature_runs(), *others, (run, feature_runs()[0][1])])
+
+
+def test_table_5_has_our_explainers_and_then_the_papers(found):
+    table = table5(found)
+    ours = [row for row in table.rows if "(here)" in row[0]]
+    assert [row[1] for row in ours] == [style.label(*key) for key in sorted(SIMILAR, key=lambda key: style.order(*key))]
+    assert all((cell.value, cell.stderr) == (SIMILAR["self", "full"], 0.05) for cell in ours[0][2:5]) and ours[0][5] == 48
+    paper = {row[1]: row for row in table.rows if "(paper)" in row[0]}
+    assert paper["llama-3-8b"][3].value == pytest.approx(0.9661) and paper["llama-3-8b"][4] == "–"
+
+
+def test_figure_6_has_every_explainer_with_a_score_and_a_similarity(found):
+    shown = points(found, "dot_product", "sae simulator")
+    assert {(name, condition): x for name, condition, x, _, _ in shown} == SIMILAR
+    figure = figure_6(found)
+    assert len(figure.axes) == len(METRICS) * 4
+    rho = spearmanr([p[2] for p in shown], [p[3] for p in shown]).statistic
+    assert figure.axes[5].texts[0].get_text() == f"ρ = {rho:.2f}, n = 4"
