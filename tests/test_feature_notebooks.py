@@ -1,4 +1,4 @@
-"""Notebooks 01, 04, 05, 08, 11 and 13 on random models and real text: their code, executed here, writes what the plan promises."""
+"""Notebooks 01, 04, 05, 08, 11 and 13 on random models and real text: their code, executed here, writes what is planned."""
 
 import pandas as pd
 import pytest
