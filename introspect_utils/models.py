@@ -137,7 +137,7 @@ def _from_files(name: str, path: str | Path, dtype: torch.dtype) -> tuple[PreTra
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if "/" not in str(path):
-        from introspect_utils.profiles import nearest
+        from introspect_utils.settings_file import nearest
 
         raise UserError(f"no model is called {name!r}; {nearest(name, list(MODELS))} (a hub id has the form owner/name)")
     what = name if name == str(path) else f"{name} ({path})"

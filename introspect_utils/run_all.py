@@ -28,6 +28,8 @@ def main() -> int:
         print("usage: ./run_all.sh [PROFILE] [extra Snakemake arguments, e.g. --dry-run, --jobs 2, --forcerun RUN]")
         return 0
     profile = load_profile(name)
+    if profile.source.startswith(f"{profile.name}/"):
+        raise UserError(f"{profile.source} is a part of the profile {profile.name}: run that, with --until for some of its runs")
     options = snakemake_options(extra)
     forced = {run.id for run in plan(profile)} if options.forceall else options.forcerun
     if options.dryrun:
