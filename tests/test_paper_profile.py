@@ -110,3 +110,21 @@ def test_parts_that_disagree_about_a_run_are_refused(tmp_path, monkeypatch):
         "  tuning: lora # lora | full; this", "  tuning: full # lora | full; this"))  # fmt: skip
     with pytest.raises(UserError, match="big/more: features.conditions names lora, and features.tuning is not lora"):
         plan(load_profile("big"))
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("smoke", {"features-tiny-llama-self-full-n12-seed0", "ablation-tiny-llama-tiny-qwen3-untrained-n0-seed0"}),
+        ("mini", {"ablation-smollm2-135m-instruct-self-full-n100-seed0"}),
+        ("small", {"features-smollm2-135m-instruct-gemma3-270m-pretrained-projection-n10000-seed0"}),
+    ],
+)  # fmt: skip
+def test_a_profile_of_one_file_has_the_runs_of_that_file_alone(name, ids):
+    profile = load_profile(name)
+    runs = plan(profile)
+    assert profile.parts == () and {run.parameters["profile"] for run in runs} == {name}
+    assert ids <= {run.id for run in runs} and len({run.id for run in runs}) == len(runs)
+    assert Counter(run.notebook[:2] for run in runs if run.notebook[:2] in ("05", "06", "07")) == {
+        "smoke": {"05": 10, "06": 6, "07": 4}, "mini": {"05": 5, "06": 6, "07": 2}, "small": {"05": 7, "06": 6, "07": 4},
+    }[name]  # fmt: skip
