@@ -201,9 +201,7 @@ class ExplainerSettings:
     """How a vector enters an explainer as a continuous token, and how questions are worded."""
 
     vector_center: bool  # take the mean of the training vectors of the same layers off first
-    vector_scale: Literal[
-        "raw", "embedding", "residual"
-    ]  # to the norm of input embeddings, or of the explainer's residual stream
+    vector_scale: Literal["raw", "embedding", "residual"]  # to the norm of embeddings, of the explainer's residual stream
     projection: Literal["when-needed", "always"]
     projection_rank: Number0  # 0: trained in full
     prompt: Literal["chat", "base"]
