@@ -89,7 +89,7 @@ def load(profile: Profile, target: str) -> Models:
     Raises `UserError` naming the notebook that makes what is missing; the explainer of activation patching may be.
     """
     runs = plan(profile)
-    explained, patching = (self_explainer(profile, task, target, runs) for task in ("features", "patching"))
+    explained, patching = (self_explainer(runs, task, target) for task in ("features", "patching"))
     if explained is None:
         raise UserError(
             f"profile {profile.name} trains no self-explainer of features of {target}: add self to features.explainers"

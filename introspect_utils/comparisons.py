@@ -55,7 +55,7 @@ def _minus(a: dict, b: dict, what: str) -> Comparison:
 
 def _is_another_model(explainer: str) -> bool:
     """Whether it is a trained model other than the target, the target's sibling and the target rotated."""
-    return style.order(explainer)[0] == style.EXPLAINER_ORDER.index("other")
+    return style.kind(explainer) == "other"
 
 
 # --- feature descriptions ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from introspect_utils.alignment import fit_projections
 from introspect_utils.explainer import Explainer
 from introspect_utils.models import VARIANTS, LanguageModel, load_model, variant
 from introspect_utils.profiles import PROJECTED, Profile
-from introspect_utils.text import contexts, load_texts, split_texts
+from introspect_utils.text import contexts, corpus_texts
 from introspect_utils.variants import orthogonal, rotate, sibling
 
 
@@ -63,5 +63,5 @@ def make_explainer(
 def aligned_contexts(profile: Profile, target: LanguageModel) -> torch.Tensor:
     """The contexts [N, T] on which residual streams of target and explainer are compared; full activations are of others."""
     wanted = profile.variants
-    texts = load_texts(wanted.text, None if wanted.text == "packaged" else wanted.aligned_contexts)
-    return contexts(target, split_texts(texts, 0.1)[0], wanted.context, wanted.aligned_contexts)
+    texts = corpus_texts(wanted.text, wanted.aligned_contexts)
+    return contexts(target, texts, wanted.context, wanted.aligned_contexts)

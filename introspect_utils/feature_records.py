@@ -19,7 +19,7 @@ import pandas as pd
 from . import metrics
 from .errors import UserError
 from .paper import LABEL_ERROR
-from .table_rows import Row, by_size, count, grouped, names, paired_seeds, record, stacked
+from .table_rows import Row, against_self, by_size, count, grouped, names, record, stacked
 
 SCORERS = ("judge", "simulator")  # metrics of Table 1; run["statistics"] names the scorer of each
 GOLD = "gold"  # the descriptions that the judge compares with: 100 by definition
@@ -56,10 +56,9 @@ def _scores(table: str, rows: list[FeatureRow]) -> list[dict]:
 
 def _paired(table: str, rows: list[FeatureRow]) -> list[dict]:
     """The self-explainer minus each other row of one target and held-out set: paired by test row, and by the seeds both have."""
-    found, own = [], [row for row in rows if (row.explainer, row.condition) == ("self", "full")]
-    for a, b in ((a, b) for a in own for b in rows if b is not a):
-        both, of_a, of_b = paired_seeds(a, b)
-        for metric in [metric for metric in SCORERS if metric in b.scores and both]:
+    found = []
+    for a, b, both, of_a, of_b in against_self(rows):
+        for metric in [metric for metric in SCORERS if metric in b.scores]:
             ours, theirs = a.scores[metric][of_a], b.scores[metric][of_b]
             p = metrics.paired_p(ours.mean(axis=0), theirs.mean(axis=0))
             found.append(record(f"{table}-paired", b, metric, metrics.mean_score(ours - theirs), p) | {"seeds": both})

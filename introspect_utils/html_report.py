@@ -78,7 +78,7 @@ def report(profile: Profile, runs: RUNS, records: list[dict], tables: dict[str, 
         tables=tables,
         predictions=first_predictions(runs),
         pictures={name: (CAPTIONS[name], _data_url(folder / f"{name}.svg")) for name in pictures},
-        settings=_settings_file(profile).read_text(encoding="utf-8"),
+        settings="\n".join(_settings_file(file).read_text(encoding="utf-8") for file in (profile, *profile.parts)),
     )
 
 
@@ -155,7 +155,8 @@ def _notebook_page(profile: Profile, run_id: str, folder: Path) -> str | None:
 
 
 def _settings_file(profile: Profile) -> Path:
-    return REPO / "params" / f"{profile.name}.yaml" if profile.source == profile.name else Path(profile.source)
+    own = profile.source.endswith((".yaml", ".yml"))
+    return Path(profile.source) if own else REPO / "params" / f"{profile.source}.yaml"
 
 
 def _data_url(svg: Path) -> str:

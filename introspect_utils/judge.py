@@ -22,7 +22,7 @@ from introspect_utils.assets import fetch
 from introspect_utils.chat import Endpoint, complete
 from introspect_utils.errors import UserError
 from introspect_utils.models import choose_device
-from introspect_utils.profiles import nearest
+from introspect_utils.settings_file import nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

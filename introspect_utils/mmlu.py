@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from introspect_utils.errors import UserError
 from introspect_utils.hub import hub_rows
-from introspect_utils.profiles import nearest
+from introspect_utils.settings_file import nearest
 
 LETTERS = "ABCD"
 

@@ -25,21 +25,24 @@ class ModelSpec:
     tiny: str | None = None
     gated: bool = False
     licence: str = ""
+    parameters: float = 0.0  # 0: too few to matter
 
 
 MODELS = {
     "tiny-llama": ModelSpec(tiny="llama"),
     "tiny-qwen3": ModelSpec(tiny="qwen3"),
     "tiny-gemma3": ModelSpec(tiny="gemma3"),
-    "smollm2-135m-instruct": ModelSpec(asset="smollm2-135m-instruct", licence="Apache-2.0"),
-    "gemma3-270m": ModelSpec(asset="gemma3-270m", licence="Gemma terms of use"),
-    "llama-3.1-8b": ModelSpec(hub="meta-llama/Llama-3.1-8B", gated=True, licence="Llama 3.1 community"),
-    "llama-3.1-8b-instruct": ModelSpec(hub="meta-llama/Llama-3.1-8B-Instruct", gated=True, licence="Llama 3.1 community"),
-    "llama-3-8b": ModelSpec(hub="meta-llama/Meta-Llama-3-8B", gated=True, licence="Llama 3 community"),
-    "llama-3.1-70b": ModelSpec(hub="meta-llama/Llama-3.1-70B", gated=True, licence="Llama 3.1 community"),
-    "qwen3-8b": ModelSpec(hub="Qwen/Qwen3-8B", licence="Apache-2.0"),
-    "gemma-2-9b": ModelSpec(hub="google/gemma-2-9b", gated=True, licence="Gemma terms of use"),
-    "gemma-2-9b-it": ModelSpec(hub="google/gemma-2-9b-it", gated=True, licence="Gemma terms of use"),
+    "smollm2-135m-instruct": ModelSpec(asset="smollm2-135m-instruct", licence="Apache-2.0", parameters=135e6),
+    "gemma3-270m": ModelSpec(asset="gemma3-270m", licence="Gemma terms of use", parameters=268e6),
+    "llama-3.1-8b": ModelSpec(hub="meta-llama/Llama-3.1-8B", gated=True, licence="Llama 3.1 community", parameters=8.03e9),
+    "llama-3.1-8b-instruct": ModelSpec(
+        hub="meta-llama/Llama-3.1-8B-Instruct", gated=True, licence="Llama 3.1 community", parameters=8.03e9
+    ),
+    "llama-3-8b": ModelSpec(hub="meta-llama/Meta-Llama-3-8B", gated=True, licence="Llama 3 community", parameters=8.03e9),
+    "llama-3.1-70b": ModelSpec(hub="meta-llama/Llama-3.1-70B", gated=True, licence="Llama 3.1 community", parameters=70.6e9),
+    "qwen3-8b": ModelSpec(hub="Qwen/Qwen3-8B", licence="Apache-2.0", parameters=8.19e9),
+    "gemma-2-9b": ModelSpec(hub="google/gemma-2-9b", gated=True, licence="Gemma terms of use", parameters=9.24e9),
+    "gemma-2-9b-it": ModelSpec(hub="google/gemma-2-9b-it", gated=True, licence="Gemma terms of use", parameters=9.24e9),
 }
 
 
@@ -143,7 +146,7 @@ def _from_files(name: str, path: str | Path, dtype: torch.dtype) -> tuple[PreTra
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if "/" not in str(path):
-        from introspect_utils.profiles import nearest
+        from introspect_utils.settings_file import nearest
 
         raise UserError(f"no model is called {name!r}; {nearest(name, list(MODELS))} (a hub id has the form owner/name)")
     what = name if name == str(path) else f"{name} ({path})"

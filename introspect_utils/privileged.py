@@ -15,17 +15,14 @@ from . import style
 from .layout import column, published_rows
 from .models import variant
 from .table import Score, Table
-from .table_rows import SURFACE
 
-PAIRED = {"1-paired": "1", "2-paired": "2", "3-paired": "3", "4-paired": "4"}
-NO_EXPLAINER = (*SURFACE, "self", "untrained", "nn-all", "nn-layer", "selfie", "most-frequent", "gold")
-CONTROLS = ("zero-vector", "shuffled-vector", "no-vector", "no-layer", "no-token")
-TASKS = {"1": "features", "2": "patching", "3": "ablation", "4": "features"}
+TASKS = {"1": "features", "2": "patching", "3": "ablation", "4": "features"}  # of each table
+PAIRED = tuple(f"{table}-paired" for table in TASKS)
 
 
 def _trained_other(explainer: str, condition: str) -> bool:
     """Whether a row is a trained explainer other than the target, given all that the self-explainer is given."""
-    return style.kind(explainer) not in NO_EXPLAINER and condition not in CONTROLS
+    return style.kind(explainer) in ("sibling", "rotated", "other") and condition not in style.CONDITION
 
 
 def gaps(records: Iterable[dict]) -> list[dict]:

@@ -2,26 +2,22 @@
 
 Every setting of a task stands in every file: there are no defaults and no merging, so a profile file says all there is to say; a
 task's section may be left out whole, and then the task is not run. A new setting is a field here and a line in each file.
+
+A file has one list of explainers x conditions a task, all trained alike. Where explainers are trained differently, as the paper's
+are, each way has a file of its own, as whole as the first: `params/paper/*.yaml` are the parts of `params/paper.yaml`. Their
+runs are runs of the profile `paper`, and lie in its folders.
 """
 
-import difflib
-import math
 import re
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, ClassVar, Literal
 
 import yaml
 
 from .errors import UserError
 from .paths import REPO
-
-
-def nearest(name: object, valid: list[str]) -> str:
-    """`(did you mean X?)` for a near miss, else the valid names."""
-    close = difflib.get_close_matches(str(name), valid, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(sorted(valid))}"
+from .settings_file import UniqueKeys, nearest, read_dataclass
 
 
 def model_name(value: str) -> str | None:
@@ -159,7 +155,7 @@ class Features:
 
     targets: tuple[Annotated[str, model_name], ...]
     explainers: tuple[Annotated[str, explainer_name], ...]
-    conditions: tuple[Literal["full", "untrained", *PROJECTED], ...]
+    conditions: tuple[Literal["full", "untrained", "lora", *PROJECTED], ...]  # lora: `full`, beside one whose tuning is full
     sizes: tuple[Count, ...]  # training directions, of all layers together
     n_test: Count  # held-out SAE features of each layer
     n_act: Count  # full activations of each layer, and as many activation differences
@@ -205,9 +201,7 @@ class ExplainerSettings:
     """How a vector enters an explainer as a continuous token, and how questions are worded."""
 
     vector_center: bool  # take the mean of the training vectors of the same layers off first
-    vector_scale: Literal[
-        "raw", "embedding", "residual"
-    ]  # to the norm of input embeddings, or of the explainer's residual stream
+    vector_scale: Literal["raw", "embedding", "residual"]  # to the norm of embeddings, of the explainer's residual stream
     projection: Literal["when-needed", "always"]
     projection_rank: Number0  # 0: trained in full
     prompt: Literal["chat", "base"]
@@ -237,8 +231,9 @@ class Generation:
 
 @dataclass(frozen=True)
 class Profile:
-    name: str  # the file's stem; names the folders under artifacts/ and figures/
-    source: str  # what `load_profile` finds this profile by: the name, or the path of a file outside params/
+    name: str  # the file's stem, of a part its folder's; names the folders under artifacts/ and figures/
+    source: str  # what `load_profile` finds this file by: mini, paper/qwen, or the path of a file outside params/
+    parts: tuple["Profile", ...]
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["auto", "float32", "bfloat16"]
     seeds: tuple[Number0, ...]
@@ -261,92 +256,31 @@ class Profile:
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
-    """The profile `params/<name>.yaml`, or the one in a .yaml file. Raises `UserError` naming every mistake in it."""
-    text = str(name_or_path)
-    known = {path.stem: path for path in sorted((REPO / "params").glob("*.yaml"))}
+    """The profile `params/<name>.yaml` with its parts, one of the parts ("paper/qwen"), or the profile in a .yaml file.
+
+    Raises `UserError` naming every mistake in it.
+    """
+    text, params = str(name_or_path), REPO / "params"
+    files = sorted([*params.glob("*.yaml"), *params.glob("*/*.yaml")])
+    known = {path.relative_to(params).with_suffix("").as_posix(): path for path in files}
     path = Path(text).resolve() if text.endswith((".yaml", ".yml")) else known.get(text)
     if path is None:
         raise UserError(f"there is no profile {text!r}; {nearest(text, list(known))}")
-    if path.stem in known and path != known[path.stem]:
+    source = next((name for name, file in known.items() if file == path), str(path))
+    if source not in known and path.stem in known:
         raise UserError(f"{path} has the name of a profile in params/, whose results it would overwrite; rename the file")
     if not re.fullmatch(r"[\w.-]+", path.stem):
         raise UserError(f"{path}: a profile's file name may hold letters, digits, '.', '_' and '-' only; it names folders")
     try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        settings = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeys)
     except OSError as error:
         raise UserError(f"cannot read the profile {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # no UTF-8, an impossible date; nested without end
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     mistakes: list[str] = []
-    source = path.stem if path.stem in known else str(path)
-    profile = _read_dataclass(Profile, settings, "", mistakes, name=path.stem, source=source)
+    name = source.partition("/")[0] if source in known else path.stem
+    parts = tuple(load_profile(part) for part in known if part.startswith(f"{source}/"))
+    profile = read_dataclass(Profile, settings, "", mistakes, name=name, source=source, parts=parts)
     if mistakes:
         raise UserError(f"{path}: " + (mistakes[0] if len(mistakes) == 1 else "".join(f"\n  {line}" for line in mistakes)))
     return profile
-
-
-def _read_dataclass(kind: type, value: Any, at: str, mistakes: list[str], **given: str) -> Any:
-    """An instance of the dataclass `kind` from the mapping `value` found at the dotted key `at`; `None` after a mistake."""
-    if not isinstance(value, dict):
-        mistakes.append(f"{at or 'the file'}: must be settings (key: value), got {_shown(value)}")
-        return None
-    types = get_type_hints(kind, include_extras=True)
-    keys = [field.name for field in fields(kind) if field.name not in given]
-    dotted = {key: f"{at}.{key}" if at else str(key) for key in [*keys, *value]}
-    mistakes += [f"{dotted[key]}: unknown setting; {nearest(key, keys)}" for key in value if key not in keys]
-    optional = {key: None for key in keys if isinstance(types[key], UnionType)}
-    mistakes += [f"{dotted[key]}: missing" for key in keys if key not in value and key not in optional]
-    before = len(mistakes)
-    settings = optional | {key: _read(types[key], value[key], dotted[key], mistakes) for key in keys if key in value}
-    whole = len(mistakes) == before and len(settings) == len(keys)
-    return kind(**settings, **given) if whole else None
-
-
-def _read(kind: Any, value: Any, at: str, mistakes: list[str]) -> Any:
-    """`value` as the type `kind`; what is wrong with it is added to `mistakes`."""
-    if is_dataclass(kind):
-        return _read_dataclass(kind, value, at, mistakes)
-    origin, arguments = get_origin(kind), get_args(kind)
-    wrong = None
-    if origin is UnionType:
-        value = _read(arguments[0], value, at, mistakes)
-    elif origin is tuple:
-        if isinstance(value, list) and (value or arguments[0] is str):  # a list of plain texts may be empty
-            items = tuple(_read(arguments[0], item, f"{at}[{i}]", mistakes) for i, item in enumerate(value))
-            wrong = "names the same thing twice" if len(set(items)) < len(items) and None not in items else None
-            value = items
-        else:
-            wrong = f"must be a list with at least one item, got {_shown(value)}"
-    elif origin is Annotated:
-        before = len(mistakes)
-        value = _read(arguments[0], value, at, mistakes)
-        wrong = arguments[1](value) if len(mistakes) == before else None
-    elif origin is Literal:
-        wrong = None if value in arguments else f"got {_shown(value)}; {nearest(value, list(arguments))}"
-    elif kind is float and type(value) is int:
-        value = float(value)
-    elif type(value) is not kind or (kind is float and not math.isfinite(value)):
-        wrong = f"must be {_WORDS[kind]}, got {_shown(value)}"
-        if kind is float and isinstance(value, str) and "e" in value:
-            wrong += " (YAML reads 1e-3 as text: write 1.0e-3)"
-    if wrong:
-        mistakes.append(f"{at}: {wrong}")
-    return None if wrong else value
-
-
-_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else repr(value)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key given twice is an error, not silently the last one."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                raise yaml.YAMLError(f"{key} is given twice{node.value[i][0].start_mark}")
-        return super().construct_mapping(node, deep)

@@ -18,7 +18,7 @@ import pandas as pd
 from . import metrics
 from .feature_records import feature_records
 from .paper import PATCHING_METRICS, count_condition
-from .table_rows import Row, by_size, count, grouped, paired_seeds, record, stacked
+from .table_rows import Row, against_self, by_size, count, grouped, record, stacked
 
 VECTOR_CONTROLS = ("no-vector", "zero-vector", "shuffled-vector")
 OUTCOME_TABLES = {"patching": "2", "ablation": "3"}  # explanations of the form "changes to" / "remains unchanged from"
@@ -112,10 +112,9 @@ def _vector(rows: list[OutcomeRow]) -> list[dict]:
 
 def _paired(rows: list[OutcomeRow]) -> list[dict]:
     """The self-explainer minus each other row of Table 2 or 3 of one target, paired as in Table 1."""
-    found, own = [], [row for row in rows if (row.explainer, row.condition) == ("self", "full")]
-    for a, b in ((a, b) for a in own for b in rows if b is not a):
-        both, of_a, of_b = paired_seeds(a, b)
-        for metric in PATCHING_METRICS if both else ():
+    found = []
+    for a, b, both, of_a, of_b in against_self(rows):
+        for metric in PATCHING_METRICS:
             if metric == "has_changed_f1":
                 score = metrics.f1_difference(a.truth, a.predicted[of_a], b.predicted[of_b])
             else:

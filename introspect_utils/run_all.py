@@ -8,14 +8,17 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from .due import ASKED, due
+from .due import ASKED, due, upstream
 from .errors import UserError, command
+from .estimates import estimate
 from .paths import REPO, ROOT, artifacts_dir
+from .preflight import missing, shown, to_download, total
 from .profiles import Profile, load_profile
+from .run import Run
 from .run_notebook import clock
 from .runs import asset_names, plan
 
@@ -28,6 +31,8 @@ def main() -> int:
         print("usage: ./run_all.sh [PROFILE] [extra Snakemake arguments, e.g. --dry-run, --jobs 2, --forcerun RUN]")
         return 0
     profile = load_profile(name)
+    if profile.source.startswith(f"{profile.name}/"):
+        raise UserError(f"{profile.source} is a part of the profile {profile.name}: run that, with --until for some of its runs")
     options = snakemake_options(extra)
     forced = {run.id for run in plan(profile)} if options.forceall else options.forcerun
     if options.dryrun:
@@ -64,10 +69,20 @@ def dry_run(profile: Profile, reasons: dict[str, str], extra: list[str]) -> int:
         raise UserError(f"Snakemake stopped:\n{_tail(text)}")
     starting = re.findall(r"^Job \d+: (\S+)$", text, re.MULTILINE)
     runs = plan(profile)
+    to_do = [each for each in runs if each.id in starting]
+    estimates, new = {each.id: estimate(profile, each) for each in to_do}, to_download(profile, to_do)
     print(f"Profile {profile.name}: {len(runs)} runs, {len(starting)} to do")
     for number, each in enumerate(runs, 1):
         state = f"to do: {reasons[each.id]}" if each.id in starting else "up to date"
         print(f"{number:4}  {each.id:<64}  {state}")
+        if estimates.get(each.id):
+            print(f"      {shown(estimates[each.id], new[each.id])}")
+    made = list(filter(None, estimates.values()))
+    if made:
+        everything = {name: size for wanted in new.values() for name, size in wanted.items()}
+        print(f"All together {shown(total(made), everything)}: estimates, none measured (introspect_utils/estimates.py).")
+    for line in missing(profile, to_do):
+        print(f"Missing here: {line}")
     return 0
 
 
@@ -77,6 +92,10 @@ def run(profile: Profile, reasons: dict[str, str], extra: list[str]) -> int:
     os.environ["INTROSPECT_STARTED"] = str(start)
     runs = plan(profile)
     print(f"Profile {profile.name}: {len(runs)} runs, {len(reasons)} to do", flush=True)
+    starting = [each for each in runs if each.id in upstream_of(snakemake_options(extra).until, runs) and each.id in reasons]
+    lacking = missing(profile, starting)
+    if lacking:
+        raise UserError(f"profile {profile.name} cannot be run here:" + "".join(f"\n  {line}" for line in lacking))
     names = asset_names([each for each in runs if each.id in reasons])
     if names and subprocess.run([sys.executable, "-m", "introspect_utils.assets", *names]).returncode:
         return 1  # it has said why
@@ -100,6 +119,15 @@ def run(profile: Profile, reasons: dict[str, str], extra: list[str]) -> int:
         print(f"  {_short(path)}")
     print(f"Executed notebooks: {_short(artifacts_dir(profile.name) / 'notebooks')}")
     return 0
+
+
+def upstream_of(until: Collection[str], runs: list[Run]) -> set[str]:
+    """The runs named by --until, and those that they need; all where none is named."""
+    chosen = set(until) or {each.id for each in runs}
+    for each in reversed(runs):
+        if each.id in chosen:
+            chosen |= {other.id for other in upstream(each, runs)}
+    return chosen
 
 
 def snakemake(profile: Profile, reasons: dict[str, str], extra: list[str]) -> tuple[int, Path]:

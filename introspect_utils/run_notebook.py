@@ -16,8 +16,9 @@ from pathlib import Path
 from .due import mark_done, mark_unfinished
 from .errors import UserError, command
 from .paths import REPO, ROOT, artifacts_dir
-from .profiles import Profile, load_profile, nearest
+from .profiles import Profile, load_profile
 from .runs import Run, plan
+from .settings_file import nearest
 
 MARGIN = "      | "
 TRACEBACK_LINES = 12

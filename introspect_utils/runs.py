@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import feature_runs
+from .errors import UserError
 from .feature_runs import ERRORS, JUDGING, SCALING
 from .models import VARIANTS, variant
 from .paths import artifacts_dir, figures_dir, run_dir
@@ -56,24 +57,46 @@ TASKS = {
 
 
 def plan(profile: Profile) -> list[Run]:
-    """The runs of `profile` in order of execution: for each of its tasks the data of each target and one training and test run
-    for each target x explainer x condition x size x seed; then the tables. Feature descriptions also need a simulator, which
-    chooses the descriptions (eq. 2), have runs of their own beside the explainers (`feature_runs`), and notebook 13."""
+    """The runs of `profile` and of its parts in order of execution: for each task the data of each target and one training and
+    test run for each target x explainer x condition x size x seed; then the tables. Feature descriptions also need a simulator,
+    which chooses the descriptions (eq. 2), and have runs of their own beside the explainers (`feature_runs`); notebook 13 asks of
+    one token.
+
+    Raises `UserError` where two parts name the same run with different settings.
+    """
     runs = []
-    for task in (task for task in TASKS if getattr(profile, task)):
-        for target in getattr(profile, task).targets:
-            data = _data(profile, task, target)
-            runs.append(data)
-            if task == "features":
-                simulator = feature_runs.simulator(profile, target, data)
-                inputs = data.outputs + simulator.outputs
-                explained = _explainer_runs(profile, task, target, inputs)
-                runs += [simulator, *explained, *feature_runs.beside(profile, target, data, inputs, explained)]
-            else:
-                runs += _explainer_runs(profile, task, target, data.outputs)
+    for task in TASKS:
+        files = [file for file in (profile, *profile.parts) if getattr(file, task)]
+        for target in dict.fromkeys(target for file in files for target in getattr(file, task).targets):
+            runs += _runs_of(task, target, [file for file in files if target in getattr(file, task).targets])
     runs += _asked(profile, runs)
     runs.sort(key=lambda run: run.notebook)  # stable: all data first
     return [*runs, _tables(profile, runs)]
+
+
+def _runs_of(task: str, target: str, files: list[Profile]) -> list[Run]:
+    """The runs about one target. Its data, which the files share, and what is no explainer belong to the first of them."""
+    data = _once([_data(file, task, target) for file in files])
+    if task != "features":
+        return data + _once([run for file in files for run in _explainer_runs(file, task, target, data[0].outputs)])
+    simulator = _once([feature_runs.simulator(file, target, data[0]) for file in files])
+    inputs = data[0].outputs + simulator[0].outputs
+    explained = _once([run for file in files for run in _explainer_runs(file, task, target, inputs)])
+    return [*data, *simulator, *explained, *feature_runs.beside(files[0], target, data[0], inputs, explained)]
+
+
+def _once(runs: list[Run]) -> list[Run]:
+    """Each run once, as its first file has it. Raises `UserError` where another file has other settings for it."""
+    found: dict[str, Run] = {}
+    for run in runs:
+        first = found.setdefault(run.id, run)
+        different = [key for key in run.settings if run.settings[key] != first.settings[key]]
+        if different:
+            files = f"{first.parameters['profile']} and {run.parameters['profile']}"
+            raise UserError(
+                f"params/: {files} both have the run {run.id}, with different {', '.join(different)}: make them agree"
+            )
+    return list(found.values())
 
 
 def _data(profile: Profile, task: str, target: str) -> Run:
@@ -103,6 +126,8 @@ def _explainer_runs(profile: Profile, task: str, target: str, inputs: tuple[Path
     """An explainer trained and tested. Ablated conditions are run at the largest size only; the untrained explainer, which has no
     size, and whose greedy answers have no seed, once."""
     section = getattr(profile, task)
+    if "lora" in section.conditions and profile.training_for(task).tuning != "lora":
+        raise UserError(f"profile {profile.source}: {task}.conditions names lora, and {task}.tuning is not lora")
     explainers = dict.fromkeys("self" if name == target else name for name in section.explainers)
     sizes = {"full": sorted(section.sizes), "untrained": [0]}
     return [
@@ -164,27 +189,25 @@ def checkpoint(profile: Profile, run_id: str) -> Path:
     return artifacts_dir(profile.name) / "checkpoints" / run_id / "explainer.json"
 
 
-def self_explainer(profile: Profile, task: str, target: str, runs: list[Run]) -> Run | None:
-    """Of `runs` the one that trains the largest self-explainer of `target`, with the first seed; None where there is none."""
-    section = getattr(profile, task)
-    if section is None:
-        return None
-    wanted = {"target": target, "explainer": "self", "condition": "full", "n_train": max(section.sizes), "seed": profile.seeds[0]}
-    return next((run for run in runs if run.notebook == TASKS[task].train and run.parameters.items() >= wanted.items()), None)
+def self_explainer(runs: list[Run], task: str, target: str) -> Run | None:
+    """The largest self-explainer of `target` that `runs` train, with the first seed; None where there is none."""
+    wanted = {"target": target, "explainer": "self", "condition": "full"}
+    trained = [run for run in runs if run.notebook == TASKS[task].train and run.parameters.items() >= wanted.items()]
+    return max(trained, key=lambda run: (run.parameters["n_train"], -run.parameters["seed"]), default=None)
 
 
 def _asked(profile: Profile, runs: list[Run]) -> list[Run]:
     """One token put to the explainers (notebook 13): for each target that a self-explainer of features is trained of."""
     found = []
-    for target in profile.features.targets if profile.features else ():
-        explained, patching = (self_explainer(profile, task, target, runs) for task in ("features", "patching"))
+    for target in dict.fromkeys(run.parameters["target"] for run in runs):
+        explained, patching = (self_explainer(runs, task, target) for task in ("features", "patching"))
         if explained:
             run_id = f"ask-{folder_name(target)}"
             found.append(
                 Run(
                     id=run_id,
                     notebook=ASK,
-                    parameters={"profile": profile.source, "target": target},
+                    parameters={"profile": explained.parameters["profile"], "target": target},
                     inputs=(*explained.inputs, *explained.outputs, *(patching.outputs if patching else ())),
                     outputs=(run_dir(profile.name, run_id) / "run.json",),
                     summary=f"ask the explainer · {target}",
@@ -197,7 +220,7 @@ def _asked(profile: Profile, runs: list[Run]) -> list[Run]:
 def _tables(profile: Profile, runs: list[Run]) -> Run:
     """Every table and figure from the files of all runs (notebook 12)."""
     figures = figures_dir(profile.name)
-    drawn = [task for task in TASKS if getattr(profile, task)]
+    drawn = [task for task in TASKS if any(getattr(file, task) for file in (profile, *profile.parts))]
     tables = [figures / "tables" / f"{table}.{form}" for task in drawn for table in TASKS[task].tables for form in TABLE_FORMATS]
     of_notebook = {SCALING: ("5", "7"), ERRORS: ("8",)}
     names = [*drawn, *(name for run in runs for name in of_notebook.get(run.notebook, ()))]

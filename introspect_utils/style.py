@@ -97,8 +97,9 @@ SETTINGS = {
 
 
 def kind(explainer: str) -> str:
-    """What kind of row an explainer is, where its name says more: "untrained qwen3-8b" is "untrained"."""
-    return next((kind for kind in ("untrained", "selfie", "sibling", "rotated") if explainer.startswith(kind)), explainer)
+    """What kind of row an explainer is, one of EXPLAINER_ORDER: "untrained qwen3-8b" is "untrained", another model "other"."""
+    longer = next((name for name in ("untrained", "selfie", "sibling", "rotated") if explainer.startswith(name)), explainer)
+    return longer if longer in EXPLAINER_ORDER else "other"
 
 
 def colour(explainer: str, condition: str = "full") -> str:
@@ -115,9 +116,8 @@ def label(explainer: str, condition: str = "full") -> str:
 
 def order(explainer: str, condition: str = "full") -> tuple:
     """Sort key of a row: the self-explainer and its conditions, other models, then the baselines."""
-    named = kind(explainer) if kind(explainer) in EXPLAINER_ORDER else "other"
     place = CONDITION_ORDER.index(condition) if condition in CONDITION_ORDER else len(CONDITION_ORDER)
-    return EXPLAINER_ORDER.index(named), explainer, place, condition
+    return EXPLAINER_ORDER.index(kind(explainer)), explainer, place, condition
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,9 @@ class Row:
     seeds: list[int]
     artifact: str
     rows: np.ndarray  # [n] the test rows' numbers
+
+
+R = TypeVar("R", bound=Row)
 
 
 def names(run: dict, explainer: str, condition: str) -> tuple[str, str]:
@@ -74,15 +78,19 @@ def grouped(runs: list[tuple[dict, pd.DataFrame]]) -> Iterator[tuple[dict, list[
         yield fields, [part for _, part in found]
 
 
-def paired_seeds(a: Row, b: Row) -> tuple[list[int], list[int], list[int]]:
-    """(seeds that both have, their places in `a`, in `b`): what a difference of the two rests on.
+def against_self(rows: list[R]) -> Iterator[tuple[R, R, list[int], list[int], list[int]]]:
+    """Of the rows of one target and test set: the self-explainer, another row, the seeds that both have, and the places of these
+    in the one and in the other. What the differences of "-paired" rest on.
 
-    A row of one seed or none (a baseline, an untrained explainer) stands against every seed of `a`.
+    A row of one seed or none (a baseline, the untrained explainer) stands against every seed of the self-explainer.
     """
-    if len(b.seeds) < 2:
-        return a.seeds, list(range(len(a.seeds))), [0] * len(a.seeds)
-    both = [seed for seed in a.seeds if seed in b.seeds]
-    return both, [a.seeds.index(seed) for seed in both], [b.seeds.index(seed) for seed in both]
+    for own in (row for row in rows if (row.explainer, row.condition) == ("self", "full")):
+        for other in (row for row in rows if row is not own):
+            several = len(other.seeds) > 1
+            both = [seed for seed in own.seeds if seed in other.seeds] if several else own.seeds
+            if both:
+                of_other = [other.seeds.index(seed) for seed in both] if several else [0] * len(both)
+                yield own, other, both, [own.seeds.index(seed) for seed in both], of_other
 
 
 def stacked(parts: list[pd.DataFrame], column: str) -> np.ndarray:

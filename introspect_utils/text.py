@@ -80,6 +80,14 @@ def split_texts(texts: Sequence[str], held_out_share: float) -> tuple[list[str],
     return list(texts[:n]), list(texts[n:])
 
 
+def corpus_texts(source: str, n: int) -> list[str]:
+    """The texts of a source that a target's corpus is cut from, from the first on: all but those held out (notebook 01).
+
+    Of a data set on the hub these are of its first `n`.
+    """
+    return split_texts(load_texts(source, None if source == "packaged" else n), 0.1)[0]
+
+
 def contexts(lm: LanguageModel, texts: Sequence[str], length: int, n: int) -> torch.Tensor:
     """The first `n` windows of exactly `length` tokens, [n, length] int64. No window spans two texts, none holds a BOS.
 

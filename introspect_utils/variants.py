@@ -29,7 +29,7 @@ from introspect_utils.paths import artifacts_dir
 from introspect_utils.profiles import Profile
 from introspect_utils.residual import decoder_layers
 from introspect_utils.runs import folder_name
-from introspect_utils.text import contexts, load_texts, split_texts
+from introspect_utils.text import contexts, corpus_texts
 from introspect_utils.training import fit
 
 
@@ -90,8 +90,7 @@ def _sibling_weights(profile: Profile, lm: LanguageModel) -> Path:
     with FileLock(f"{path}.lock"):
         if not path.is_file():
             n_steps, batch_size = settings.sibling_steps, settings.sibling_batch_size
-            texts = load_texts(settings.text, None if settings.text == "packaged" else n_steps * batch_size)
-            unread = split_texts(texts, 0.1)[0][::-1]  # a corpus is cut from the other end, ACT from what is held out
+            unread = corpus_texts(settings.text, n_steps * batch_size)[::-1]  # a corpus is cut from the other end
             ids = contexts(lm, unread, settings.context, n_steps * batch_size).to(lm.device)
             model = copy.deepcopy(lm.model).float().requires_grad_(True)
 

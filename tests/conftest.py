@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import settings
 
 from introspect_utils.paths import REPO
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in the background has it ignored
 settings.register_profile("busy", deadline=None)  # a slow moment of the machine is no failure
 settings.load_profile("busy")
 
