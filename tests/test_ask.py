@@ -113,7 +113,7 @@ def test_what_is_missing_names_its_notebook(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="01_data_features"):
         ask.load(smoke, "tiny-llama")
     other = dataclasses.replace(smoke, features=dataclasses.replace(smoke.features, explainers=("tiny-gemma3",)))
-    with pytest.raises(UserError, match="profile smoke trains no self-explainer of tiny-llama"):
+    with pytest.raises(UserError, match="profile smoke trains no self-explainer of features of tiny-llama"):
         ask.load(other, "tiny-llama")
 
 
