@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from introspect_utils.across_tasks import checkpoint, self_explainer
 from introspect_utils.activations import mean_residual, open_residuals
 from introspect_utils.errors import UserError
 from introspect_utils.exemplars import Exemplars
@@ -28,7 +29,7 @@ from introspect_utils.paths import artifacts_dir, run_dir
 from introspect_utils.profiles import Profile
 from introspect_utils.residual import clean_run, pad_left, patched_next_token
 from introspect_utils.run import folder_name
-from introspect_utils.runs import checkpoint, plan, self_explainer
+from introspect_utils.runs import plan
 from introspect_utils.simulator import Simulator, load_simulator, score_predictions
 from introspect_utils.tasks import describe, outcome, patch, patch_questions
 

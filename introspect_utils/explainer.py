@@ -129,7 +129,8 @@ class Explainer(nn.Module):
         Raises `UserError` when the vector and its mark in the text do not go together, the vector is not [d_target] finite
         numbers, or the whole is longer than the model reads.
         """
-        text, chat = question.text, (prompt or self.settings.prompt) == "chat" and bool(self.lm.tokenizer.chat_template)
+        text, form = question.text, prompt or question.prompt or self.settings.prompt
+        chat = form == "chat" and bool(self.lm.tokenizer.chat_template)
         if text.count(VECTOR) != (question.vector is not None):
             raise UserError(f"a question with a vector holds {VECTOR} once, one without does not: {text[:200]!r}")
         if question.vector is not None and question.vector.shape != (self.d_target,):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .paths import artifacts_dir, run_dir
 from .profiles import Profile
-from .run import Run, folder_name
+from .run import JUDGING, Run, folder_name
 
 SIMULATOR, BASELINES, SCALING, SIMILARITY, ERRORS = (
     "04_simulator",
@@ -14,7 +14,6 @@ SIMULATOR, BASELINES, SCALING, SIMILARITY, ERRORS = (
     "10_similarity",
     "11_error_analysis",
 )
-JUDGING = ("judge", "chat_model")
 
 
 def simulator(profile: Profile, target: str, data: Run) -> Run:

@@ -1,66 +1,26 @@
 """The runs of a profile: which notebook is executed with which parameters, what it reads and what it writes."""
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
 from . import feature_runs
+from .across_tasks import asked, checkpoint, joint
 from .errors import UserError
-from .feature_runs import ERRORS, JUDGING, SCALING
+from .feature_runs import ERRORS, SCALING
 from .models import VARIANTS, variant
 from .paths import artifacts_dir, figures_dir, run_dir
 from .profiles import PROJECTED, Profile
-from .run import Run, folder_name
+from .run import FEATURE_FILES, TASKS, Run, folder_name
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
 TABLE_FORMATS = ("md", "csv", "tex")
 
 
-@dataclass(frozen=True)
-class Task:
-    """A task's notebooks, the settings of its profile section that its data depend on, and the tables made of its runs.
-
-    `scoring`: the settings that its explainers' scores depend on besides.
-    """
-
-    data: str
-    train: str
-    settings: tuple[str, ...]
-    tables: tuple[str, ...]
-    scoring: tuple[str, ...] = ()
-
-
-ASK = "13_ask_the_explainer"
-FEATURE_FILES = ("directions.safetensors", "exemplars.safetensors", "candidates.parquet")
-TASKS = {
-    "features": Task(
-        "01_data_features",
-        "05_train_features",
-        ("text", "context", "n_contexts", "layers", "dictionaries", "d_sae", "k", "n_samples", "n_test", "n_act", "act_center")
-        + ("n_top", "n_random", "descriptions", "candidates"),
-        ("table1", "table1_paired", "table5"),
-        JUDGING,
-    ),
-    "patching": Task(
-        "02_data_activation_patching",
-        "06_train_activation_patching",
-        ("n_test", "facts", "known_only", "max_facts", "max_pairs", "demonstrations", "options", "blocks"),
-        ("table2", "table6"),
-    ),
-    "ablation": Task(
-        "03_data_input_ablation",
-        "07_train_input_ablation",
-        ("n_test", "questions", "max_words", "excluded_subjects", "hints", "n_tried", "answer_prefix", "calibrated"),
-        ("table3", "table7"),
-    ),
-}
-
-
 def plan(profile: Profile) -> list[Run]:
     """The runs of `profile` and of its parts in order of execution: for each task the data of each target and one training and
     test run for each target x explainer x condition x size x seed; then the tables. Feature descriptions also need a simulator,
-    which chooses the descriptions (eq. 2), and have runs of their own beside the explainers (`feature_runs`); notebook 13 asks of
-    one token.
+    which chooses the descriptions (eq. 2), and have runs of their own beside the explainers (`feature_runs`); what rests on
+    several tasks comes last (`across_tasks`).
 
     Raises `UserError` where two parts name the same run with different settings.
     """
@@ -69,7 +29,7 @@ def plan(profile: Profile) -> list[Run]:
         files = [file for file in (profile, *profile.parts) if getattr(file, task)]
         for target in dict.fromkeys(target for file in files for target in getattr(file, task).targets):
             runs += _runs_of(task, target, [file for file in files if target in getattr(file, task).targets])
-    runs += _asked(profile, runs)
+    runs += [*joint(profile, runs), *asked(profile, runs)]
     runs.sort(key=lambda run: run.notebook)  # stable: all data first
     return [*runs, _tables(profile, runs)]
 
@@ -184,39 +144,6 @@ def _explainer_run(
     )
 
 
-def checkpoint(profile: Profile, run_id: str) -> Path:
-    """The file that a trained explainer's folder is known by (`explainer.SETTINGS`)."""
-    return artifacts_dir(profile.name) / "checkpoints" / run_id / "explainer.json"
-
-
-def self_explainer(runs: list[Run], task: str, target: str) -> Run | None:
-    """The largest self-explainer of `target` that `runs` train, with the first seed; None where there is none."""
-    wanted = {"target": target, "explainer": "self", "condition": "full"}
-    trained = [run for run in runs if run.notebook == TASKS[task].train and run.parameters.items() >= wanted.items()]
-    return max(trained, key=lambda run: (run.parameters["n_train"], -run.parameters["seed"]), default=None)
-
-
-def _asked(profile: Profile, runs: list[Run]) -> list[Run]:
-    """One token put to the explainers (notebook 13): for each target that a self-explainer of features is trained of."""
-    found = []
-    for target in dict.fromkeys(run.parameters["target"] for run in runs):
-        explained, patching = (self_explainer(runs, task, target) for task in ("features", "patching"))
-        if explained:
-            run_id = f"ask-{folder_name(target)}"
-            found.append(
-                Run(
-                    id=run_id,
-                    notebook=ASK,
-                    parameters={"profile": explained.parameters["profile"], "target": target},
-                    inputs=(*explained.inputs, *explained.outputs, *(patching.outputs if patching else ())),
-                    outputs=(run_dir(profile.name, run_id) / "run.json",),
-                    summary=f"ask the explainer · {target}",
-                    settings={"target": target, "dtype": profile.dtype, "max_new_tokens": profile.generation.max_new_tokens},
-                )
-            )
-    return found
-
-
 def _tables(profile: Profile, runs: list[Run]) -> Run:
     """Every table and figure from the files of all runs (notebook 12)."""
     figures = figures_dir(profile.name)
@@ -229,7 +156,7 @@ def _tables(profile: Profile, runs: list[Run]) -> Run:
         id="tables",
         notebook="12_tables_and_figures",
         parameters={"profile": profile.source},
-        inputs=tuple(run_dir(profile.name, run.id) / "run.json" for run in runs),
+        inputs=tuple(path for run in runs for path in run.outputs if path.name == "run.json"),
         outputs=(figures / "results.json", figures / "report.html", *tables, *pictures),
         summary="tables, figures and report",
         settings={},

