@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from . import feature_runs
-from .across_tasks import asked, checkpoint, joint
+from .across_tasks import JOINT, asked, checkpoint, joint
 from .errors import UserError
 from .feature_runs import ERRORS, SCALING
 from .models import VARIANTS, variant
@@ -30,7 +30,7 @@ def plan(profile: Profile) -> list[Run]:
         for target in dict.fromkeys(target for file in files for target in getattr(file, task).targets):
             runs += _runs_of(task, target, [file for file in files if target in getattr(file, task).targets])
     runs += [*joint(profile, runs), *asked(profile, runs)]
-    runs.sort(key=lambda run: run.notebook)  # stable: all data first
+    runs.sort(key=lambda run: "08" if run.notebook == JOINT else run.notebook)  # stable: all data first, what takes long early
     return [*runs, _tables(profile, runs)]
 
 
