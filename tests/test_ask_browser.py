@@ -22,11 +22,12 @@ import websocket
 from test_ablation_notebooks import execute
 
 from introspect_utils import paths, provenance
+from introspect_utils.across_tasks import ASK
 from introspect_utils.assets import ASSETS, is_present
 from introspect_utils.due import upstream
 from introspect_utils.paths import REPO
 from introspect_utils.profiles import load_profile
-from introspect_utils.runs import ASK, plan
+from introspect_utils.runs import plan
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SETTINGS = {  # of JupyterLab: no cell is left undrawn, no pop-up about news
@@ -114,6 +115,7 @@ def drive(folder, root, profile, target):
         tools = waited(lambda: (folder / "user" / "DevToolsActivePort").read_text().split()[0])
         pages = waited(lambda: json.load(urlopen(f"http://127.0.0.1:{tools}/json/list")))
         page = Page(next(each for each in pages if each["type"] == "page")["webSocketDebuggerUrl"])
+        page.send("Emulation.setFocusEmulationEnabled", enabled=True)  # else JupyterLab has no current notebook to run
         page.send("Page.navigate", url=f"http://127.0.0.1:{port}/lab/tree/ask.ipynb?token={token}")
         waited(lambda: page.value("!!document.querySelector('.jp-Notebook-cell') && !!window.jupyterapp"))
         waited(lambda: page.value("window.jupyterapp.commands.isEnabled('notebook:run-all-cells')"))

@@ -19,7 +19,7 @@ FULL = "patching-tiny-llama-self-full-n16-seed0"
 AGAIN = ("data-patching-tiny-llama", FULL, "patching-tiny-llama-self-untrained-n0-seed0")  # run twice
 RECORD = {
     *("table", "task", "data", "target", "explainer", "condition", "metric", "value", "stderr", "n"),
-    *("seeds", "n_train", "paper", "artifact", "p_vs_best"),
+    *("seeds", "n_train", "trained_parameters", "paper", "artifact", "p_vs_best"),
 }
 
 

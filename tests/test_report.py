@@ -36,6 +36,7 @@ def record(table, explainer, condition, metric, value, stderr=0.019, p=None, tar
         "n": 600,
         "seeds": [0, 1],
         "n_train": None if explainer in ("lookup", "majority") else 2000,
+        "trained_parameters": 0 if explainer in ("lookup", "majority", "untrained") else 1_234_567,
         "paper": None,
         "artifact": f"artifacts/mini/{explainer}_{condition}",
         "p_vs_best": p,
@@ -70,10 +71,10 @@ def some_records(target=TARGET):
 def test_table_2_stands_above_the_papers():
     lines = report.table2(some_records()).markdown().splitlines()
     assert (
-        f"| {TARGET} (here) | Self | **35.2 ± 1.9** | **79.2 ± 1.9** | **41.0 ± 1.9** | 1.0 ± 0.4 | 600 | 0, 1 | 2000 |" in lines
+        f"| {TARGET} (here) | Self | **35.2 ± 1.9** | **79.2 ± 1.9** | **41.0 ± 1.9** | 1.0 ± 0.4 | 600 | 0, 1 | 2000 | 1,234,567 |" in lines
     )
     assert (
-        f"| {TARGET} (here) | Self, – activation | 28.1 ± 1.9 | 77.4 ± 1.9 | 35.0 ± 1.9 | 1.0 ± 0.4 | 600 | 0, 1 | 2000 |"
+        f"| {TARGET} (here) | Self, – activation | 28.1 ± 1.9 | 77.4 ± 1.9 | 35.0 ± 1.9 | 1.0 ± 0.4 | 600 | 0, 1 | 2000 | 1,234,567 |"
         in lines
     )
     assert "| qwen3-8b (paper) | Self | 64.0 ± 0.4 | 80.2 ± 0.3 | 71.0 ± 0.4 | – | – | – | – |" in lines
@@ -156,7 +157,7 @@ def test_table_6_beside_the_papers():
 
 def test_locate_beside_the_papers():
     lines = report.table_locate(some_records()).markdown().splitlines()
-    assert f"| {TARGET} (here) | Self | 96.3 ± 0.6 | 600 | 0, 1 | 2000 |" in lines
+    assert f"| {TARGET} (here) | Self | 96.3 ± 0.6 | 600 | 0, 1 | 2000 | 1,234,567 |" in lines
     assert "| llama-3.1-8b (paper) | Self | 98.7 | – | – | – |" in lines
 
 
