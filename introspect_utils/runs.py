@@ -194,7 +194,7 @@ def _tables(profile: Profile, runs: list[Run]) -> Run:
         notebook="12_tables_and_figures",
         parameters={"profile": profile.source},
         inputs=tuple(run_dir(profile.name, run.id) / "run.json" for run in runs),
-        outputs=(figures / "results.json", figures / "report.html", *tables, *pictures),
+        outputs=(*(figures / name for name in ("results.json", "report.html", "examples.json")), *tables, *pictures),
         summary="tables, figures and report",
         settings={},
     )
