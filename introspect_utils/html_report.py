@@ -16,8 +16,9 @@ from markupsafe import Markup, escape
 from .claims import CLAIMS
 from .paths import REPO, artifacts_dir, figures_dir, replaced
 from .profiles import Profile
+from .run import TASKS
 from .run_notebook import clock
-from .runs import TASKS, plan
+from .runs import plan
 from .table import Score, Table
 from .table_rows import self_explained
 

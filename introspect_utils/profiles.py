@@ -243,6 +243,7 @@ class Profile:
     training: Training
     generation: Generation
     ablation: Ablation | None
+    joint: bool  # train one self-explainer on all tasks at once, too
     variants: Variants
 
     def explainer_for(self, task: str) -> ExplainerSettings:

@@ -38,6 +38,7 @@ LABELS = {
     "wrong-layer": "another layer told",
     "zero-vector": "zero vector at test",
     "shuffled-vector": "shuffled vector at test",
+    "joint": "all tasks at once",
     "lora": "LoRA",
     "random-projection": "random projection",
     "pretrained-projection": "pre-trained projection",

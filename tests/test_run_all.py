@@ -30,7 +30,7 @@ def test_what_is_done_stays_done_until_what_it_is_made_from_changes(toy_repo, tm
     assert status == 0, out
     assert toy_repo.ran() == toy_repo.ALL
     assert "[2/4] patching · self · full · n=16 · seed 0   (elapsed 00:" in out
-    assert f"      | working on {toy_repo.FULL}\n" in out
+    assert f" | working on {toy_repo.FULL}\n" in out
     assert "figures/toy/tables/table2.md\n" in out and "Finished in 00:" in out
     assert "rule" not in out and "Snakemake" not in out and "WARNING" not in out
     assert sorted(path.stem for path in toy_repo.root.glob("artifacts/toy/notebooks/*.ipynb")) == sorted(toy_repo.ALL)
@@ -86,7 +86,7 @@ def test_a_failed_run_says_why_and_keeps_what_is_done(toy_repo):
     toy_repo.pretend_done(toy_repo.DATA)
     checkpoint = toy_repo.root / "artifacts" / "toy" / "checkpoint"
     checkpoint.touch()
-    status, out = toy_repo.run_all("toy")
+    status, out = toy_repo.run_all("toy", "--cores", "1")
     assert status == 1
     assert f"error: {toy_repo.FULL}: the facts are too few: 3, needed 16; raise patching.max_pairs\n" in out
     assert "Traceback" not in out and "| UserError" not in out
@@ -97,9 +97,9 @@ def test_a_failed_run_says_why_and_keeps_what_is_done(toy_repo):
     assert toy_repo.ran() == [toy_repo.FULL]
 
     failing.rename(toy_repo.root / f"crash-{toy_repo.FULL}")
-    status, out = toy_repo.run_all("toy")
+    status, out = toy_repo.run_all("toy", "--cores", "1")
     assert status == 1
-    assert "KeyError in cell" in out and "'no such key'" in out and "      | " in out and "\x1b" not in out
+    assert "KeyError in cell" in out and "'no such key'" in out and "    1 | " in out and "\x1b" not in out
     assert toy_repo.ran() == [toy_repo.FULL]
 
     status, out = toy_repo.run_all("toy", "--bogus")
@@ -126,10 +126,10 @@ def test_a_killed_run_is_taken_up_again_and_leaves_nothing_at_work(toy_repo):
 
 def test_the_margin_keeps_the_last_state_of_a_progress_bar():
     stream = io.StringIO()
-    margin = Margin(stream)
+    margin = Margin(stream, "    1 | ")
     for text in ("one\ntw", "o\n\r 10%|#   ", "\r 90%|### ", "\r100%|####\n", "\n", "left"):
         margin.write(text)
-    assert stream.getvalue() == "      | one\n      | two\n      | 100%|####\n      | \n"
+    assert stream.getvalue() == "    1 | one\n    1 | two\n    1 | 100%|####\n    1 | \n"
 
 
 def wait_for(condition, seconds=30):
