@@ -1,8 +1,8 @@
 """What the drawings of the method show: of each task a test row, as target, procedure T and self-explainer had it.
 
-The row is to explain the method, not to represent the scores: of the rows that the explainer answers right, a short one whose
-answer changes; of features, the one whose description the judge and then the simulator score best, if there was one to choose.
-The questions lie among a profile's artifacts, so the examples are kept as `figures/<profile>/examples.json`: a clone that has the
+The row is to explain the method, not to represent the scores. Of those that the explainer answers right, it is a short one whose
+answer changes; of features, one that had several candidate descriptions, whose description the simulator scores best. The
+questions lie among a profile's artifacts, so the examples are kept as `figures/<profile>/examples.json`: a clone that has the
 runs alone can draw them.
 """
 
@@ -68,8 +68,8 @@ def _features(profile: Profile, folder: Path, run: dict, said: pd.DataFrame) -> 
     if sae.empty:
         return None
     candidates = pd.read_parquet(folder / "candidates.parquet").set_index("feature")["candidates"]
-    chosen = sae.assign(several=[len(candidates[name]) > 1 for name in sae["feature"]])
-    best = next(chosen.sort_values(["judge", "several", "simulator"], ascending=False).itertuples())
+    chosen = sae.assign(right=sae["generation"] == sae["gold"], several=[len(candidates[name]) > 1 for name in sae["feature"]])
+    best = next(chosen.sort_values(["right", "several", "simulator"], ascending=False).itertuples())
     directions, tokenizer = Directions.load(folder / "directions.safetensors"), load_tokenizer(run["target"])
     row_of = {name: row for row, name in enumerate(directions.names)}
     asked = describe.examples(directions.take([row_of[name] for name in said["feature"]]), said["gold"], "full", run["seed"])

@@ -93,7 +93,9 @@ def runs():
     rows = ablate_questions.checked(HINTS, "here")
     ablation = ablate_questions.predictions(rows, ["nonsense", ablate_questions.answer(rows[1])], "self", "full")
     features = pd.DataFrame({"row": [0, 1, 2], "feature": ["sae/1/4", "sae/1/5", "act/1/0"], "data": ["sae", "sae", "act"]})
-    features = features.assign(layer="1", generation=["the word", "colours", "x"], gold=["a", "red things", ""], condition="full")
+    features = features.assign(
+        layer="1", generation=["the word", "red things", "x"], gold=["a", "red things", ""], condition="full"
+    )
     features = features.assign(judge=[0.5, 1.0, None], simulator=[0.9, 0.4, 0.95], explainer="self")
     return [(run("features"), features), (run("patching"), patching), (run("ablation"), ablation)]
 
@@ -190,5 +192,5 @@ def test_the_same_examples_give_the_same_bytes_in_the_fonts_and_colours_of_the_s
         assert (tmp_path / "a" / f"figure_1.{form}").read_bytes() == (tmp_path / "b" / f"figure_1.{form}").read_bytes()
     drawn = drawings.figure_1(SMALL).axes[0]
     assert {text.get_fontname() for text in drawn.texts} == {style.SETTINGS["font.family"]}
-    said = [text.get_color() for text in drawn.texts if text.get_text() == "'female'"]
-    assert style.BLUE in said
+    own = SMALL["features"]["generation"].split()[-1]
+    assert style.BLUE in [text.get_color() for text in drawn.texts if text.get_text() == own]
