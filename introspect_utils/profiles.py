@@ -247,12 +247,12 @@ class Profile:
     variants: Variants
 
     def explainer_for(self, task: str) -> ExplainerSettings:
-        """The explainer's settings for a task: `explainer`, with the prompt that the section has of its own."""
-        return replace(self.explainer, prompt=getattr(getattr(self, task), "prompt", self.explainer.prompt))
+        """The explainer's settings for a task: `explainer`, with the prompt that the section, if there is one, has of its own."""
+        return replace(self.explainer, prompt=getattr(getattr(self, task, None), "prompt", self.explainer.prompt))
 
     def training_for(self, task: str) -> Training:
-        """The training settings of a task, or of the "simulator": `training`, with what the section has of its own."""
-        section = self.features.simulator if task == "simulator" else getattr(self, task)
+        """The training settings of a task, or of the "simulator": `training`, with what the section, if any, has of its own."""
+        section = self.features.simulator if task == "simulator" else getattr(self, task, None)
         return replace(self.training, **{f.name: getattr(section, f.name) for f in fields(Training) if hasattr(section, f.name)})
 
 

@@ -157,7 +157,7 @@ def _tables(profile: Profile, runs: list[Run]) -> Run:
         notebook="12_tables_and_figures",
         parameters={"profile": profile.source},
         inputs=tuple(path for run in runs for path in run.outputs if path.name == "run.json"),
-        outputs=(figures / "results.json", figures / "report.html", *tables, *pictures),
+        outputs=(*(figures / name for name in ("results.json", "report.html", "examples.json")), *tables, *pictures),
         summary="tables, figures and report",
         settings={},
     )

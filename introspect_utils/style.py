@@ -92,6 +92,7 @@ SETTINGS = {
     "axes.spines.right": False,
     "figure.dpi": 150,
     "savefig.dpi": 200,
+    "text.hinting": "no_hinting",  # so that text is as wide in a PNG as it is in a PDF
     "svg.hashsalt": "introspect_utils",
     "pdf.fonttype": 42,
 }

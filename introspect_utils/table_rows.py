@@ -50,6 +50,21 @@ def names(run: dict, explainer: str, condition: str) -> tuple[str, str]:
     return name, "full" if name in SURFACE else condition
 
 
+def self_explained(runs: list[tuple[dict, pd.DataFrame]], task: str) -> tuple[dict, pd.DataFrame] | None:
+    """(run, its predictions under the condition "full" in the order of the test rows) of the self-explainer of a task: the one of
+    the largest training size, the first target and the first seed. None where there is no such run."""
+    own = [
+        (run, said)
+        for run, said in runs
+        if run["task"] == task and run["n_train"] and names(run, run["explainer"] or "", "full")[0] == "self"
+        if (said["condition"] == "full").any()
+    ]
+    if not own:
+        return None
+    run, said = max(own, key=lambda pair: pair[0]["n_train"])
+    return run, said[said["condition"] == "full"].sort_values("row")
+
+
 def grouped(runs: list[tuple[dict, pd.DataFrame]]) -> Iterator[tuple[dict, list[pd.DataFrame]]]:
     """The fields of a `Row` and its predictions by seed, for each (task, target, data, explainer, condition, training size).
 

@@ -5,9 +5,15 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
 
+import nbformat
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from introspect_utils import run_all
 from introspect_utils.errors import UserError
@@ -219,9 +225,26 @@ def test_the_scripts_are_whole():
         assert script("bash", "-n", str(REPO / name))[0] == 0
 
 
-def test_the_conda_environment_has_the_versions_of_the_lock():
+def test_the_conda_environment_is_what_the_package_asks_for_in_the_versions_of_the_lock():
     locked = dict(line.split("==") for line in (REPO / "requirements.lock").read_text().lower().splitlines() if "==" in line)
     pinned = re.findall(r"^ +- ([\w-]+)==?([\d.]+)$", (REPO / "environment.yml").read_text(), re.MULTILINE)
-    assert len(pinned) > 20
-    for name, version in pinned:
-        assert name == "python" or locked[{"pytorch": "torch"}.get(name, name)] == version, name
+    found = {{"pytorch": "torch"}.get(name, name): version for name, version in pinned if name != "python"}
+    assert {name: locked[name] for name in found} == found
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    asked = sum(project["optional-dependencies"].values(), project["dependencies"])
+    assert {re.match(r"[\w-]+", requirement)[0].lower() for requirement in asked} <= found.keys()
+
+
+def test_jupyter_lab_is_there_and_its_kernel_is_the_one_the_notebooks_name():
+    lab = subprocess.run([Path(sys.prefix) / "bin" / "jupyter-lab", "--version"], capture_output=True, text=True, check=True)
+    assert lab.stdout.strip() == version("jupyterlab")
+    [name] = {nbformat.read(path, as_version=4).metadata.kernelspec.name for path in (REPO / "notebooks").glob("*.ipynb")}
+    manager, client = start_new_kernel(startup_timeout=180, kernel_name=name, cwd=REPO / "notebooks")
+    try:
+        said = []
+        line = "import sys, introspect_utils; print(sys.prefix)"
+        client.execute_interactive(line, timeout=180, output_hook=lambda message: said.append(message["content"].get("text", "")))
+        assert "".join(said).strip() == sys.prefix
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
