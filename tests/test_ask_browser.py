@@ -37,6 +37,7 @@ SETTINGS = {  # of JupyterLab: no cell is left undrawn, no pop-up about news
 ANSWER = "[...document.querySelectorAll('.widget-html-content')].at(-1)?.innerText ?? ''"
 TOKENS = "[...document.querySelectorAll('button.jupyter-button:not(.widget-toggle-button)')]"
 BOX = "JSON.stringify(document.querySelector('.widget-vbox').getBoundingClientRect())"
+KERNEL = "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status"
 PATIENCE = 600  # seconds, for a busy machine
 
 
@@ -118,7 +119,7 @@ def drive(folder, root, profile, target):
         page.send("Emulation.setFocusEmulationEnabled", enabled=True)  # else JupyterLab has no current notebook to run
         page.send("Page.navigate", url=f"http://127.0.0.1:{port}/lab/tree/ask.ipynb?token={token}")
         waited(lambda: page.value("!!document.querySelector('.jp-Notebook-cell') && !!window.jupyterapp"))
-        waited(lambda: page.value("window.jupyterapp.commands.isEnabled('notebook:run-all-cells')"))
+        waited(lambda: page.value(f"{KERNEL} === 'idle'"))  # asked to run before, JupyterLab would ask for a kernel
         page.value("window.jupyterapp.commands.execute('notebook:run-all-cells'); 0")
         before = waited(lambda: page.value(f"({ANSWER}).includes(' encodes: ') && ({ANSWER})"))
         page.value(f"{TOKENS}[1].click()")
