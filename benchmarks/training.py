@@ -19,9 +19,14 @@ from introspect_utils.training import add_lora, batches, fit, trainable
 BATCH = 8
 
 
-def compare(lm: LanguageModel, n: int, batch_size: int = BATCH, measure: Callable = seconds, target: float = 1.5) -> Comparison:
+def compare(lm: LanguageModel, n: int) -> Comparison:
     """One epoch over n rows, a multiple of the batch: Trainer on the same rows a step, and in a random order of its own."""
-    explainer = untrained_explainer(replace(lm, model=copy.deepcopy(lm.model)))
+    return one_epoch(replace(lm, model=copy.deepcopy(lm.model)), n, BATCH, seconds, target=1.5)
+
+
+def one_epoch(lm: LanguageModel, n: int, batch_size: int, measure: Callable, target: float) -> Comparison:
+    """The comparison, in this very model, which is given adapters."""
+    explainer = untrained_explainer(lm)
     settings = training_settings(batch_size=batch_size, schedule="constant")
     rows = [(example.question, *explainer.encode(example.question, example.explanation)) for example in patching_examples(lm, n)]
     steps = list(batches([len(ids) for _, ids, _ in rows], batch_size, epochs=1, seed=0))

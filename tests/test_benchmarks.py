@@ -19,7 +19,7 @@ SMALLER = {"training_memory": {"shape": SHAPE}, "exemplars": {"directions": 16},
 PEERS = {
     "patching": ("TransformerLens", "nnsight", "plain batched hooks"),
     "training": ("Trainer + PEFT, the same rows a step", "Trainer + PEFT, rows in random order"),
-    "training_memory": ("Trainer + PEFT, the same rows a step", "Trainer + PEFT, rows in random order"),
+    "training_memory": ("Trainer + PEFT, the same rows a step",),
     "simulator": ("delphi's form", "one sequence at a time"),
     "exemplars": ("delphi: LatentCache, then its windows by maximum",),
     "neighbours": ("faiss IndexFlatIP",),
@@ -94,8 +94,11 @@ def test_multiply_adds(tiny):
 def test_the_measured_ratio_is_of_costs_a_unit():
     costs = iter([10.0, 6.0, 10.0, 12.0, 10.0, 8.0])  # ours, the peer's; three rounds
     peer = timing.Peer("peer", lambda: None, 2, 1.5, lambda ours, its: None)
-    comparison = timing.Comparison("made_up", "unit", lambda: None, 10, [peer], 0.0, lambda run: (next(costs), run()))
-    record = timing.measure(replace(comparison, measure=lambda run: (next(costs), run())), rounds=3)
+
+    def cost(run):
+        return next(costs), run()
+
+    record = timing.measure(timing.Comparison("made_up", "unit", lambda: None, 10, [peer], measure=cost), rounds=3)
     [row] = record["peers"]
     assert (record["ours"], row["lowest"], row["ratio"], row["highest"]) == (1.0, 3.0, 4.0, 6.0)
 
