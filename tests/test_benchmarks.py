@@ -17,7 +17,7 @@ SIZES = {"patching": 2, "training": 8, "training_memory": 4, "simulator": 2, "ex
 SIZES |= {"generation": 4, "ablation": 3}
 SMALLER = {"training_memory": {"shape": SHAPE}, "exemplars": {"directions": 16}, "neighbours": {"train": 3000}}
 PEERS = {
-    "patching": ("TransformerLens", "nnsight", "plain batched hooks"),
+    "patching": ("TransformerLens", "nnsight, a trace a label", "nnsight, positions together", "plain batched hooks"),
     "training": ("Trainer + PEFT, the same rows a step", "Trainer + PEFT, rows in random order"),
     "training_memory": ("Trainer + PEFT, the same rows a step",),
     "simulator": ("delphi's form", "one sequence at a time"),
