@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import matplotlib
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from benchmarks import training
 from benchmarks.timing import RESULTS, machine, peak_memory, seconds
@@ -92,6 +93,12 @@ def draw(found: dict[str, dict]) -> Figure:
             axes = grid[row, number // 2]
             axes.loglog(of_sweep["n"], of_sweep[y], "o-", color=style.BLUE, ms=3.5, lw=1)
             axes.set_title(f"slope {of_sweep[name]:.2f}")
+            axes.set_xticks(of_sweep["n"], [f"{n:,}" for n in of_sweep["n"]], minor=False)
+            axes.set_ylim(min(of_sweep[y]) / 1.5, max(of_sweep[y]) * 1.5)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_minor_locator(NullLocator())
         for axes, what in zip(grid[1], found, strict=True):
             axes.set_xlabel(what)
         grid[0, 0].set_ylabel("seconds")
