@@ -1,4 +1,4 @@
-"""How long `import introspect_utils` takes, and the modules a command begins with: the processor's seconds in a fresh interpreter."""
+"""How long `import introspect_utils` takes, and the modules a command begins with: processor's seconds, fresh interpreter."""
 
 import json
 import statistics

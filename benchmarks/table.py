@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.timing import RESULTS
@@ -37,11 +38,19 @@ def rows(record: dict) -> list[tuple[str, ...]]:
 def measured(record: dict) -> str:
     """Where and when a result file was made."""
     beside = f", beside other runs (load {record['load_of_others']})" if record["load_of_others"] >= 0.5 else ""
-    where = (
-        f"{record['cpu']}, {record['threads']} of {record['cores']} cores{beside}; {record['date']}, commit {record['commit']}"
-    )
-    versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
-    return f"{where}; {versions}"
+    return f"{record['cpu']}, {record['threads']} of {record['cores']} cores{beside}; {record['date']}, commit {record['commit']}"
+
+
+def versions(record: dict) -> str:
+    return ", ".join(f"{package} {version}" for package, version in record["versions"].items())
+
+
+def by_names(records: list[dict], say: Callable[[dict], str]) -> list[str]:
+    """What is to be said of the records, once for all of which it is the same."""
+    said: dict[str, list[str]] = {}
+    for record in records:
+        said.setdefault(say(record), []).append(record["name"])
+    return [f"{', '.join(names)}: {text}" for text, names in said.items()]
 
 
 def table(records: list[dict]) -> str:
@@ -56,10 +65,7 @@ def table(records: list[dict]) -> str:
         sweeps = named["growth"]["sweeps"].items()
         said = "; ".join(f"{what}: time n^{of['slope']:.2f}, memory n^{of['slope_mb']:.2f}" for what, of in sweeps)
         notes.append(f"growth ([figure](results/growth.png)): {said}")
-    places: dict[str, list[str]] = {}
-    for record in records:
-        places.setdefault(measured(record), []).append(record["name"])
-    notes += [f"{', '.join(names)}: {place}" for place, names in places.items()]
+    notes += by_names(records, measured) + by_names(records, versions)
     return Table(
         "Ratio: peer's cost over ours, the median of interleaved runs (lowest to highest).", HEADER, lines, notes
     ).markdown()
