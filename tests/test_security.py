@@ -51,7 +51,11 @@ def test_a_planted_key_is_in_nothing_that_a_judge_run_writes(tmp_path, monkeypat
     assert os.environ["OPENAI_API_KEY"] == KEY
 
 
-CODE = sorted([*REPO.glob("introspect_utils/**/*.py"), *REPO.glob("scripts/**/*.py"), *REPO.glob("notebooks/*.ipynb")])
+CODE = sorted(
+    path
+    for pattern in ("introspect_utils/**/*.py", "scripts/**/*.py", "benchmarks/*.py", "notebooks/*.ipynb")
+    for path in REPO.glob(pattern)
+)
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: path.name)
