@@ -221,6 +221,9 @@ class Training:
     weight_decay: Annotated[float, at_least(0)]
     max_grad_norm: Annotated[float, above_zero]
     checkpoint_steps: Count
+    loss: ClassVar[str] = "tokens"  # eq. 1 is a mean over the tokens of the explanations
+    weights: ClassVar[str] = "float32"  # in which the model's weights that are trained are kept
+    order: ClassVar[str] = "shuffled"  # of the rows; as_released.py has the authors' ways
 
 
 @dataclass(frozen=True)
@@ -234,6 +237,7 @@ class Profile:
     name: str  # the file's stem, of a part its folder's; names the folders under artifacts/ and figures/
     source: str  # what `load_profile` finds this file by: mini, paper/qwen, or the path of a file outside params/
     parts: tuple["Profile", ...]
+    as_released: bool  # as in the authors' code (as_released.py)
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["auto", "float32", "bfloat16"]
     seeds: tuple[Number0, ...]
@@ -247,7 +251,10 @@ class Profile:
 
     def explainer_for(self, task: str) -> ExplainerSettings:
         """The explainer's settings for a task: `explainer`, with the prompt that the section has of its own."""
-        return replace(self.explainer, prompt=getattr(getattr(self, task), "prompt", self.explainer.prompt))
+        capped = self.as_released and self.training_for(task).tuning == "lora"
+        rank = self.training.lora_r if capped else self.explainer.projection_rank
+        prompt = getattr(getattr(self, task), "prompt", self.explainer.prompt)
+        return replace(self.explainer, prompt=prompt, projection_rank=rank)
 
     def training_for(self, task: str) -> Training:
         """The training settings of a task, or of the "simulator": `training`, with what the section has of its own."""
@@ -260,6 +267,8 @@ def load_profile(name_or_path: str | Path) -> Profile:
 
     Raises `UserError` naming every mistake in it.
     """
+    from .as_released import as_released
+
     text, params = str(name_or_path), REPO / "params"
     files = sorted([*params.glob("*.yaml"), *params.glob("*/*.yaml")])
     known = {path.relative_to(params).with_suffix("").as_posix(): path for path in files}
@@ -283,4 +292,4 @@ def load_profile(name_or_path: str | Path) -> Profile:
     profile = read_dataclass(Profile, settings, "", mistakes, name=name, source=source, parts=parts)
     if mistakes:
         raise UserError(f"{path}: " + (mistakes[0] if len(mistakes) == 1 else "".join(f"\n  {line}" for line in mistakes)))
-    return profile
+    return as_released(profile) if profile.as_released else profile

@@ -175,6 +175,7 @@ def _explainer_run(
             "explainer_settings": dataclasses.asdict(profile.explainer_for(task)),
             "training": training if n_train else None,
             **({"variants": dataclasses.asdict(profile.variants)} if made_with_variants else {}),
+            **({"as_released": True} if profile.as_released else {}),
             "max_new_tokens": profile.generation.max_new_tokens,
             **{name: getattr(getattr(profile, task), name) for name in TASKS[task].scoring},
         },

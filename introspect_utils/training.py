@@ -77,6 +77,11 @@ def batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int) -> 
             yield from rng.sample(steps, len(steps))
 
 
+def in_file_order(n: int, batch_size: int, epochs: int) -> list[list[int]]:
+    """Row numbers of each step where no epoch is shuffled, as in the authors' code."""
+    return [list(range(start, min(start + batch_size, n))) for start in range(0, n, batch_size)] * epochs
+
+
 def train(explainer: Explainer, examples: Sequence[Example], settings: Training, folder: Path, seed: int = 0) -> Trained:
     """Fit the explainer to the examples and save it in `folder`; a run cut short goes on from its last checkpoint.
 
@@ -93,17 +98,24 @@ def train(explainer: Explainer, examples: Sequence[Example], settings: Training,
         add_lora(explainer, settings, seed)  # in fp32 whatever the model is in
     else:
         explainer.model.float().requires_grad_(True)
+    for weight in trainable(explainer.model).values():
+        weight.data = weight.data.to(getattr(torch, settings.weights))
     explainer.longest_explanation = max(len(ids) - n_prompt for _, ids, n_prompt in rows)
     gates.check_memory(explainer, settings.batch_size * max(len(ids) for _, ids, _ in rows))
     batch = explainer.collate(rows[: settings.batch_size])
     gates.check_labels(batch)
     gates.check_vector_reaches_logits(explainer, batch)
 
-    steps = list(batches([len(ids) for _, ids, _ in rows], settings.batch_size, settings.epochs, seed))
+    if settings.order == "file":
+        steps = in_file_order(len(rows), settings.batch_size, settings.epochs)
+    else:
+        steps = list(batches([len(ids) for _, ids, _ in rows], settings.batch_size, settings.epochs, seed))
     made_from = fingerprint(explainer, rows, settings, seed)
 
     def loss(chosen: list[int]) -> Tensor:
-        return explainer.loss(explainer.collate([rows[i] for i in chosen]))
+        batch = explainer.collate([rows[i] for i in chosen])
+        loss = explainer.loss(batch)  # a mean over the explanations' tokens
+        return loss if settings.loss == "tokens" else loss * (batch.labels != -100).float().mean()
 
     losses, seconds = fit(explainer, loss, steps, settings, folder / RESUME, made_from, seed)
     explainer.save(folder)
@@ -131,7 +143,7 @@ def fit(
     """
     weights, before = trainable(module), gates.sampled(module)
     optimizer = torch.optim.AdamW(weights.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    mixed = {"float32": "no", "bfloat16": "bf16"}[settings.compute_dtype]
+    mixed = "bf16" if (settings.compute_dtype, settings.weights) == ("bfloat16", "float32") else "no"
     AcceleratorState._reset_state(reset_partial_state=True)  # else a kernel could not train in another precision later
     accelerator = Accelerator(mixed_precision=mixed, cpu=next(iter(weights.values())).device.type == "cpu")
     module, optimizer = accelerator.prepare(module, optimizer)
