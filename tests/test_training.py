@@ -383,7 +383,7 @@ def test_the_linear_schedule_is_that_of_torch(tmp_path):
                 decay.step()
         else:
             settings = training_settings(learning_rate=0.1, schedule="linear", weight_decay=0.0, max_grad_norm=1e9)
-            training.fit(module, lambda x: module(x).pow(2).mean(), list(inputs), settings, tmp_path / "state", "", 0)
+            training.fit(module, lambda module, x: module(x).pow(2).mean(), list(inputs), settings, tmp_path / "state", "", 0)
         return module.weight.detach()
 
     torch.testing.assert_close(weights(by_hand=False), weights(by_hand=True))
