@@ -203,6 +203,18 @@ KINDS = {
 }
 
 
+def resources(profile: Profile, run: Run) -> dict[str, int]:
+    """What a cluster is asked for: GPUs, the machine's memory in MB, minutes; nothing for a run that is not estimated.
+
+    Half as much memory again as on all GPUs, since a process reads its model, and writes checkpoints, through it; twice the time.
+    """
+    made = estimate(profile, run)
+    if made is None:
+        return {}
+    minutes = 30 + 2 * 60 * made.hours / made.gpus
+    return {"gpu": made.gpus, "mem_mb": round(1.5 * made.gpus * made.memory / 1e6), "runtime": round(minutes)}
+
+
 def downloads(profile: Profile, run: Run) -> dict[str, float]:
     """{name: bytes} of what `run` reads from the hub: weights at 2 bytes a parameter, dictionaries at 4, texts."""
     file, target = file_of(profile, run), run.parameters.get("target")

@@ -51,11 +51,14 @@ def to_download(profile: Profile, runs: Sequence[Run]) -> dict[str, dict[str, fl
     return found
 
 
-def missing(profile: Profile, runs: Sequence[Run]) -> list[str]:
-    """What this machine lacks for these runs, a line for each thing, with what to do about it."""
+def missing(profile: Profile, runs: Sequence[Run], here: bool = True) -> list[str]:
+    """What this machine lacks for these runs, a line for each thing, with what to do about it.
+
+    Runs that are not to be `here` but jobs of a cluster find their GPUs there.
+    """
     estimates = {run.id: made for run in runs if (made := estimate(profile, run))}
     new = to_download(profile, runs)
-    return [line for line in (_disk(estimates, new), _gpu(estimates), _token(new), _chat(runs)) if line]
+    return [line for line in (_disk(estimates, new), _gpu(estimates) if here else None, _token(new), _chat(runs)) if line]
 
 
 def _disk(estimates: dict[str, Estimate], new: dict[str, dict[str, float]]) -> str | None:

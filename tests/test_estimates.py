@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from introspect_utils import estimates
-from introspect_utils.estimates import downloads, estimate, training
+from introspect_utils.estimates import downloads, estimate, resources, training
 from introspect_utils.profiles import load_profile
 from introspect_utils.runs import plan
 
@@ -100,6 +100,13 @@ def test_a_model_of_unknown_size_is_not_guessed_and_a_chat_model_of_unknown_pric
     [data] = [run for run in plan(other) if run.id == "data-features-llama-3.1-8b"]
     cost = estimate(other, data).dollars
     assert cost != cost  # nan
+
+
+def test_a_cluster_is_asked_for_what_the_estimate_says():
+    run = RUNS["ablation-qwen3-8b-self-full-n12642-seed42"]
+    made, asked = estimate(PAPER, run), resources(PAPER, run)
+    assert asked == {"gpu": 2, "mem_mb": round(3 * made.memory / 1e6), "runtime": round(30 + 60 * made.hours)}
+    assert resources(PAPER, RUNS["tables"]) == {} == resources(load_profile("smoke"), plan(load_profile("smoke"))[0])
 
 
 def test_downloads_are_the_models_dictionaries_and_texts():

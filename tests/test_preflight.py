@@ -19,7 +19,7 @@ RUNS = plan(PAPER)
 def machine(monkeypatch):
     """Sets what the probes find; at first all that the paper could want."""
 
-    def found(disk=1e15, gpus=(700e9, 700e9), token=True, key=True, cached=()):
+    def found(disk=1e15, gpus=(700e9,) * 4, token=True, key=True, cached=()):
         monkeypatch.setattr(preflight, "free_disk", lambda path: disk)
         monkeypatch.setattr(preflight, "gpu_memory", lambda: list(gpus))
         monkeypatch.setattr(preflight, "has_hub_token", lambda: token)
@@ -130,6 +130,7 @@ def test_a_real_run_stops_before_it_starts(machine, monkeypatch, tmp_path):
     fits = "patching-llama-3.1-8b-self-full-n13454-seed42"
     assert run_all.upstream_of({fits}, RUNS) == {fits, "data-patching-llama-3.1-8b"}
     assert run_all.upstream_of(set(), RUNS) == {run.id for run in RUNS}
+    assert [line[:6] for line in missing(PAPER, RUNS, here=False)] == ["OpenAI"]  # a cluster's machines have the GPUs
     machine(gpus=(80e9, 80e9), key=False, token=False)
     with pytest.raises(UserError, match="cannot be run here:\n  hub token: [^\n]*$"):
         run_all.run(PAPER, reasons, ["--until", fits])
