@@ -202,7 +202,7 @@ class ExplainerSettings:
     prompt: Literal["chat", "base"]
 
 
-HOW = ("checkpoint_steps", "processes", "sharded", "gradient_checkpointing")  # of Training: they change no result
+HOW = ("checkpoint_steps", "processes", "sharded", "gradient_checkpointing", "log_with")  # of Training: they change no result
 
 
 @dataclass(frozen=True)
@@ -222,6 +222,7 @@ class Training:
     processes: Count = field(repr=False)  # that train together, each on its GPU and its share of every batch
     sharded: bool = field(repr=False)  # FSDP: weights, gradients and moments are divided among them, not copied (DDP)
     gradient_checkpointing: bool = field(repr=False)
+    log_with: Literal["none", "tensorboard", "wandb"] = field(repr=False)
     loss: ClassVar[str] = "tokens"  # eq. 1 is a mean over the tokens of the explanations
     weights: ClassVar[str] = "float32"  # in which the model's weights that are trained are kept
     order: ClassVar[str] = "shuffled"  # of the rows; as_released.py has the authors' ways

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import is_tensorboard_available, is_wandb_available
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ from introspect_utils.errors import UserError
 from introspect_utils.explainer import Explainer
 from introspect_utils.paths import replaced
 from introspect_utils.profiles import Training
+from introspect_utils.published_explainer import is_published, published_folder
 from introspect_utils.questions import Example
 
 if TYPE_CHECKING:
@@ -88,9 +90,11 @@ def in_file_order(n: int, batch_size: int, epochs: int) -> list[list[int]]:
 def train(explainer: Explainer, examples: Sequence[Example], settings: Training, folder: Path, seed: int = 0) -> Trained:
     """Fit the explainer to the examples and save it in `folder`; a run cut short goes on from its last checkpoint.
 
-    A finished run, asked for again, is read back. Raises `UserError` when the explainer has been trained before, the loss is not
-    finite, or another of the `gates` fails.
+    A finished run, asked for again, is read back; a published explainer stays as it is. Raises `UserError` when the explainer has
+    been trained before, the loss is not finite, or another of the `gates` fails.
     """
+    if is_published(explainer.lm.name):
+        return as_published(explainer, folder)
     if hasattr(explainer.model, "peft_config") or any(p.requires_grad for p in explainer.model.parameters()):
         raise UserError("this explainer has been trained before: make a new one (load_model, then Explainer) and train that")
     gates.check_explanations(examples)
@@ -118,6 +122,15 @@ def train(explainer: Explainer, examples: Sequence[Example], settings: Training,
     explainer.save(folder)
     gates.check_saved(explainer, folder)
     return Trained(folder, gates.file_sha256(folder), losses, seconds, sum(p.numel() for p in trainable(explainer).values()))
+
+
+def as_published(explainer: Explainer, folder: Path) -> Trained:
+    """An explainer that its authors have trained: `folder` holds links to its files, by which a run knows what it tested."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in published_folder(explainer.lm.name).iterdir():
+        (folder / path.name).unlink(missing_ok=True)
+        (folder / path.name).symlink_to(path.resolve())
+    return Trained(folder, gates.file_sha256(folder), [], 0.0, 0)
 
 
 def make_trainable(explainer: Explainer, settings: Training, seed: int) -> None:
@@ -177,10 +190,12 @@ def fit(
         next(part for part in module.modules() if isinstance(part, PreTrainedModel)).gradient_checkpointing_enable()
     several = PartialState(cpu=on_cpu).num_processes > 1
     sharding = across.sharding(module) if settings.sharded and several else None
-    accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu, fsdp_plugin=sharding)
+    accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu, fsdp_plugin=sharding, **tracker(settings.log_with, path))
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     weights = trainable(module)  # FSDP has put others in their place
     losses, seconds = resume(path, weights, optimizer, made_from)
+    if len(losses) < len(steps):
+        accelerator.init_trackers("introspect", init_kwargs={"wandb": {"dir": str(path.parent)}})
 
     module.train()
     start = time.monotonic() - seconds
@@ -199,6 +214,7 @@ def fit(
         if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
             problem = f"the loss ({losses[-1]}) or its gradient ({norm}) is not finite at step {len(losses)}"
             raise UserError(f"{problem}: lower training.learning_rate ({settings.learning_rate})")
+        accelerator.log({"loss": losses[-1], "gradient": float(norm)}, step=len(losses))
         optimizer.step()
         optimizer.zero_grad()
         progress.set_postfix(loss=f"{losses[-1]:.3f}")
@@ -209,7 +225,20 @@ def fit(
         gates.check_trained(before)
     seconds = time.monotonic() - start
     checkpoint(path, weights, {}, losses, seconds, made_from)
+    accelerator.end_training()
     return losses, seconds
+
+
+def tracker(name: str, path: Path) -> dict[str, str]:
+    """What `Accelerator` is given to log with: "none", "tensorboard" or "wandb", which lie beside the checkpoint at `path`.
+
+    Raises `UserError` when the package is not installed.
+    """
+    if name == "none":
+        return {}
+    if not {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}[name]():
+        raise UserError(f"training.log_with is {name}, which is not installed: pip install {name}, or set log_with: none")
+    return {"log_with": name, "project_dir": str(path.parent)}
 
 
 def fingerprint(explainer: Explainer, rows: Sequence, settings: Training, seed: int) -> str:

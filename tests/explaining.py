@@ -30,6 +30,7 @@ TRAINING = Training(
     processes=1,
     sharded=False,
     gradient_checkpointing=False,
+    log_with="none",
 )
 WORDS = ("red", "a long shade of green", "blue or not", "violet", "amber and gold", "grey", "no colour at all", "white")
 
