@@ -1,6 +1,6 @@
 """`as_released: true` in a profile: training as in the authors' code, where that is done otherwise here.
 
-README, "The paper's runs", has a row for every deviation, those that are not set back among them. `introspect_utils.training`
+README, "Deviations and known limits", has a row for every deviation, also for those that are not set back. `introspect_utils.training`
 reads the three of `AsReleased`; `Profile.explainer_for` caps the rank of a projection that is trained beside LoRA.
 """
 

@@ -108,7 +108,7 @@ def due(profile: Profile, forced: Collection[str] = ()) -> dict[str, str]:
         anew = [other.id for other in upstream(run, runs) if other.id in reasons]
         if reason or anew:
             reasons[run.id] = reason or f"its input {anew[0]} is made anew"
-    for run in runs:  # what the due runs read must be on this machine
+    for run in reversed(runs):  # what the due runs read must be on this machine, and what is made for them so must read
         heavy = heavy_outputs(profile, run)
         read = any(other.id in reasons and set(heavy) & set(other.inputs) for other in runs)
         if read and run.id not in reasons and _why_stale(_records(profile, run)[1], heavy, made_from(run, runs)):

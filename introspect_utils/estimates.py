@@ -192,6 +192,12 @@ def _ablation_data(file: Profile, run: Run) -> Estimate:
     return Estimate(hours(2 * n * 2 * (max(wanted.sizes) + wanted.n_test) * ROW["ablation"], READING), 2.2 * n)
 
 
+def _asked(file: Profile, run: Run) -> Estimate:
+    """A few answers; the target, two explainers and the simulator lie in memory at once."""
+    n = size(run.parameters["target"], "")
+    return Estimate(hours(2 * n * file.generation.max_new_tokens, WRITING), 4 * 2.2 * n)
+
+
 KINDS = {
     "01_data_features": _feature_data,
     "02_data_activation_patching": _patching_data,
@@ -200,6 +206,7 @@ KINDS = {
     **dict.fromkeys(TASK, _explainer),
     "08_baselines": _baselines,
     "10_similarity": _similarity,
+    "13_ask_the_explainer": _asked,
 }
 
 

@@ -129,7 +129,8 @@ class Explainer(nn.Module):
         Raises `UserError` when the vector and its mark in the text do not go together, the vector is not [d_target] finite
         numbers, or the whole is longer than the model reads.
         """
-        text, chat = question.text, (prompt or self.settings.prompt) == "chat" and bool(self.lm.tokenizer.chat_template)
+        text, form = question.text, prompt or question.prompt or self.settings.prompt
+        chat = form == "chat" and bool(self.lm.tokenizer.chat_template)
         if text.count(VECTOR) != (question.vector is not None):
             raise UserError(f"a question with a vector holds {VECTOR} once, one without does not: {text[:200]!r}")
         if question.vector is not None and question.vector.shape != (self.d_target,):
@@ -249,7 +250,7 @@ class Explainer(nn.Module):
         """
         folder = Path(folder)
         if not (folder / SETTINGS).is_file():
-            raise UserError(f"no explainer at {folder} (no {SETTINGS} in it): train one with notebooks/06 or 07")
+            raise UserError(f"no explainer at {folder} (no {SETTINGS} in it): train one with notebooks/05, 06 or 07")
         described = json.loads((folder / SETTINGS).read_text())
         adapted = (folder / "adapter_config.json").is_file()
         if adapted and base is None and " " in described["base"]:  # "smollm2-135m-instruct rotated"

@@ -109,7 +109,7 @@ def _token_match(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
             cells = [run["statistics"]["token_match"][condition] for run in made]
             seeds, artifact = [run["seed"] for run in made], ", ".join(run["checkpoint"] or f"runs/{run['id']}" for run in made)
             head = (made[0]["task"], made[0]["target"], "sae", explainer, condition, largest, seeds, artifact)
-            row = Row(*head, rows=np.arange(cells[0][2]))
+            row = Row(*head, rows=np.arange(cells[0][2]), trained_parameters=made[0]["trained_parameters"])
             found.append(record("B.4", row, "token_match", metrics.pooled_score([cell[:2] for cell in cells])))
     return found
 

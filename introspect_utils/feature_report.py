@@ -6,6 +6,8 @@ from . import style
 from .layout import (
     BOLD,
     ONE_SEED,
+    TRAINED,
+    UNSAID,
     Group,
     artifacts,
     by_row,
@@ -15,7 +17,7 @@ from .layout import (
     published_rows,
     score,
     seeds,
-    trained_on,
+    trained,
 )
 from .paper import GEMMA, LLAMA
 from .table import Score, Table
@@ -45,9 +47,9 @@ def _numbers(by: dict[str, dict]) -> str:
 
 def _descriptions(records: list[dict], table: str, caption: str) -> Table:
     ours = by_row(records, table)
-    rows = [(*named(row), *(score(by.get(column)) for column in COLUMNS)) + (_numbers(by), *trained_on(row)) for row, by in ours]
+    rows = [(*named(row), *(score(by.get(column)) for column in COLUMNS)) + (_numbers(by), *trained(row)) for row, by in ours]
     rows += [
-        (f"{target} (paper)", style.label(explainer, condition), *(by.get(column, "–") for column in COLUMNS), "–", "–", "–")
+        (f"{target} (paper)", style.label(explainer, condition), *(by.get(column, "–") for column in COLUMNS), *UNSAID)
         for target, explainer, condition, by in published_rows(table)
     ]
     notes = [
@@ -60,7 +62,7 @@ def _descriptions(records: list[dict], table: str, caption: str) -> Table:
     ]
     if ours and all(len(row["seeds"]) < 2 for row, _ in ours):
         notes.append(ONE_SEED)
-    header = ("Target", "Explainer", *(style.LABELS[column] for column in COLUMNS), "n", "Seeds", "Training rows")
+    header = ("Target", "Explainer", *(style.LABELS[column] for column in COLUMNS), "n", *TRAINED)
     return Table(f"{caption} (mean ± standard error, scaled to 100).", header, tuple(rows), tuple(notes), artifacts(ours))
 
 
@@ -128,12 +130,12 @@ def table_token_match(records: list[dict]) -> Table:
     """Section B.4: how far a description stays the same when the prompt leaves the layer out, or names another."""
     name = "sae token_match"
     ours = by_row(records, "B.4")
-    rows = [(*named(row), score(by[name]), row["n"], seeds(row), row["n_train"]) for row, by in ours]
+    rows = [(*named(row), score(by[name]), row["n"], *trained(row)) for row, by in ours]
     for target, explainer, condition, by in published_rows("B.4"):
-        rows.append((f"{target} (paper)", style.label(explainer, condition), by[name], "–", "–", "–"))
+        rows.append((f"{target} (paper)", style.label(explainer, condition), by[name], *UNSAID))
     return Table(
         "Section B.4. Token match of a description with that for the right layer (mean ± standard error, scaled to 100).",
-        ("Target", "Explainer", style.LABELS[name], "n", "Seeds", "Training rows"),
+        ("Target", "Explainer", style.LABELS[name], "n", *TRAINED),
         tuple(rows),
         artifacts=artifacts(ours),
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .paths import artifacts_dir, run_dir
 from .profiles import Profile
-from .run import Run, folder_name
+from .run import JUDGING, Run, folder_name
 
 SIMULATOR, BASELINES, SCALING, SIMILARITY, ERRORS = (
     "04_simulator",
@@ -14,7 +14,6 @@ SIMULATOR, BASELINES, SCALING, SIMILARITY, ERRORS = (
     "10_similarity",
     "11_error_analysis",
 )
-JUDGING = ("judge", "chat_model")
 
 
 def simulator(profile: Profile, target: str, data: Run) -> Run:
@@ -65,6 +64,11 @@ def baselines(profile: Profile, target: str, n_train: int, inputs: tuple[Path, .
     )
 
 
+def scores(run: Run) -> tuple[Path, ...]:
+    """The outputs of a run that are read for its scores: not the checkpoint, which a clone of the results lacks."""
+    return tuple(path for path in run.outputs if path.name in ("run.json", "predictions.parquet"))
+
+
 def scaling(profile: Profile, target: str, compared: list[Run]) -> Run:
     """How scores grow with the training directions (section 4)."""
     run_id = f"scaling-{folder_name(target)}"
@@ -72,7 +76,7 @@ def scaling(profile: Profile, target: str, compared: list[Run]) -> Run:
         id=run_id,
         notebook=SCALING,
         parameters={"profile": profile.source, "target": target},
-        inputs=tuple(output for run in compared for output in run.outputs),
+        inputs=tuple(output for run in compared for output in scores(run)),
         outputs=(run_dir(profile.name, run_id) / "run.json",),
         summary=f"scaling · {target}",
         settings={"target": target},
@@ -106,7 +110,7 @@ def error_analysis(profile: Profile, target: str, explained: list[Run], inputs: 
             id=run_id,
             notebook=ERRORS,
             parameters={"profile": profile.source, **question},
-            inputs=(*inputs, *run.outputs),
+            inputs=(*inputs, *scores(run)),
             outputs=(folder / "run.json", folder / "cases.parquet"),
             summary=f"error analysis · {target}",
             settings={**question, "judge": "embedding"},  # it looks at the cases whatever judge scored them

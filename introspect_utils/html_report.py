@@ -16,14 +16,22 @@ from markupsafe import Markup, escape
 from .claims import CLAIMS
 from .paths import REPO, artifacts_dir, figures_dir, replaced
 from .profiles import Profile
+from .run import TASKS
 from .run_notebook import clock
-from .runs import TASKS, plan
+from .runs import plan
 from .table import Score, Table
-from .table_rows import names
+from .table_rows import self_explained
 
 N_PREDICTIONS = 20
 NUMBERS = re.compile(r"[-+\d.,e/– ]+")
 CAPTIONS = {  # what each figure shows, for those who see it and for those who do not
+    "figure_1": "Figure 1: the questions of the three tasks, each on one test row: what the procedure T finds in the target, and "
+    "what the self-explainer says. The rows are chosen to be clear, not to be typical; the tables have the scores.",
+    "figure_2": "Figure 2: a feature of the target, where it is active, the description that the simulator chooses, and the one "
+    "that the self-explainer gives when the feature is put in the place of a token.",
+    "figure_3": "Figure 3: an activation of the run on one sentence is put into the run on another, the target's answer changes, "
+    "and the self-explainer says how.",
+    "figure_4": "Figure 4: a question with and without a hint, the target's answers, and what the self-explainer says of them.",
     "figure_features": "Tables 1 and 4 as dots with 95% intervals: how well each explainer describes features, by judge and by "
     "simulator; diamonds are the paper's.",
     "figure_5": "Figure 5: the judge's scores of each explainer against the number of training directions of a layer.",
@@ -101,15 +109,11 @@ def export_notebooks(profile: Profile, runs: RUNS) -> list[Path]:
 def first_predictions(runs: RUNS) -> Table | None:
     """What the self-explainer, of the largest training size and the first seed, says of the first held-out SAE features; None
     where no run of feature descriptions has trained one."""
-    own = [
-        (run, said)
-        for run, said in runs
-        if run["task"] == "features" and run["n_train"] and _is_self(run) and (said["condition"] == "full").any()
-    ]
-    if not own:
+    explained = self_explained(runs, "features")
+    if not explained:
         return None
-    run, said = max(own, key=lambda pair: pair[0]["n_train"])
-    said = said[(said["condition"] == "full") & (said["data"] == "sae")].sort_values("row").head(N_PREDICTIONS)
+    run, said = explained
+    said = said[said["data"] == "sae"].head(N_PREDICTIONS)
     rows = [
         (row.feature, row.layer, row.gold, row.generation, Score(row.judge), Score(row.simulator)) for row in said.itertuples()
     ]
@@ -119,10 +123,6 @@ def first_predictions(runs: RUNS) -> Table | None:
         tuple(rows),
         artifacts=(run["checkpoint"] or f"runs/{run['id']}",) * len(rows),
     )
-
-
-def _is_self(run: dict) -> bool:
-    return names(run, run["explainer"] or "", "full")[0] == "self"
 
 
 def _explained(profile: Profile, files: list[dict]) -> dict[str, dict[str, list]]:

@@ -15,6 +15,8 @@ from .table import Score
 ONE_SEED = "One training seed: the standard errors are over the test rows only."
 BOLD = "Bold: not significantly different from the best row of the same target (paired t-test, p ≥ 0.05)."
 ROW = tuple[dict, dict[str, dict]]  # any record of a table row, and its records by column
+TRAINED = ("Seeds", "Training rows", "Trained parameters")
+UNSAID = ("–",) * (1 + len(TRAINED))  # n and these, of a row of the paper
 
 
 def column(data: str, metric: str) -> str:
@@ -56,9 +58,10 @@ def seeds(record: dict) -> str:
     return ", ".join(map(str, record["seeds"])) or "–"
 
 
-def trained_on(row: dict) -> tuple[str, str | int]:
-    """The last two cells of a row: its training seeds, its training rows."""
-    return seeds(row), "–" if row["n_train"] is None else row["n_train"]
+def trained(row: dict) -> tuple[str, str | int, str]:
+    """The last cells of a row, below `TRAINED`."""
+    parameters = f"{row['trained_parameters']:,}" if row["trained_parameters"] else "–"
+    return seeds(row), "–" if row["n_train"] is None else row["n_train"], parameters
 
 
 def artifacts(rows: Iterable[ROW]) -> tuple[str, ...]:

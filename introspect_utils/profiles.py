@@ -249,18 +249,19 @@ class Profile:
     training: Training
     generation: Generation
     ablation: Ablation | None
+    joint: bool  # train one self-explainer on all tasks at once, too
     variants: Variants
 
     def explainer_for(self, task: str) -> ExplainerSettings:
-        """The explainer's settings for a task: `explainer`, with the prompt that the section has of its own."""
+        """The explainer's settings for a task: `explainer`, with the prompt that the section, if there is one, has of its own."""
         capped = self.as_released and self.training_for(task).tuning == "lora"
         rank = self.training.lora_r if capped else self.explainer.projection_rank
-        prompt = getattr(getattr(self, task), "prompt", self.explainer.prompt)
+        prompt = getattr(getattr(self, task, None), "prompt", self.explainer.prompt)
         return replace(self.explainer, prompt=prompt, projection_rank=rank)
 
     def training_for(self, task: str) -> Training:
-        """The training settings of a task, or of the "simulator": `training`, with what the section has of its own."""
-        section = self.features.simulator if task == "simulator" else getattr(self, task)
+        """The training settings of a task, or of the "simulator": `training`, with what the section, if any, has of its own."""
+        section = self.features.simulator if task == "simulator" else getattr(self, task, None)
         return replace(self.training, **{f.name: getattr(section, f.name) for f in fields(Training) if hasattr(section, f.name)})
 
 

@@ -16,12 +16,14 @@ class Question:
     """A question q about a target. `text` holds `VECTOR` once if there is a `vector` v [d_target], else not at all.
 
     `layers` are the target's layers that v comes from: they choose the projection. `system` is the chat's system prompt.
+    `prompt` is its form, "chat" or "base", where an explainer of several tasks is asked in more than one.
     """
 
     text: str
     vector: Tensor | None = None
     layers: tuple[int, ...] = ()
     system: str = ""
+    prompt: str = ""
 
     def with_vector(self, vector: Tensor) -> Question:
         return replace(self, vector=vector)

@@ -1,13 +1,13 @@
 """From the predictions of runs to the records of `results.json`, one for each number.
 
-A record has the keys `table, task, data, target, explainer, condition, metric, value, stderr, n, seeds, n_train, paper, artifact,
-p_vs_best`. `paper` is the published value where our target is the paper's target, else null (of Table 3 that of v1). `artifact`
-is the checkpoint (from the repository's root) or, without one, the run's folder (beside `results.json`); those of several seeds
-are joined by ", ". `p_vs_best` is the p of the paired t-test against the best row of the same table, target, data and metric:
-bold is p >= 0.05. Records of table "2-vector" and of those ending in "-paired" (self minus the row named) are paired differences,
-so their value may be negative; those of tables "6" and "7" are counts; "sec5.2" says what lies behind a row of Table 3, and
-"hints" how often the target follows a hint. Of feature descriptions, table "1" is of the first target among the runs, "4" of
-those after it; `feature_records` says what else there is.
+A record has the keys `table, task, data, target, explainer, condition, metric, value, stderr, n, seeds, n_train,
+trained_parameters, paper, artifact, p_vs_best`. `paper` is the published value where our target is the paper's target, else null
+(of Table 3 that of v1). `artifact` is the checkpoint (from the repository's root) or, without one, the run's folder (beside
+`results.json`); those of several seeds are joined by ", ". `p_vs_best` is the p of the paired t-test against the best row of the
+same table, target, data and metric: bold is p >= 0.05. Records of table "2-vector" and of those ending in "-paired" (self minus
+the row named) are paired differences, so their value may be negative; those of tables "6" and "7" are counts; "sec5.2" says what
+lies behind a row of Table 3, and "hints" how often the target follows a hint. Of feature descriptions, table "1" is of the first
+target among the runs, "4" of those after it; `feature_records` says what else there is.
 """
 
 from dataclasses import dataclass

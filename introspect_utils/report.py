@@ -9,6 +9,8 @@ from . import style
 from .layout import (
     BOLD,
     ONE_SEED,
+    TRAINED,
+    UNSAID,
     Group,
     artifacts,
     by_row,
@@ -18,7 +20,7 @@ from .layout import (
     published_rows,
     score,
     seeds,
-    trained_on,
+    trained,
 )
 from .paper import PATCHING_METRICS, TOKEN_TYPES, lookup, model_name
 from .table import Score, Table
@@ -28,9 +30,9 @@ def table2(records: list[dict]) -> Table:
     """Table 2, activation patching: our rows, then the paper's for its two targets."""
     metrics = (*PATCHING_METRICS, "unparseable")
     ours = by_row(records, "2")
-    rows = [(*named(row), *(score(by.get(m)) for m in metrics)) + (row["n"], *trained_on(row)) for row, by in ours]
+    rows = [(*named(row), *(score(by.get(m)) for m in metrics)) + (row["n"], *trained(row)) for row, by in ours]
     rows += [
-        (f"{target} (paper)", style.label(explainer, condition), *(by[m] for m in PATCHING_METRICS), "–", "–", "–", "–")
+        (f"{target} (paper)", style.label(explainer, condition), *(by[m] for m in PATCHING_METRICS), "–", *UNSAID)
         for target, explainer, condition, by in published_rows("2")
     ]
     notes = [BOLD + " The paper's bold is not in our copy of its text, so its rows carry none."]
@@ -45,7 +47,7 @@ def table2(records: list[dict]) -> Table:
             )
     return Table(
         "Table 2. Activation patching: what each explainer predicts of its target (mean ± standard error, scaled to 100).",
-        ("Target", "Explainer", *(style.LABELS[m] for m in metrics), "n", "Seeds", "Training rows"),
+        ("Target", "Explainer", *(style.LABELS[m] for m in metrics), "n", *TRAINED),
         tuple(rows),
         tuple(notes),
         artifacts(ours),
@@ -134,12 +136,12 @@ def table_locate(records: list[dict]) -> Table:
     rows, ours = [], by_row(records, "C.1")
     for row, by in ours:
         name = f"{row['target']} (here)", style.label(row["explainer"])
-        rows.append((*name, score(by["exact_match"]), row["n"], seeds(row), row["n_train"]))
+        rows.append((*name, score(by["exact_match"]), row["n"], *trained(row)))
     for target, explainer, _, by in published_rows("C.1"):
-        rows.append((f"{target} (paper)", style.label(explainer), by["exact_match"], "–", "–", "–"))
+        rows.append((f"{target} (paper)", style.label(explainer), by["exact_match"], *UNSAID))
     return Table(
         "Section C.1. Which token and layers a vector comes from (mean ± standard error, scaled to 100).",
-        ("Target", "Explainer", style.LABELS["exact_match"], "n", "Seeds", "Training rows"),
+        ("Target", "Explainer", style.LABELS["exact_match"], "n", *TRAINED),
         tuple(rows),
         artifacts=artifacts(ours),
     )
@@ -161,7 +163,7 @@ def table3(records: list[dict]) -> Table:
     rows = [
         (*named(row), *(score(by.get(m)) for m in metrics))
         + tuple(behind.get((row["target"], row["explainer"], *key), "–") for key in BEHIND)
-        + (row["n"], *trained_on(row))
+        + (row["n"], *trained(row))
         for row, by in ours
     ]
     quoted = {(*key, metric): cell for *key, by in published_rows("sec5.2") for metric, cell in by.items()}
@@ -169,7 +171,7 @@ def table3(records: list[dict]) -> Table:
         for target, explainer, condition, by in published_rows("3", version):
             scores = (by.get(m, "–") for m in metrics)
             seen = (quoted.get((target, explainer, *key), "–") if version == "v1" else "–" for key in BEHIND)
-            rows.append((f"{target} (paper {version})", style.label(explainer, condition), *scores, *seen, "–", "–", "–"))
+            rows.append((f"{target} (paper {version})", style.label(explainer, condition), *scores, *seen, *UNSAID))
     notes = [
         BOLD + " The paper's bold compares the targets of one explainer, and is not in our copy of its text.",
         "The paper's v1 is whole, and its values are those in `results.json`; of v3 the numbers known here are shown.",
@@ -178,7 +180,7 @@ def table3(records: list[dict]) -> Table:
     return Table(
         "Table 3. Input ablation: what each explainer predicts of its target (mean ± standard error, scaled to 100).",
         ("Target", "Explainer", *(style.LABELS[m] for m in metrics), "Says “changed”", "Content match, changed rows")
-        + ("Content match, unchanged rows", "Names the hint’s letter", "n", "Seeds", "Training rows"),
+        + ("Content match, unchanged rows", "Names the hint’s letter", "n", *TRAINED),
         tuple(rows),
         tuple(notes),
         artifacts(ours),

@@ -111,7 +111,10 @@ def write_run(directory: Path, run: dict, predictions: pd.DataFrame | None = Non
 
 
 def read_run(directory: Path) -> tuple[dict, pd.DataFrame]:
-    """One finished run: its run.json and its predictions."""
+    """One finished run: its run.json and its predictions. Raises `UserError` where it is not finished."""
+    if not (directory / "run.json").is_file():
+        profile = directory.parent.parent.name
+        raise UserError(f"{directory / 'run.json'} is missing: ./run_all.sh {profile} --until {directory.name} makes it")
     return json.loads((directory / "run.json").read_text()), pq.read_table(directory / "predictions.parquet").to_pandas()
 
 
@@ -123,7 +126,7 @@ def read_runs(profile: str) -> list[tuple[dict, pd.DataFrame]]:
     planned = [path for run in plan(load_profile(profile)) for path in run.outputs if path.name == "run.json"]
     runs = [read_run(path.parent) for path in planned if path.exists()]
     if not runs:
-        raise UserError(f"no run of profile {profile} is finished: run ./run_all.sh {profile} first")
+        raise UserError(f"no run of profile {profile} is finished: ./run_all.sh {profile} runs them, notebooks/01 to 08 one each")
     return runs
 
 

@@ -20,7 +20,6 @@ from .profiles import Profile, load_profile
 from .runs import Run, plan
 from .settings_file import nearest
 
-MARGIN = "      | "
 TRACEBACK_LINES = 12
 IOPUB_SECONDS = 600  # a cell may be busy in one call for long before its outputs can be read
 START_SECONDS = 180  # of a kernel, on a slow disk
@@ -42,17 +41,18 @@ def main() -> None:
     start = time.time()
     elapsed = clock(start - float(os.environ.get("INTROSPECT_STARTED", start)))
     print(f"[{arguments.step}] {run.summary}   (elapsed {elapsed})", flush=True)
+    margin = f"{arguments.step.partition('/')[0]:>5} | "  # whose line it is, where several runs are at work
     mark_unfinished(profile, run)
-    execute(profile, run)
+    execute(profile, run, margin)
     absent = [str(path) for path in run.outputs if not path.is_file()]
     if absent:
         raise UserError(f"notebook {run.notebook} ended without writing {', '.join(absent)}")
     mark_done(profile, run, list(runs.values()))
-    print(f"      done in {clock(time.time() - start)}", flush=True)
+    print(f"[{arguments.step}] done in {clock(time.time() - start)}", flush=True)
 
 
-def execute(profile: Profile, run: Run) -> Path:
-    """Execute the notebook of `run` in a kernel of this very Python; return the path of the executed notebook.
+def execute(profile: Profile, run: Run, margin: str) -> Path:
+    """Execute the notebook of `run` in a kernel of this very Python, its output behind a `margin`; return the executed notebook.
     Raises `UserError` with what went wrong, as the person at the terminal needs it."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -74,26 +74,26 @@ def execute(profile: Profile, run: Run) -> Path:
             language="python",
             progress_bar=False,
             log_output=False,
-            stdout_file=Margin(sys.stdout),
-            stderr_file=Margin(sys.stdout),
+            stdout_file=Margin(sys.stdout, margin),
+            stderr_file=Margin(sys.stdout, margin),
             start_timeout=START_SECONDS,
             iopub_timeout=IOPUB_SECONDS,
             config=Config(KernelManager={"transport_encryption": "auto"}),  # else the kernel warns at every start
         )
     except papermill.PapermillExecutionError as error:
-        raise UserError(f"{run.id}: {_cell_error(error)}\n      executed notebook: {executed}") from None
+        raise UserError(f"{run.id}: {_cell_error(error, margin)}\n      executed notebook: {executed}") from None
     except (DeadKernelError, CellTimeoutError) as error:
         reason = "the kernel died, most likely for want of memory" if isinstance(error, DeadKernelError) else str(error)
         raise UserError(f"{run.id}: {reason}\n      executed notebook: {executed}") from None
     return executed
 
 
-def _cell_error(error) -> str:
+def _cell_error(error, margin: str) -> str:
     """What a failed cell says: a `UserError` its one line, anything else its last traceback lines too."""
     if error.ename == "UserError":
         return error.evalue
     lines = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()
-    shown = "\n".join(MARGIN + line for line in lines[-TRACEBACK_LINES:])
+    shown = "\n".join(margin + line for line in lines[-TRACEBACK_LINES:])
     return f"{error.ename} in cell {error.exec_count}: {error.evalue}\n{shown}"
 
 
@@ -101,8 +101,8 @@ class Margin:
     """A text stream that writes whole lines to `stream` behind a margin. Of a progress bar, which rewrites its line with
     carriage returns, a terminal shows every state and a file the last one."""
 
-    def __init__(self, stream):
-        self.stream, self.line, self.live = stream, "", stream.isatty()
+    def __init__(self, stream, margin: str):
+        self.stream, self.margin, self.line, self.live = stream, margin, "", stream.isatty()
 
     def write(self, text: str) -> None:
         *whole, self.line = (self.line + text.replace("\r\n", "\n")).split("\n")
@@ -115,7 +115,7 @@ class Margin:
         states = [state for state in line.split("\r") if state.strip()]
         if states or end:
             start = "\r\x1b[K" if self.live else ""
-            self.stream.write(f"{start}{MARGIN}{states[-1] if states else ''}{end}")
+            self.stream.write(f"{start}{self.margin}{states[-1] if states else ''}{end}")
 
     def flush(self) -> None:
         self.stream.flush()

@@ -1,64 +1,26 @@
 """The runs of a profile: which notebook is executed with which parameters, what it reads and what it writes."""
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
 from . import feature_runs
+from .across_tasks import JOINT, asked, checkpoint, joint
 from .errors import UserError
-from .feature_runs import ERRORS, JUDGING, SCALING
+from .feature_runs import ERRORS, SCALING
 from .models import VARIANTS, variant
 from .paths import artifacts_dir, figures_dir, run_dir
 from .profiles import HOW, PROJECTED, Profile
-from .run import Run, folder_name
+from .run import FEATURE_FILES, TASKS, Run, folder_name
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
 TABLE_FORMATS = ("md", "csv", "tex")
 
 
-@dataclass(frozen=True)
-class Task:
-    """A task's notebooks, the settings of its profile section that its data depend on, and the tables made of its runs.
-
-    `scoring`: the settings that its explainers' scores depend on besides.
-    """
-
-    data: str
-    train: str
-    settings: tuple[str, ...]
-    tables: tuple[str, ...]
-    scoring: tuple[str, ...] = ()
-
-
-FEATURE_FILES = ("directions.safetensors", "exemplars.safetensors", "candidates.parquet")
-TASKS = {
-    "features": Task(
-        "01_data_features",
-        "05_train_features",
-        ("text", "context", "n_contexts", "layers", "dictionaries", "d_sae", "k", "n_samples", "n_test", "n_act", "act_center")
-        + ("n_top", "n_random", "descriptions", "candidates"),
-        ("table1", "table1_paired", "table5"),
-        JUDGING,
-    ),
-    "patching": Task(
-        "02_data_activation_patching",
-        "06_train_activation_patching",
-        ("n_test", "facts", "known_only", "max_facts", "max_pairs", "demonstrations", "options", "blocks"),
-        ("table2", "table6"),
-    ),
-    "ablation": Task(
-        "03_data_input_ablation",
-        "07_train_input_ablation",
-        ("n_test", "questions", "max_words", "excluded_subjects", "hints", "n_tried", "answer_prefix", "calibrated"),
-        ("table3", "table7"),
-    ),
-}
-
-
 def plan(profile: Profile) -> list[Run]:
     """The runs of `profile` and of its parts in order of execution: for each task the data of each target and one training and
     test run for each target x explainer x condition x size x seed; then the tables. Feature descriptions also need a simulator,
-    which chooses the descriptions (eq. 2), and have runs of their own beside the explainers (`feature_runs`).
+    which chooses the descriptions (eq. 2), and have runs of their own beside the explainers (`feature_runs`); what rests on
+    several tasks comes last (`across_tasks`).
 
     Raises `UserError` where two parts name the same run with different settings.
     """
@@ -67,7 +29,8 @@ def plan(profile: Profile) -> list[Run]:
         files = [file for file in (profile, *profile.parts) if getattr(file, task)]
         for target in dict.fromkeys(target for file in files for target in getattr(file, task).targets):
             runs += _runs_of(task, target, [file for file in files if target in getattr(file, task).targets])
-    runs.sort(key=lambda run: run.notebook)  # stable: all data first
+    runs += [*joint(profile, runs), *asked(profile, runs)]
+    runs.sort(key=lambda run: "08" if run.notebook == JOINT else run.notebook)  # stable: all data first, what takes long early
     return [*runs, _tables(profile, runs)]
 
 
@@ -168,7 +131,7 @@ def _explainer_run(
         notebook=TASKS[task].train,
         parameters={"profile": profile.source, **question},
         inputs=inputs,
-        outputs=(folder / "run.json", folder / "predictions.parquet"),
+        outputs=(folder / "run.json", folder / "predictions.parquet", *([checkpoint(profile, run_id)] if n_train else [])),
         summary=f"{task}{several} · {explainer} · {condition} · n={n_train} · seed {seed}",
         settings={
             **question,
@@ -195,8 +158,8 @@ def _tables(profile: Profile, runs: list[Run]) -> Run:
         id="tables",
         notebook="12_tables_and_figures",
         parameters={"profile": profile.source},
-        inputs=tuple(run_dir(profile.name, run.id) / "run.json" for run in runs),
-        outputs=(figures / "results.json", figures / "report.html", *tables, *pictures),
+        inputs=tuple(path for run in runs for path in run.outputs if path.name == "run.json"),
+        outputs=(*(figures / name for name in ("results.json", "report.html", "examples.json")), *tables, *pictures),
         summary="tables, figures and report",
         settings={},
     )

@@ -38,6 +38,7 @@ LABELS = {
     "wrong-layer": "another layer told",
     "zero-vector": "zero vector at test",
     "shuffled-vector": "shuffled vector at test",
+    "joint": "all tasks at once",
     "lora": "LoRA",
     "random-projection": "random projection",
     "pretrained-projection": "pre-trained projection",
@@ -91,6 +92,7 @@ SETTINGS = {
     "axes.spines.right": False,
     "figure.dpi": 150,
     "savefig.dpi": 200,
+    "text.hinting": "no_hinting",  # so that text is as wide in a PNG as it is in a PDF
     "svg.hashsalt": "introspect_utils",
     "pdf.fonttype": 42,
 }

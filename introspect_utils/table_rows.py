@@ -1,7 +1,7 @@
 """What the records of all tasks have in common: which predictions make up a table row, and the form of a record."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -36,6 +36,7 @@ class Row:
     seeds: list[int]
     artifact: str
     rows: np.ndarray  # [n] the test rows' numbers
+    trained_parameters: int = field(default=0, kw_only=True)  # of one seed's run
 
 
 R = TypeVar("R", bound=Row)
@@ -47,6 +48,21 @@ def names(run: dict, explainer: str, condition: str) -> tuple[str, str]:
     if condition == "untrained":
         return ("untrained" if name in ("self", "untrained") else f"untrained {name}"), "full"
     return name, "full" if name in SURFACE else condition
+
+
+def self_explained(runs: list[tuple[dict, pd.DataFrame]], task: str) -> tuple[dict, pd.DataFrame] | None:
+    """(run, its predictions under the condition "full" in the order of the test rows) of the self-explainer of a task: the one of
+    the largest training size, the first target and the first seed. None where there is no such run."""
+    own = [
+        (run, said)
+        for run, said in runs
+        if run["task"] == task and run["n_train"] and names(run, run["explainer"] or "", "full")[0] == "self"
+        if (said["condition"] == "full").any()
+    ]
+    if not own:
+        return None
+    run, said = max(own, key=lambda pair: pair[0]["n_train"])
+    return run, said[said["condition"] == "full"].sort_values("row")
 
 
 def grouped(runs: list[tuple[dict, pd.DataFrame]]) -> Iterator[tuple[dict, list[pd.DataFrame]]]:
@@ -75,6 +91,7 @@ def grouped(runs: list[tuple[dict, pd.DataFrame]]) -> Iterator[tuple[dict, list[
         fields["seeds"] = [run["seed"] for run, _ in found if run["seed"] is not None]
         fields["artifact"] = ", ".join(run["checkpoint"] or f"runs/{run['id']}" for run, _ in found)
         fields["rows"] = found[0][1]["row"].to_numpy()
+        fields["trained_parameters"] = found[0][0]["trained_parameters"]
         yield fields, [part for _, part in found]
 
 
@@ -126,6 +143,7 @@ def record(table: str, row: Row, metric: str, score: tuple[float, float], p: flo
         "n": len(row.rows),
         "seeds": row.seeds,
         "n_train": row.n_train,
+        "trained_parameters": row.trained_parameters,
         "paper": paper and paper.value,
         "artifact": row.artifact,
         "p_vs_best": None if p is None else float(f"{p:.4g}"),
@@ -138,5 +156,11 @@ def count(run: dict, table: str, data: str, condition: str, value: int, n: int) 
     return (
         {"table": table, "task": run["task"], "data": data, "target": run["target"], "explainer": ""}
         | {"condition": condition, "metric": "count", "value": value, "stderr": None, "n": n, "seeds": []}
-        | {"n_train": None, "paper": paper and paper.value, "artifact": f"runs/{run['id']}", "p_vs_best": None}
+        | {
+            "n_train": None,
+            "trained_parameters": 0,
+            "paper": paper and paper.value,
+            "artifact": f"runs/{run['id']}",
+            "p_vs_best": None,
+        }
     )

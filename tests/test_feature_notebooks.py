@@ -1,12 +1,14 @@
-"""Notebooks 01, 04, 05 and 08 to 11 on random models and real text: their code, executed here, writes what the plan promises."""
+"""Notebooks 01, 04, 05, 08 to 11 and 13 on random models and real text: executed here, they write what the plan promises."""
 
 import pandas as pd
 import pytest
 from serving import ChatServer
 from test_ablation_notebooks import execute
 
-from introspect_utils import feature_report, paths, provenance, simulator, style
+from introspect_utils import ask, feature_report, paths, provenance, simulator, style
+from introspect_utils.across_tasks import ASK, checkpoint
 from introspect_utils.assets import ASSETS, is_present
+from introspect_utils.errors import UserError
 from introspect_utils.exemplars import Exemplars
 from introspect_utils.features import Directions
 from introspect_utils.paper import ERROR_CATEGORIES
@@ -56,6 +58,14 @@ def test_from_text_to_table_1(tmp_path, monkeypatch, one_thread):
     assert {style.label(name, "full") for name in names} <= set(rows), rows
     assert style.label("rotated", "pretrained-projection") in rows
 
+    [asked] = [run for run in plan(smoke) if run.notebook == ASK]
+    execute(asked)
+    found = read_run(asked.outputs[0].parent)[0]["statistics"]
+    assert found["explanation"] and found["seconds_an_answer"] > 0 and found["patched"]["predicted"] is None
+    checkpoint(smoke, full["id"]).unlink()
+    with pytest.raises(UserError, match="no explainer at .* train one with notebooks/05, 06 or 07"):
+        ask.load(smoke, "tiny-llama")
+
 
 def test_candidates_of_a_chat_model(tmp_path, monkeypatch, one_thread):
     for module in (paths, provenance):
@@ -76,7 +86,6 @@ def test_candidates_of_a_chat_model(tmp_path, monkeypatch, one_thread):
 
 
 def test_the_simulator_of_a_profile_is_found_again_or_asked_for(tmp_path, monkeypatch):
-    from introspect_utils.errors import UserError
     from introspect_utils.models import load_model
 
     monkeypatch.setattr(paths, "ROOT", tmp_path)

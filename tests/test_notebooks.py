@@ -9,9 +9,11 @@ import nbformat
 import pandas as pd
 import pytest
 
-from introspect_utils import results
+from introspect_utils import paths, results
+from introspect_utils.errors import UserError
 from introspect_utils.paths import REPO, ROOT
 from introspect_utils.profiles import load_profile
+from introspect_utils.run import TASKS
 from introspect_utils.runs import plan
 
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
@@ -19,7 +21,7 @@ FULL = "patching-tiny-llama-self-full-n16-seed0"
 AGAIN = ("data-patching-tiny-llama", FULL, "patching-tiny-llama-self-untrained-n0-seed0")  # run twice
 RECORD = {
     *("table", "task", "data", "target", "explainer", "condition", "metric", "value", "stderr", "n"),
-    *("seeds", "n_train", "paper", "artifact", "p_vs_best"),
+    *("seeds", "n_train", "trained_parameters", "paper", "artifact", "p_vs_best"),
 }
 
 
@@ -85,6 +87,35 @@ def test_no_function_of_a_notebook_is_longer_than_a_few_lines(notebook):
                 assert node.end_lineno - node.lineno < 8, node.name
 
 
+INPUT_MAKERS = {  # of each notebook that reads what others make: the first that it asks for
+    "04_simulator": "01_data_features",
+    "05_train_features": "01_data_features",
+    "06_train_activation_patching": "02_data_activation_patching",
+    "07_train_input_ablation": "03_data_input_ablation",
+    "08_baselines": "01_data_features",
+    "09_scaling": "01 to 08",
+    "10_similarity": "01_data_features",
+    "11_error_analysis": "01_data_features",
+    "12_tables_and_figures": "01 to 08",
+    "13_ask_the_explainer": "01_data_features",
+    "14_joint_training": "01_data_features",
+}
+
+
+def test_a_notebook_opened_without_its_inputs_says_which_notebook_makes_them(notebook, request, tmp_path, monkeypatch):
+    stem = request.node.callspec.params["notebook"].stem
+    if stem not in INPUT_MAKERS:
+        assert stem in {task.data for task in TASKS.values()}  # the first of their task
+        return
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    run = next(run for run in plan(load_profile("smoke")) if run.notebook == stem)
+    found = dict(run.parameters)
+    with pytest.raises(UserError, match=f"notebooks/{INPUT_MAKERS[stem]}"):
+        for cell in code(notebook)[1:]:
+            exec(cell.source, found)
+    assert list(tmp_path.iterdir()) == []  # and leaves nothing behind
+
+
 # --- the profile smoke, whole -----------------------------------------------------------------------------------------
 
 
@@ -125,7 +156,8 @@ def test_smoke_writes_every_table_and_figure(smoke):
             assert mark in (tables / f"{name}.{form}").read_text(), (name, form)
     heads = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
     for form, head in heads.items():
-        assert (figures(root) / f"figure_patching.{form}").read_bytes().startswith(head)
+        for name in ("figure_patching", "figure_1", "figure_2", "figure_4"):  # random weights seldom have a patch to draw
+            assert (figures(root) / f"{name}.{form}").read_bytes().startswith(head)
 
 
 def test_smoke_writes_results_in_the_agreed_form(smoke):

