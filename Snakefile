@@ -9,6 +9,7 @@ import sys
 from snakemake.utils import available_cpu_count
 
 from introspect_utils.due import due, upstream
+from introspect_utils.estimates import resources as needed
 from introspect_utils.paths import artifacts_dir
 from introspect_utils.profiles import load_profile
 from introspect_utils.runs import plan
@@ -24,7 +25,7 @@ def ticket(run):
     return artifacts_dir(PROFILE.name) / "tickets" / run.id
 
 
-for run in RUNS:
+for run in RUNS if workflow.is_main_process else []:  # a job of a cluster reads this file too
     ticket(run).parent.mkdir(parents=True, exist_ok=True)
     if run.id in DUE:
         ticket(run).unlink(missing_ok=True)
@@ -52,6 +53,8 @@ for run in RUNS:
             run=run.id,
             step=f"{ORDER.index(run.id) + 1}/{len(ORDER)}" if run.id in DUE else "1/1",
             cpus=CPUS_PER_RUN,
+        resources:
+            **needed(PROFILE, run),
         priority: len(RUNS) - RUNS.index(run)  # in the order of the plan
         message:
             "{rule}"

@@ -3,13 +3,15 @@
 An estimate, not a measurement: nothing here has been timed. Its use is to tell an hour from a week, and 20 GB from 200.
 
 hours     FLOPs / (share x `PEAK`) / 3600. FLOPs a token: 6 N to train all N parameters, 4 N to train a LoRA (the frozen weights
-          are passed through both ways, and get no gradient of their own), 2 N to read. The share of the peak is `READING` where
+          are passed through both ways, and get no gradient of their own), 2 N to read, and 2 N more with
+          gradient checkpointing. The share of the peak is `READING` where
           whole sequences are read, trained on or not, and `WRITING` where text is written token by token.
-memory    bytes on one GPU. Trained in full: 16 N, the weights, gradients and AdamW's two moments in float32. LoRA: 2 N in
-          bfloat16, and 16 for each of `LORA` x rank x N parameters. Either way `ACTIVATIONS` x N for each token of a batch,
-          without gradient checkpointing; and 2 M for the simulator, where there is one (M: parameters of the target).
+memory    bytes on each GPU. Trained in full: 16 N, the weights, gradients and AdamW's two moments in float32. LoRA: 2 N in
+          bfloat16, and 16 for each of `LORA` x rank x N parameters. Sharded, that is divided among the processes. Either way
+          `ACTIVATIONS` x N for each token of a process's part of a batch, with gradient checkpointing `CHECKPOINTED` of it; and
+          2 M for the simulator, where there is one (M: parameters of the target). At least 2.2 N, to test on one GPU.
 disk      bytes that stay: 8 for each trained parameter (the checkpoint, and its twin to resume from). `scratch`: 16 more while
-          training (the moments, and a second copy while one is written).
+          training (the moments, and a second copy while one is written), and the model where several processes train it.
 dollars   tokens sent and received x the price of the paper's judge; nan for another chat model, whose price is not known here.
 
 Runs of models below `BIG` parameters, which need no GPU, are not estimated, nor are those of a model whose size is not known here
@@ -28,6 +30,7 @@ READING, WRITING = 0.4, 0.05
 BIG = 1e9
 LORA = 3.3e-4  # parameters of a LoRA on all linear layers over rank x N: of an 8B Llama; a larger model has fewer
 ACTIVATIONS = 7e-4  # bytes a token and parameter: of an 8B Llama, 34 bytes x width x layers, and the logits
+CHECKPOINTED = 0.1  # of them: 2 of the 34 bytes, and all of one layer
 WIDTH = 4096  # of a residual stream: of Llama-3.1-8B and Qwen3-8B; Gemma-2-9B's is 3584
 ROW = {"features": 64, "patching": 128, "ablation": 256}  # tokens of a question with its explanation
 DESCRIPTION, SELFIE = 20, 70  # tokens: of a description in the simulator's prompt; of SelfIE's prompt and answer
@@ -42,10 +45,11 @@ TEXT = 3000  # bytes of a text of FineWeb
 @dataclass(frozen=True)
 class Estimate:
     hours: float = 0.0  # of one H100
-    memory: float = 0.0  # bytes of GPU memory
+    memory: float = 0.0  # bytes on each GPU
     disk: float = 0.0  # bytes that stay
     scratch: float = 0.0  # bytes more while it runs
     dollars: float = 0.0
+    gpus: int = 1
 
 
 def size(name: str, target: str) -> float:
@@ -73,12 +77,14 @@ def hours(flops: float, share: float) -> float:
 
 
 def training(settings: dict, n: float, rows: int, tokens: int) -> Estimate:
-    """Training a model of `n` parameters on `rows` examples of `tokens` tokens, by the settings of a run (`Training`)."""
+    """Training a model of `n` parameters on `rows` examples of `tokens` tokens, by its settings (`Training`)."""
     full = settings["tuning"] == "full"
     trained = n if full else LORA * settings["lora_r"] * n
-    flops = (6 if full else 4) * n * rows * tokens * settings["epochs"]
-    memory = (16 * n if full else 2 * n + 16 * trained) + ACTIVATIONS * n * settings["batch_size"] * tokens
-    return Estimate(hours(flops, READING), memory, 8 * trained, 16 * trained)
+    again, gpus = settings["gradient_checkpointing"], settings["processes"]
+    flops = ((6 if full else 4) + 2 * again) * n * rows * tokens * settings["epochs"]
+    held = (16 * n if full else 2 * n + 16 * trained) / (gpus if settings["sharded"] else 1)
+    activations = ACTIVATIONS * (CHECKPOINTED if again else 1) * n * settings["batch_size"] * tokens / gpus
+    return Estimate(hours(flops, READING), held + activations, 8 * trained, 16 * trained + 2 * n * (gpus > 1), gpus=gpus)
 
 
 def _scored(wanted: Features, n: int) -> int:
@@ -130,7 +136,8 @@ def _simulator(file: Profile, run: Run) -> Estimate:
         return Estimate(scoring, 2.2 * n)
     exemplars = wanted.n_top + wanted.n_random
     rows = (settings["steps_random"] + settings["steps_best"]) * settings["batch_size"] * exemplars
-    each = {"tuning": "lora", "epochs": 1, **settings, "batch_size": settings["batch_size"] * exemplars}
+    each = vars(file.training_for("simulator")) | {"tuning": "lora", "epochs": 1, "processes": 1}
+    each["batch_size"] *= exemplars
     trained = training(each, n, rows, wanted.context + DESCRIPTION)
     return Estimate(trained.hours + scoring, trained.memory, trained.disk, trained.scratch)
 
@@ -139,15 +146,19 @@ def _explainer(file: Profile, run: Run) -> Estimate:
     task, target = TASK[run.notebook], run.parameters["target"]
     wanted, n, m = getattr(file, task), size(run.parameters["explainer"], target), size(target, target)
     settings = run.settings["training"]
-    trained = training(settings, n, run.parameters["n_train"], ROW[task]) if settings else Estimate(memory=2.2 * n)
+    trained = Estimate(memory=2.2 * n)
+    if settings:
+        trained = training(vars(file.training) | settings, n, run.parameters["n_train"], ROW[task])
+    held = max(trained.memory, 2.2 * n)
     asked = 3 if run.parameters["condition"] == "full" and task != "ablation" else 1  # with a zero and another vector too
     rows = asked * (_tested(wanted) if task == "features" else wanted.n_test)
     testing = hours(2 * n * rows * file.generation.max_new_tokens, WRITING) + hours(2 * n * rows * ROW[task], READING)
     if task != "features":
-        return Estimate(trained.hours + testing, trained.memory, trained.disk, trained.scratch)
+        return Estimate(trained.hours + testing, held, trained.disk, trained.scratch, gpus=trained.gpus)
     scoring = hours(2 * m * _scored(wanted, rows), READING)
     dollars = _judge(wanted, asked)
-    return Estimate(trained.hours + testing + scoring, trained.memory + 2 * m, trained.disk, trained.scratch, dollars)
+    all_hours = trained.hours + testing + scoring
+    return Estimate(all_hours, held + 2 * m, trained.disk, trained.scratch, dollars, trained.gpus)
 
 
 def _baselines(file: Profile, run: Run) -> Estimate:
@@ -197,6 +208,18 @@ KINDS = {
     "10_similarity": _similarity,
     "13_ask_the_explainer": _asked,
 }
+
+
+def resources(profile: Profile, run: Run) -> dict[str, int]:
+    """What a cluster is asked for: GPUs, the machine's memory in MB, minutes; nothing for a run that is not estimated.
+
+    Half as much memory again as on all GPUs, since a process reads its model, and writes checkpoints, through it; twice the time.
+    """
+    made = estimate(profile, run)
+    if made is None:
+        return {}
+    minutes = 30 + 2 * 60 * made.hours / made.gpus
+    return {"gpu": made.gpus, "mem_mb": round(1.5 * made.gpus * made.memory / 1e6), "runtime": round(minutes)}
 
 
 def downloads(profile: Profile, run: Run) -> dict[str, float]:

@@ -182,6 +182,10 @@ class Explainer(nn.Module):
         where = batch.places.unsqueeze(-1).expand_as(embedded)
         return embedded.masked_scatter(where, token)  # out of place: this is the tensor that goes on
 
+    def forward(self, rows: Sequence[tuple[Question, list[int], int]]) -> Tensor:
+        """The loss of rows, as for `collate`: what training calls, so that DDP and FSDP see it."""
+        return self.loss(self.collate(rows))
+
     def loss(self, batch: Batch) -> Tensor:
         """Eq. 1: the cross-entropy averaged over the tokens of the explanations, whatever the padding.
 

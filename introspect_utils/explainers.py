@@ -8,9 +8,11 @@ from dataclasses import replace
 import torch
 
 from introspect_utils.alignment import fit_projections
+from introspect_utils.errors import UserError
 from introspect_utils.explainer import Explainer
 from introspect_utils.models import VARIANTS, LanguageModel, load_model, variant
 from introspect_utils.profiles import PROJECTED, Profile
+from introspect_utils.published_explainer import is_published, load_published
 from introspect_utils.text import contexts, corpus_texts
 from introspect_utils.variants import orthogonal, rotate, sibling
 
@@ -21,6 +23,8 @@ def explainer_model(profile: Profile, name: str, target: str, seed: int) -> Lang
     Raises `UserError` for what `load_model` and `rotate` refuse.
     """
     kind, share = variant(name)
+    if is_published(name):
+        return load_published(name, profile.device, profile.dtype)
     if kind not in VARIANTS:
         return load_model(name, profile.device, profile.dtype, seed)
     lm = load_model(target, profile.device, profile.dtype, seed)
@@ -50,7 +54,11 @@ def make_explainer(
     if condition in PROJECTED:
         rank = profile.training_for(task).lora_r if condition == "capped-projection" else 0
         settings = replace(settings, projection="always", projection_rank=rank)
-    explainer = Explainer(explainer_model(profile, name, target, seed), settings, d_target, layers, seed)
+    lm = explainer_model(profile, name, target, seed)
+    if is_published(name) and layers and (lm.width != d_target or settings.vector_scale != "raw" or settings.vector_center):
+        given = f"width {lm.width}, the target {d_target}"
+        raise UserError(f"{name} reads raw vectors, has {given}: set vector_scale: raw, vector_center: false, or its own target")
+    explainer = Explainer(lm, settings, d_target, layers, seed)
     if condition == "pretrained-projection":
         target_lm = load_model(target, profile.device, profile.dtype, seed)
         fitted, shares = fit_projections(target_lm, explainer.lm, aligned_contexts(profile, target_lm), explainer.layers)

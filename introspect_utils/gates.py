@@ -69,10 +69,9 @@ def check_vector_reaches_logits(explainer: Explainer, batch: Batch) -> None:
     if not bool((difference[with_vector] > 0).all()):
         raise UserError("changing v does not change the logits: the continuous token is not reaching the forward pass")
     if explainer.projection is not None:
-        explainer.loss(batch).backward()
-        gradients = [p.grad for p in explainer.projection.parameters() if p.grad is not None]
-        explainer.zero_grad()
-        if not any(gradient.any() for gradient in gradients):
+        weights = [p for p in explainer.projection.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(explainer.loss(batch), weights, allow_unused=True)
+        if not any(gradient is not None and gradient.any() for gradient in gradients):
             raise UserError("the projection gets no gradient from the loss: it would stay as it was drawn")
 
 

@@ -11,6 +11,6 @@ def hub_rows(what: str, source: str, split: str, config: str | None = None) -> I
 
     try:
         return datasets.load_dataset(source, config, split=split)
-    except (OSError, ValueError) as error:  # not found, no network, no such split, not a data set
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # not found, no network, no such split, damaged
         reason = str(error).splitlines()[0]
         raise UserError(f"cannot load {what} {source!r} ({reason}): check the id and the network, or use 'packaged'") from error

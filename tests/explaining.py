@@ -27,6 +27,10 @@ TRAINING = Training(
     weight_decay=0.01,
     max_grad_norm=1.0,
     checkpoint_steps=100,
+    processes=1,
+    sharded=False,
+    gradient_checkpointing=False,
+    log_with="none",
 )
 WORDS = ("red", "a long shade of green", "blue or not", "violet", "amber and gold", "grey", "no colour at all", "white")
 

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from introspect_utils import estimates
-from introspect_utils.estimates import downloads, estimate, training
+from introspect_utils.estimates import downloads, estimate, resources, training
 from introspect_utils.profiles import load_profile
 from introspect_utils.runs import plan
 
@@ -23,7 +23,8 @@ def whole_peak(monkeypatch):
 
 
 def test_training_by_hand(whole_peak):
-    settings = {"tuning": "full", "lora_r": 128, "epochs": 3, "batch_size": 2}
+    settings = {"tuning": "full", "lora_r": 128, "epochs": 3, "batch_size": 2, "processes": 1, "sharded": False}
+    settings["gradient_checkpointing"] = False
     made = training(settings, n=1e9, rows=1000, tokens=100)
     assert made.hours == pytest.approx(6 * 1e9 * 1000 * 100 * 3 / 3.6e15)
     assert made.memory == pytest.approx(16e9 + estimates.ACTIVATIONS * 1e9 * 200)
@@ -33,12 +34,18 @@ def test_training_by_hand(whole_peak):
     assert lora.hours == pytest.approx(made.hours * 4 / 6)
     assert lora.memory == pytest.approx(2e9 + 16 * adapter + estimates.ACTIVATIONS * 1e9 * 200)
     assert lora.disk == pytest.approx(8 * adapter)
+    across = training(settings | {"processes": 2, "gradient_checkpointing": True}, n=1e9, rows=1000, tokens=100)
+    assert (across.gpus, across.disk, across.scratch) == (2, 8e9, 18e9)  # the model is handed over as a file
+    assert across.hours == pytest.approx(made.hours * 8 / 6)
+    assert across.memory == pytest.approx(16e9 + estimates.ACTIVATIONS * 1e9 * 200 * 0.1 / 2)
+    sharded = training(settings | {"processes": 2, "sharded": True}, n=1e9, rows=1000, tokens=100)
+    assert sharded.memory == pytest.approx(8e9 + estimates.ACTIVATIONS * 1e9 * 200 / 2)
 
 
 def test_an_explainer_of_hints_by_hand(whole_peak):
     """12,642 rows for 30 epochs, then 1,400 questions answered once, 50 tokens each."""
     made = of("ablation-llama-3.1-8b-instruct-self-full-n12642-seed42")
-    trained, tested = 6 * 12642 * 30 * 256, 2 * 1400 * (256 + 50)
+    trained, tested = 8 * 12642 * 30 * 256, 2 * 1400 * (256 + 50)
     assert made.hours == pytest.approx(8.03e9 * (trained + tested) / 3.6e15)
     assert made.dollars == 0
     untrained = of("ablation-llama-3.1-8b-instruct-self-untrained-n0-seed42")
@@ -49,7 +56,7 @@ def test_feature_runs_by_hand(whole_peak):
     """150 test rows a layer (50 of each kind), on three vectors each; the judge sees the 50 SAE features alone."""
     made = of("features-llama-3.1-8b-self-full-n7936-seed42")
     rows = 3 * 150 * 31
-    trained, tested, scored = 6 * 7936 * 10 * 64, 2 * rows * (64 + 50), 2 * (rows * 25 // 2) * (95 + 20)
+    trained, tested, scored = 8 * 7936 * 10 * 64, 2 * rows * (64 + 50), 2 * (rows * 25 // 2) * (95 + 20)
     assert made.hours == pytest.approx(8.03e9 * (trained + tested + scored) / 3.6e15)
     assert made.dollars == pytest.approx(3 * 50 * 31 * (290 * 0.40 + 1 * 1.60) / 1e6)
     alone = of("features-llama-3.1-8b-self-lora-n1015808-seed42")
@@ -62,9 +69,9 @@ def test_feature_runs_by_hand(whole_peak):
 
 
 def test_what_is_alike_is_estimated_alike_and_more_is_more():
-    """Full fine-tuning of 8B with float32 masters is past one 80 GB GPU, LoRA is not; hours follow rows, epochs and sizes."""
+    """Full fine-tuning of 8B with float32 masters wants two 80 GB GPUs, LoRA one; hours follow rows, epochs and sizes."""
     full, lora = (of(f"features-llama-3.1-8b-self-{name}-n1015808-seed42") for name in ("full", "lora"))
-    assert lora.memory < 80e9 < 128e9 < full.memory
+    assert lora.memory < 80e9 < full.memory < 85e9 and (lora.gpus, full.gpus) == (1, 2)  # one has 85e9 bytes
     assert lora.hours < full.hours
     sizes = [of(f"features-llama-3.1-8b-qwen3-8b-full-n{n}-seed42").hours for n in PAPER.features.sizes]
     assert sizes == sorted(sizes)
@@ -93,6 +100,13 @@ def test_a_model_of_unknown_size_is_not_guessed_and_a_chat_model_of_unknown_pric
     [data] = [run for run in plan(other) if run.id == "data-features-llama-3.1-8b"]
     cost = estimate(other, data).dollars
     assert cost != cost  # nan
+
+
+def test_a_cluster_is_asked_for_what_the_estimate_says():
+    run = RUNS["ablation-qwen3-8b-self-full-n12642-seed42"]
+    made, asked = estimate(PAPER, run), resources(PAPER, run)
+    assert asked == {"gpu": 2, "mem_mb": round(3 * made.memory / 1e6), "runtime": round(30 + 60 * made.hours)}
+    assert resources(PAPER, RUNS["tables"]) == {} == resources(load_profile("smoke"), plan(load_profile("smoke"))[0])
 
 
 def test_downloads_are_the_models_dictionaries_and_texts():

@@ -19,7 +19,7 @@ RUNS = plan(PAPER)
 def machine(monkeypatch):
     """Sets what the probes find; at first all that the paper could want."""
 
-    def found(disk=1e15, gpus=(700e9, 24e9), token=True, key=True, cached=()):
+    def found(disk=1e15, gpus=(700e9,) * 4, token=True, key=True, cached=()):
         monkeypatch.setattr(preflight, "free_disk", lambda path: disk)
         monkeypatch.setattr(preflight, "gpu_memory", lambda: list(gpus))
         monkeypatch.setattr(preflight, "has_hub_token", lambda: token)
@@ -48,22 +48,27 @@ def test_everything_that_is_missing_is_said_at_once(machine):
 
 def test_the_disk_must_hold_what_stays_the_downloads_and_the_most_that_one_run_holds_besides(machine):
     two = named("ablation-llama-3.1-8b-instruct-self")  # trained in full, and untrained
-    needed = 8 * 8.03e9 + 16 * 8.03e9 + 2 * 8.03e9
+    needed = 8 * 8.03e9 + (16 + 2) * 8.03e9 + 2 * 8.03e9  # what stays; while it trains; the download
     machine(disk=needed)
     assert missing(PAPER, two) == []
     machine(disk=needed - 1)
     [line] = missing(PAPER, two)
-    assert line.startswith("disk: about 209 GB are needed, 209 GB are free")
+    assert line.startswith("disk: about 225 GB are needed, 225 GB are free")
     assert "most for ablation-llama-3.1-8b-instruct-self-full-n12642-seed42, 64 GB" in line
     machine(disk=needed - 2 * 8.03e9, cached=("meta-llama/Llama-3.1-8B-Instruct",))
     assert missing(PAPER, two) == []
 
 
-def test_a_run_must_fit_the_largest_gpu(machine):
+def test_a_run_must_fit_the_largest_gpu_and_have_as_many_as_it_has_processes(machine):
     machine(gpus=(40e9, 80e9))
-    assert missing(PAPER, named("patching-llama", "self-lora")) == []
-    [line] = missing(PAPER, named("self-lora", "ablation-qwen3-8b-self-full"))
-    assert "the largest GPU here has 80 GB, and 1 runs need more: ablation-qwen3-8b-self-full-n12642-seed42 about 143 GB" in line
+    both = named("patching-llama", "ablation-qwen3-8b-self-full", "self-lora")
+    assert missing(PAPER, both) == []
+    machine(gpus=(62e9, 62e9))
+    [line] = missing(PAPER, both)
+    assert "the largest GPU here has 62 GB, and 1 runs need more: ablation-qwen3-8b-self-full-n12642-seed42 about 66 GB" in line
+    machine(gpus=(80e9,))
+    assert missing(PAPER, both) == ["GPUs: 1 are here, and some runs train in 2 processes: lower training.processes"]
+    assert missing(PAPER, named("self-lora")) == []
 
 
 def test_a_token_is_needed_for_gated_models_that_are_not_here(machine):
@@ -112,19 +117,21 @@ def test_an_estimate_is_a_line():
     made = Estimate(hours=1234.56, memory=80e9, disk=5e12, dollars=3.456)
     assert shown(made, {}) == "about 1,234.6 H100 hours, 80 GB of GPU memory, 5,000 GB of disk, $3.46"
     assert shown(Estimate(1, 2e9, 0), {"a": 1e9, "b": 2e9}).endswith("0 GB of disk, 3 GB to download")
+    assert shown(Estimate(1, 2e9, 0, gpus=2), {}) == "about 1.0 H100 hours, 2 GB of GPU memory on each of 2, 0 GB of disk"
     assert "price is not known" in shown(Estimate(dollars=float("nan")), {})
     assert total([made, Estimate(1, 90e9, 1, 5, 1)]) == Estimate(1235.56, 90e9, 5e12 + 1, 5, pytest.approx(4.456))
 
 
 def test_a_real_run_stops_before_it_starts(machine, monkeypatch, tmp_path):
-    machine(gpus=(80e9,), key=False)
+    machine(gpus=(80e9, 80e9), key=False)
     reasons = {run.id: "not run yet" for run in RUNS}
     with pytest.raises(UserError, match="profile paper cannot be run here:\n  GPU memory: .*\n  OpenAI key: "):
         run_all.run(PAPER, reasons, [])
     fits = "patching-llama-3.1-8b-self-full-n13454-seed42"
     assert run_all.upstream_of({fits}, RUNS) == {fits, "data-patching-llama-3.1-8b"}
     assert run_all.upstream_of(set(), RUNS) == {run.id for run in RUNS}
-    machine(gpus=(80e9,), key=False, token=False)
+    assert [line[:6] for line in missing(PAPER, RUNS, here=False)] == ["OpenAI"]  # a cluster's machines have the GPUs
+    machine(gpus=(80e9, 80e9), key=False, token=False)
     with pytest.raises(UserError, match="cannot be run here:\n  hub token: [^\n]*$"):
         run_all.run(PAPER, reasons, ["--until", fits])
 

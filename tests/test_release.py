@@ -7,8 +7,9 @@ import torch
 from introspect_utils.errors import UserError
 from introspect_utils.facts import load_facts, make_pairs
 from introspect_utils.models import load_model
-from introspect_utils.release import PATCHING, read_rows, write_rows
+from introspect_utils.release import PATCHING, fetch, read_rows, write_rows
 from introspect_utils.tasks import patch
+from introspect_utils.tasks.outcome import predictions
 from introspect_utils.tasks.patch_questions import examples
 
 # REFERENCE.md, "Published data", and the column of ours
@@ -107,3 +108,38 @@ def test_no_rows_make_a_whole_file(tmp_path):
     write_rows(tmp_path / "none.parquet", [])
     assert read_rows(tmp_path / "none.parquet") == []
     assert pq.read_schema(tmp_path / "none.parquet").names == COLUMNS
+
+
+@pytest.fixture
+def published(tmp_path, rows):
+    """A published data set: other layouts of the same types, no token types, a column more, nulls where they may be."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    table = pa.Table.from_pylist(rows, schema=PATCHING).drop_columns("token_type")
+    large = table.schema.set(table.schema.get_field_index("layer"), pa.field("layer", pa.large_list(pa.int32())))
+    table = table.cast(large).append_column("ablated_token_positions", pa.array([[1]] * len(rows)))
+    pq.write_table(table[:8], folder / "train.parquet")
+    pq.write_table(table[8:], folder / "test.parquet")
+    return folder
+
+
+def test_a_published_data_set_is_put_where_ours_would_be(published, tmp_path, rows):
+    counts = fetch(str(published), tmp_path / "ours", PATCHING)
+    assert counts == {"train": 8, "test": len(rows) - 8}
+    fetched = read_rows(tmp_path / "ours" / "train.parquet")
+    assert [row["ablated_continuation"] for row in fetched] == [row["ablated_continuation"] for row in rows[:8]]
+    assert examples(fetched, "full", 0)[0].question.vector.shape == (32,)
+    assert predictions(fetched, ["x"] * 8, "self", "full")["token_type"].isna().all()
+
+
+def test_a_data_set_of_another_format_is_refused_by_name_and_leaves_nothing(published, tmp_path):
+    tables = {path: pq.read_table(path) for path in published.iterdir()}
+    without = {path: table.drop_columns("is_different") for path, table in tables.items()}
+    for parts, message in ((without, r"lacks the column\(s\) is_different"), (dict([*without.items()][:1]), "cannot load")):
+        for path, table in (tables | parts).items():
+            pq.write_table(table, path)
+        with pytest.raises(UserError, match=message):
+            fetch(str(published), tmp_path / "ours", PATCHING)
+    assert not list((tmp_path / "ours").glob("train*"))
+    with pytest.raises(UserError, match="cannot load the published rows .*no-such"):
+        fetch(str(tmp_path / "no-such"), tmp_path / "ours", PATCHING)

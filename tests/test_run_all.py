@@ -64,6 +64,26 @@ def test_what_is_done_stays_done_until_what_it_is_made_from_changes(toy_repo, tm
     assert toy_repo.ran() == [toy_repo.UNTRAINED, "tables"]
 
 
+def test_two_runs_at_a_time_give_what_one_at_a_time_gives(toy_repo, tmp_path):
+    other = type(toy_repo)(tmp_path / "another")
+    found = []
+    for repo, jobs in ((toy_repo, "1"), (other, "2")):
+        status, out = repo.run_all("toy", "--jobs", jobs)
+        assert status == 0 and sorted(repo.ran()) == sorted(repo.ALL), out
+        figures = repo.root / "figures"
+        found.append({path.relative_to(figures): path.read_bytes() for path in figures.rglob("*") if path.is_file()})
+    assert found[0] == found[1] and len(found[0]) > 8
+
+
+def test_arguments_for_snakemake_may_lie_in_a_profile_of_its_own(tmp_path):
+    """Slurm's needs a plugin that is not installed here; its other settings are known to Snakemake."""
+    slurm = (REPO / "params" / "snakemake" / "slurm" / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(slurm.replace("executor: slurm", "executor: local"))
+    found = run_all.snakemake_options(["--profile", str(tmp_path)])
+    assert (found.executor, found.jobs, found.latency_wait) == ("local", 8, 60)
+    assert run_all.snakemake_options([]).executor is None
+
+
 def test_a_clone_with_committed_results_makes_only_what_is_missing(toy_repo):
     toy_repo.pretend_done(*toy_repo.ALL)
     shutil.rmtree(toy_repo.root / "artifacts")

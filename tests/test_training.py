@@ -383,7 +383,21 @@ def test_the_linear_schedule_is_that_of_torch(tmp_path):
                 decay.step()
         else:
             settings = training_settings(learning_rate=0.1, schedule="linear", weight_decay=0.0, max_grad_norm=1e9)
-            training.fit(module, lambda x: module(x).pow(2).mean(), list(inputs), settings, tmp_path / "state", "", 0)
+            training.fit(module, lambda module, x: module(x).pow(2).mean(), list(inputs), settings, tmp_path / "state", "", 0)
         return module.weight.detach()
 
     torch.testing.assert_close(weights(by_hand=False), weights(by_hand=True))
+
+
+def test_losses_are_logged_where_that_is_asked_for(tmp_path, monkeypatch):
+    """Weights & Biases, offline: what is logged lies beside the checkpoint, and the losses are the same."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    expected = train(make_explainer(), make_examples(), TRAINING, tmp_path / "plain").losses
+    assert train(make_explainer(), make_examples(), training_settings(log_with="wandb"), tmp_path / "logged").losses == expected
+    assert list((tmp_path / "logged" / "resume" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "is_tensorboard_available", lambda: False)
+    with pytest.raises(UserError, match="log_with is tensorboard, which is not installed: pip install tensorboard"):
+        train(make_explainer(), make_examples(), training_settings(log_with="tensorboard"), tmp_path)
