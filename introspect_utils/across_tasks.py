@@ -41,8 +41,7 @@ def joint(profile: Profile, runs: list[Run]) -> list[Run]:
                     summary=f"joint · {target}",
                     settings={
                         **{"target": target, "sizes": sizes, "seed": profile.seeds[0], "dtype": profile.dtype},
-                        "training": {k: v for k, v in vars(profile.training).items() if k not in HOW}
-                        | {"checkpoint_steps": None},
+                        "training": {k: v for k, v in vars(profile.training).items() if k not in HOW},
                         **({"as_released": True} if profile.as_released else {}),
                         "explainer_settings": {task: dataclasses.asdict(profile.explainer_for(task)) for task in single},
                         "max_new_tokens": profile.generation.max_new_tokens,
