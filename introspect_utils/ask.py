@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -25,12 +24,12 @@ from introspect_utils.explainer import Explainer
 from introspect_utils.features import Directions
 from introspect_utils.models import LanguageModel, load_model
 from introspect_utils.neighbours import nearest
-from introspect_utils.paths import artifacts_dir, run_dir
+from introspect_utils.paths import artifacts_dir
 from introspect_utils.profiles import Profile
 from introspect_utils.residual import clean_run, pad_left, patched_next_token
 from introspect_utils.run import folder_name
 from introspect_utils.runs import plan
-from introspect_utils.simulator import Simulator, load_simulator, score_predictions
+from introspect_utils.simulator import Simulator, chosen_descriptions, load_simulator, score_predictions
 from introspect_utils.tasks import describe, outcome, patch, patch_questions
 
 
@@ -99,11 +98,7 @@ def load(profile: Profile, target: str) -> Models:
     directions = Directions.load(folder / "directions.safetensors")
     lm = load_model(target, profile.device, profile.dtype, profile.seeds[0])
     simulator = load_simulator(profile, lm)
-    path = run_dir(profile.name, f"simulator-{folder_name(target)}") / "descriptions.parquet"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: notebooks/04_simulator.ipynb makes it")
-    described = pd.read_parquet(path)
-    gold = dict(zip(described["feature"], described["description"], strict=True))
+    gold = chosen_descriptions(profile, target)
     rows = describe.split(directions, gold, explained.parameters["n_train"], explained.parameters["seed"])["train"]
     training = directions.take(rows)
     layers = profile.features.layers

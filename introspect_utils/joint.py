@@ -12,12 +12,12 @@ from introspect_utils.exemplars import Exemplars
 from introspect_utils.features import Directions
 from introspect_utils.judge import load_judge
 from introspect_utils.models import load_model
-from introspect_utils.paths import artifacts_dir, run_dir
+from introspect_utils.paths import artifacts_dir
 from introspect_utils.profiles import Profile
 from introspect_utils.questions import Example
 from introspect_utils.release import ABLATION, read_splits
 from introspect_utils.run import folder_name
-from introspect_utils.simulator import load_simulator
+from introspect_utils.simulator import chosen_descriptions, load_simulator
 from introspect_utils.tasks import ablate_questions, describe, outcome, patch_questions
 
 SCORED_AS = ("self", "joint")  # the explainer and the condition of its predictions
@@ -53,8 +53,7 @@ def _asked(profile: Profile, part: Part, examples: list[Example]) -> list[Exampl
 def _features(profile: Profile, target: str, seed: int) -> Part:
     folder = artifacts_dir(profile.name) / "features" / folder_name(target)
     directions, exemplars = Directions.load(folder / "directions.safetensors"), Exemplars.load(folder / "exemplars.safetensors")
-    described = pd.read_parquet(run_dir(profile.name, f"simulator-{folder_name(target)}") / "descriptions.parquet")
-    gold = dict(zip(described["feature"], described["description"], strict=True))
+    gold = chosen_descriptions(profile, target)
     rows = describe.split(directions, gold, max(profile.features.sizes), seed)
     taken = {split: directions.take(part) for split, part in rows.items()}
     labels = {split: [gold.get(name, "") for name in part.names] for split, part in taken.items()}
