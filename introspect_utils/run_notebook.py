@@ -78,7 +78,10 @@ def execute(profile: Profile, run: Run, margin: str) -> Path:
             stderr_file=Margin(sys.stdout, margin),
             start_timeout=START_SECONDS,
             iopub_timeout=IOPUB_SECONDS,
-            config=Config(KernelManager={"transport_encryption": "auto"}),  # else the kernel warns at every start
+            config=Config(
+                KernelManager={"transport_encryption": "auto"},  # else the kernel warns at every start
+                NotebookClient={"extra_arguments": ["--log-level=CRITICAL"]},  # and calls its own end an error
+            ),
         )
     except papermill.PapermillExecutionError as error:
         raise UserError(f"{run.id}: {_cell_error(error, margin)}\n      executed notebook: {executed}") from None

@@ -125,14 +125,13 @@ def _explainer_run(
         del training[name]
     made_with_variants = variant(explainer)[0] in VARIANTS[1:] or condition == "pretrained-projection"
     folder = run_dir(profile.name, run_id)
-    several = f" · {target}" if len(getattr(profile, task).targets) > 1 else ""
     return Run(
         id=run_id,
         notebook=TASKS[task].train,
         parameters={"profile": profile.source, **question},
         inputs=inputs,
         outputs=(folder / "run.json", folder / "predictions.parquet", *([checkpoint(profile, run_id)] if n_train else [])),
-        summary=f"{task}{several} · {explainer} · {condition} · n={n_train} · seed {seed}",
+        summary=f"{task} · {target} · {explainer} · {condition} · n={n_train} · seed {seed}",
         settings={
             **question,
             "dtype": profile.dtype,

@@ -6,9 +6,11 @@ import pytest
 import torch
 from explaining import BLOCKS, make_examples, make_explainer
 
-from introspect_utils import joint
+from introspect_utils import joint, paths
+from introspect_utils.errors import UserError
 from introspect_utils.profiles import load_profile
 from introspect_utils.questions import VECTOR, Question
+from introspect_utils.simulator import chosen_descriptions
 
 
 def test_a_question_is_asked_in_its_own_form():
@@ -34,9 +36,12 @@ def test_every_share_keeps_the_form_of_its_task(monkeypatch):
 
 
 def test_missing_data_names_its_notebook(tmp_path, monkeypatch):
-    from introspect_utils import paths
-    from introspect_utils.errors import UserError
-
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     with pytest.raises(UserError, match="01_data_features"):
         joint.parts(load_profile("smoke"), "tiny-llama", 0)
+
+
+def test_descriptions_not_chosen_yet_name_their_notebook(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    with pytest.raises(UserError, match="descriptions.parquet is missing: notebooks/04_simulator.ipynb makes it"):
+        chosen_descriptions(load_profile("smoke"), "tiny-llama")
