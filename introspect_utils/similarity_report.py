@@ -46,11 +46,14 @@ def _cells(by: dict) -> list[Score | str]:
 
 
 def points(records: list[dict], metric: str, name: str) -> list[tuple[str, str, float, float, float]]:
-    """(explainer, condition, similarity, score, its standard error) of every explainer with both; `name` a column of Table 1."""
+    """(explainer, condition, similarity, score, its standard error) of every explainer in Table 1 that has both.
+
+    `name` is a column of Table 1. A second target's explainers are left out: scores of other directions do not compare.
+    """
     similar = {
         (r["target"], r["explainer"], r["condition"]): r["value"] for r in records if (r["table"], r["metric"]) == ("5", metric)
     }
-    scored = [r for r in records if r["table"] in ("1", "4") and column(r["data"], r["metric"]) == name]
+    scored = [r for r in records if r["table"] == "1" and column(r["data"], r["metric"]) == name]
     return [
         (r["explainer"], r["condition"], similar[key], r["value"], r["stderr"])
         for r in scored
@@ -73,7 +76,9 @@ def figure_6(records: list[dict], columns: Sequence[str] = COLUMNS) -> Figure:
                     handles[style.label(explainer, condition)] = drawn
                 if len(shown) > 2:
                     rho = spearmanr([p[2] for p in shown], [p[3] for p in shown]).statistic
-                    axes.text(0.03, 0.97, f"ρ = {rho:.2f}, n = {len(shown)}", transform=axes.transAxes, va="top", fontsize=7)
+                    rank = f"ρ = {rho:.2f}, n = {len(shown)}"
+                    said = axes.text(0.03, 0.97, rank, transform=axes.transAxes, va="top", fontsize=7)
+                    said.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
                 axes.set(xlim=(-12, 108), xlabel=f"{style.LABELS[metric]} × 100")
                 axes.xaxis.set_tick_params(labelbottom=True)
                 axes.grid(lw=0.4, alpha=0.5)
