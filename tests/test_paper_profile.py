@@ -112,18 +112,28 @@ def test_parts_that_disagree_about_a_run_are_refused(tmp_path, monkeypatch):
         plan(load_profile("big"))
 
 
+def test_a_profile_of_one_file_has_the_runs_of_that_file_alone():
+    profile = load_profile("smoke")
+    runs = plan(profile)
+    assert profile.parts == () and {run.parameters["profile"] for run in runs} == {"smoke"}
+    ids = {run.id for run in runs}
+    assert {"features-tiny-llama-self-full-n12-seed0", "ablation-tiny-llama-tiny-qwen3-untrained-n0-seed0"} <= ids
+    assert len(ids) == len(runs)
+    counts = Counter(run.notebook[:2] for run in runs if run.notebook[:2] in ("05", "06", "07"))
+    assert counts == {"05": 10, "06": 6, "07": 4}
+
+
 @pytest.mark.parametrize(
-    ("name", "ids"),
-    [
-        ("smoke", {"features-tiny-llama-self-full-n12-seed0", "ablation-tiny-llama-tiny-qwen3-untrained-n0-seed0"}),
-        ("small", {"features-smollm2-135m-instruct-gemma3-270m-pretrained-projection-n10000-seed0"}),
-    ],
-)  # fmt: skip
-def test_a_profile_of_one_file_has_the_runs_of_that_file_alone(name, ids):
+    ("name", "parts", "explainers"), [("mini", ["mini/gemma"], 5 + 6 + 2 + 2), ("small", ["small/gemma"], 26 + 16 + 8 + 8)]
+)
+def test_a_profile_with_a_part_has_the_runs_of_both(name, parts, explainers):
     profile = load_profile(name)
     runs = plan(profile)
-    assert profile.parts == () and {run.parameters["profile"] for run in runs} == {name}
-    assert ids <= {run.id for run in runs} and len({run.id for run in runs}) == len(runs)
-    assert Counter(run.notebook[:2] for run in runs if run.notebook[:2] in ("05", "06", "07")) == {
-        "smoke": {"05": 10, "06": 6, "07": 4}, "small": {"05": 26, "06": 16, "07": 8},
-    }[name]  # fmt: skip
+    assert [part.source for part in profile.parts] == parts
+    assert {run.parameters["profile"] for run in runs} == {name, *parts}
+    table_4 = {
+        run.parameters["explainer"] for run in runs if run.notebook[:2] == "05" and run.parameters["target"] == "gemma3-270m"
+    }
+    assert table_4 == {"self", "smollm2-135m-instruct"}
+    assert len({run.id for run in runs}) == len(runs)
+    assert sum(run.notebook[:2] in ("05", "06", "07") for run in runs) == explainers
