@@ -14,7 +14,7 @@ from benchmarks.rows import patching_examples, training_settings, untrained_expl
 from benchmarks.timing import Comparison, Peer, decoder_macs, main, seconds
 from introspect_utils.explainer import Batch, Explainer
 from introspect_utils.models import LanguageModel
-from introspect_utils.training import add_lora, batches, fit, trainable
+from introspect_utils.training import add_lora, batches, fit, loss_of, trainable
 
 BATCH = 8
 
@@ -40,8 +40,7 @@ def one_epoch(lm: LanguageModel, n: int, batch_size: int, measure: Callable, tar
     def ours() -> list[float]:
         afresh()
         with TemporaryDirectory() as folder:
-            loss = lambda chosen: explainer.loss(explainer.collate([rows[i] for i in chosen]))  # noqa: E731
-            return fit(explainer, loss, steps, settings, Path(folder, "state.safetensors"), "", seed=0)[0]
+            return fit(explainer, loss_of(rows, settings), steps, settings, Path(folder, "state.safetensors"), "", seed=0)[0]
 
     def theirs(order: Sequence[int]) -> list[float]:
         afresh()

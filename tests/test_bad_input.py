@@ -214,7 +214,7 @@ TABLE = {
     "an explanation of 100 kB": (trained_on("red", LONG), "tokens, and tiny-llama reads at most 2,048"),
     "an empty explanation": (trained_on("red", ""), "training row 1 has an empty explanation: leave it out"),
     "no training rows": (trained_on(), "there are no training rows: raise the size"),
-    "no text": (token_of(""), "the text has 0 tokens, there is no token 0"),
+    "no text": (token_of(""), "the text is empty: give at least one word"),
     "a token past the end": (token_of("Rome", 99), "there is no token 99"),
     "a token before the beginning": (token_of("Rome", -99), "there is no token -99"),
     "a text of 100 kB": (token_of(LONG), "a context has 56,001 tokens, and tiny-llama reads at most 2,048"),
