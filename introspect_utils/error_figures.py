@@ -58,7 +58,7 @@ def _sorted_cases(records: list[dict]) -> list[tuple[str, int, dict[str, float]]
 
 def _pie(axes: plt.Axes, title: str, shares: dict[str, float]) -> None:
     shown = {name: shares[name] for name in COLOURS if shares.get(name)}
-    labels = [f"{100 * share:.1f}%" for share in shown.values()]
+    labels = [f"{100 * share:.1f}%" if share > 0.03 else "" for share in shown.values()]  # of slivers the bars tell
     axes.set_axis_off()
     axes.set_title(title)
     if shown:

@@ -29,7 +29,7 @@ def generate(
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i][1]))
     answers = [""] * len(rows)
     tokenizer = explainer.lm.tokenizer
-    progress = tqdm(total=len(rows), desc="explaining", unit="row", mininterval=10)
+    progress = tqdm(total=len(rows), desc="explaining", unit="row", mininterval=10, disable=len(rows) == 1)
     with merged(explainer.model), progress, torch.inference_mode():
         if batch_size > 1 and len(rows) > 1:
             check_padding(explainer, rows)
