@@ -305,7 +305,8 @@ def test_notebook_12_writes_what_its_run_promises(tmp_path, monkeypatch):
             made = trained(asked["condition"], asked["seed"], asked["n_train"], target=asked["target"], explainer=explainer)
         else:
             made = data_run()
-        results.write_run(run.outputs[0].parent, made[0] | {"id": run.id, "target": asked["target"]}, made[1])
+        folder = run.outputs[0].parent
+        results.write_run(folder, made[0] | {"id": folder.name, "target": asked["target"]}, made[1])
     notebook = json.loads((paths.REPO / "notebooks" / f"{tables.notebook}.ipynb").read_text())
     code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert code[0] == 'profile = "mini"' and notebook["cells"][1]["metadata"]["tags"] == ["parameters"]
