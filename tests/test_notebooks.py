@@ -167,7 +167,7 @@ def test_smoke_writes_results_in_the_agreed_form(smoke):
     of_table_2 = [record for record in records if record["table"] == "2"]
     assert all(0 <= record["value"] <= 1 and record["stderr"] >= 0 and record["n"] == 8 for record in of_table_2)
     rows = {(record["explainer"], record["condition"]) for record in of_table_2}
-    conditions = ("full", "no-vector", "no-layer", "no-token", "zero-vector", "shuffled-vector")
+    conditions = ("full", "no-vector", "no-layer", "no-token", "zero-vector", "shuffled-vector", "joint")
     assert rows == {("self", condition) for condition in conditions} | {
         (name, "full") for name in ("untrained", "lookup", "majority")
     }
