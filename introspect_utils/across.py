@@ -66,14 +66,14 @@ def train(explainer: Explainer, steps: list[list[int]], settings: Training, fold
 
     Raises `UserError` when there are fewer GPUs than processes, or as `training.fit` does.
     """
-    from introspect_utils.training import RESUME, checkpoint, progress, trainable
+    from introspect_utils.training import RESUME, checkpoint, own_checkpoint, trainable
 
     device = explainer.lm.device
     if device.type == "cuda" and torch.cuda.device_count() < settings.processes:
         raise UserError(
             f"training.processes is {settings.processes}, and this machine has {torch.cuda.device_count()} GPUs: lower it"
         )
-    if progress(folder / RESUME, made_from) is None:
+    if own_checkpoint(folder / RESUME, made_from) is None:
         checkpoint(folder / RESUME, trainable(explainer), {}, [], 0.0, made_from)
     dtype = str(explainer.embed.weight.dtype).removeprefix("torch.")
     explainer.to("cpu")

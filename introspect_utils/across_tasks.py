@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from .paths import artifacts_dir, run_dir
-from .profiles import HOW, Profile
+from .profiles import Profile
 from .run import TASKS, Run, folder_name
 
 ASK, JOINT = "13_ask_the_explainer", "14_joint_training"
@@ -41,7 +41,7 @@ def joint(profile: Profile, runs: list[Run]) -> list[Run]:
                     summary=f"joint · {target}",
                     settings={
                         **{"target": target, "sizes": sizes, "seed": profile.seeds[0], "dtype": profile.dtype},
-                        "training": {k: v for k, v in vars(profile.training).items() if k not in HOW},
+                        "training": profile.training.deciding(),
                         **({"as_released": True} if profile.as_released else {}),
                         "explainer_settings": {task: dataclasses.asdict(profile.explainer_for(task)) for task in single},
                         "max_new_tokens": profile.generation.max_new_tokens,

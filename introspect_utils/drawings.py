@@ -86,7 +86,7 @@ def figure_4(example: dict) -> Figure:
     """Figure 4: a question with its hint and without (eq. 7), and the explainer asked what the hint does (eq. 8)."""
     page, wide = Page(), (WIDTH - 2 * MARGIN - 2 * GAP) / 3
     lefts = [MARGIN + i * (wide + GAP) for i in range(3)]
-    question, hint = [words(line) for line in example["question"].split("\n")], tokens([(example["hint"], {"fill": CHANGED})])
+    question, hint = question_and_hint(example)
     explained = labelled("E", example["explanation"], weight="bold")
     lines = (
         [*question, hint, [], answer(example["hinted"])],
@@ -154,10 +154,13 @@ def patched(example: dict) -> list[list[WORD]]:
     return [*lines, put, [], labelled("E", example["explanation"], weight="bold")]
 
 
+def question_and_hint(example: dict) -> tuple[list[list[WORD]], list[WORD]]:
+    return [words(line) for line in example["question"].split("\n")], tokens([(example["hint"], {"fill": CHANGED})])
+
+
 def hinted(example: dict) -> list[list[WORD]]:
-    hint = tokens([(example["hint"], {"fill": CHANGED})])
+    question, hint = question_and_hint(example)
     answers = words("With it") + answer(example["hinted"] + ",") + words("without it") + words(example["unhinted"], weight="bold")
-    question = [words(line) for line in example["question"].split("\n")]
     return [*question, hint, [], answers, labelled("E", example["explanation"], weight="bold")]
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from .models import MODELS, VARIANTS, variant
 from .profiles import Features, Profile
-from .run import Run
+from .run import TASKS, Run
 
 PEAK = 989e12  # FLOP/s of an H100 SXM in bfloat16, dense
 READING, WRITING = 0.4, 0.05
@@ -38,7 +38,7 @@ STATEMENT, PATCHED = 40, 30  # tokens of a prompt of patching, and positions of 
 JUDGED = (290, 1)  # tokens to and from the chat model for one pair that it judges (A.2)
 WRITTEN = (330, 15)  # for one candidate description, besides its five excerpts
 SHOWN = 5  # excerpts
-TASK = {"05_train_features": "features", "06_train_activation_patching": "patching", "07_train_input_ablation": "ablation"}
+TASK = {task.train: name for name, task in TASKS.items()}
 TEXT = 3000  # bytes of a text of FineWeb
 
 

@@ -143,16 +143,14 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto", seed: int =
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer alone of a model that `load_model` loads by this name."""
+    spec = MODELS.get(name) or ModelSpec(hub=name)
+    if spec.tiny:
+        from introspect_utils.tiny import tiny_model
+
+        return tiny_model(spec.tiny)[1]
     from transformers import AutoTokenizer
 
-    from introspect_utils.tiny import tiny_model
-
-    spec = MODELS.get(name) or ModelSpec(hub=name)
-    return (
-        tiny_model(spec.tiny)[1]
-        if spec.tiny
-        else AutoTokenizer.from_pretrained(_converted(spec.asset) if spec.asset else spec.hub)
-    )
+    return AutoTokenizer.from_pretrained(_converted(spec.asset) if spec.asset else spec.hub)
 
 
 def _from_files(name: str, path: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

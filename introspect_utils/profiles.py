@@ -9,7 +9,7 @@ runs are runs of the profile `paper`, and lie in its folders.
 """
 
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -226,6 +226,10 @@ class Training:
     loss: ClassVar[str] = "tokens"  # eq. 1 is a mean over the tokens of the explanations
     weights: ClassVar[str] = "float32"  # in which the model's weights that are trained are kept
     order: ClassVar[str] = "shuffled"  # of the rows; as_released.py has the authors' ways
+
+    def deciding(self) -> dict:
+        """The settings that the result of a training depends on."""
+        return {name: value for name, value in asdict(self).items() if name not in HOW}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ def folder_name(name: str) -> str:
 
 
 JUDGING = ("judge", "chat_model")
-FEATURE_FILES = ("directions.safetensors", "exemplars.safetensors", "candidates.parquet")
 
 
 @dataclass(frozen=True)

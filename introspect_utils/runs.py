@@ -9,11 +9,12 @@ from .errors import UserError
 from .feature_runs import ERRORS, SCALING
 from .models import VARIANTS, variant
 from .paths import artifacts_dir, figures_dir, run_dir
-from .profiles import HOW, PROJECTED, Profile
-from .run import FEATURE_FILES, TASKS, Run, folder_name
+from .profiles import PROJECTED, Profile
+from .run import TASKS, Run, folder_name
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
 TABLE_FORMATS = ("md", "csv", "tex")
+FEATURE_FILES = ("directions.safetensors", "exemplars.safetensors", "candidates.parquet")
 
 
 def plan(profile: Profile) -> list[Run]:
@@ -120,9 +121,6 @@ def _explainer_run(
 ) -> Run:
     run_id = f"{task}-{folder_name(target)}-{folder_name(explainer)}-{condition}-n{n_train}-seed{seed}"
     question = {"target": target, "explainer": explainer, "condition": condition, "n_train": n_train, "seed": seed}
-    training = dataclasses.asdict(profile.training_for(task))
-    for name in HOW:
-        del training[name]
     made_with_variants = variant(explainer)[0] in VARIANTS[1:] or condition == "pretrained-projection"
     folder = run_dir(profile.name, run_id)
     return Run(
@@ -136,7 +134,7 @@ def _explainer_run(
             **question,
             "dtype": profile.dtype,
             "explainer_settings": dataclasses.asdict(profile.explainer_for(task)),
-            "training": training if n_train else None,
+            "training": profile.training_for(task).deciding() if n_train else None,
             **({"variants": dataclasses.asdict(profile.variants)} if made_with_variants else {}),
             **({"as_released": True} if profile.as_released else {}),
             "max_new_tokens": profile.generation.max_new_tokens,

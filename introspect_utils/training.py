@@ -265,7 +265,7 @@ def checkpoint(path: Path, trainable: dict, moments: dict, losses: list[float], 
         save_file(state, temporary, {"made_from": made_from, "losses": json.dumps(losses), "seconds": str(seconds)})
 
 
-def progress(path: Path, made_from: str) -> dict[str, str] | None:
+def own_checkpoint(path: Path, made_from: str) -> dict[str, str] | None:
     """What a checkpoint says of itself; None where there is none of this very run."""
     if not path.is_file():
         return None
@@ -276,7 +276,7 @@ def progress(path: Path, made_from: str) -> dict[str, str] | None:
 
 def resume(path: Path, trainable: dict, optimizer, made_from: str) -> tuple[list[float], float]:
     """(losses, seconds) so far, weights and moments restored; ([], 0) where there is no checkpoint of this very run."""
-    about = progress(path, made_from)
+    about = own_checkpoint(path, made_from)
     if about is None:
         return [], 0.0
     with safe_open(path, "pt") as saved:
