@@ -32,7 +32,7 @@ def test_what_is_done_stays_done_until_what_it_is_made_from_changes(toy_repo, tm
     assert status == 0 and "4 runs, 4 to do" in out and out.count("not run yet") == 4, out
     assert toy_repo.ran() == [] and not (toy_repo.root / "figures").exists()
 
-    status, out = toy_repo.run_all("toy")
+    status, out = toy_repo.run_all("toy", "--jobs", "1")
     assert status == 0, out
     assert toy_repo.ran() == toy_repo.ALL
     assert "[2/4] patching · tiny-llama · self · full · n=16 · seed 0   (elapsed 00:" in out
