@@ -17,6 +17,7 @@ from tqdm import tqdm
 from introspect_utils.activations import mean_residual
 from introspect_utils.errors import UserError
 from introspect_utils.features import Directions
+from introspect_utils.models import choose_compute_dtype
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETrainer
@@ -82,7 +83,7 @@ def _trainer(
         lr_decay_steps=steps // 5,
         dead_feature_window=max(1, steps // 10),  # passes without firing, after which the auxiliary loss revives a latent
         device=device,
-        autocast=compute_dtype == "bfloat16",
+        autocast=choose_compute_dtype(compute_dtype, device) == "bfloat16",
         logger=LoggingConfig(log_to_wandb=False),
     )
     width = tokens.shape[1]

@@ -121,6 +121,16 @@ def choose_dtype(dtype: str = "auto", device: str = "auto") -> torch.dtype:
     return getattr(torch, dtype)
 
 
+def choose_compute_dtype(compute_dtype: str = "auto", device: str = "auto") -> str:
+    """The dtype of training's matrix products: "auto" is bfloat16 where hardware has it (CUDA, AVX512-BF16), else float32."""
+    import torch
+
+    if compute_dtype != "auto":
+        return compute_dtype
+    fast = choose_device(device) == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return "bfloat16" if fast else "float32"
+
+
 def load_model(name: str, device: str = "auto", dtype: str = "auto", seed: int = 0) -> LanguageModel:
     """Load a model of `MODELS`, a hub id ("owner/name") or a local folder in the transformers format.
 

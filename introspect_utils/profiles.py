@@ -139,7 +139,7 @@ class SimulatorSettings:
     batch_size: Count  # descriptions a step, each with all its exemplars
     steps_random: Count  # first stage: a random candidate for each direction
     steps_best: Number0  # second: the candidate that the simulator of the first stage scores best
-    compute_dtype: Literal["float32", "bfloat16"]
+    compute_dtype: Literal["auto", "float32", "bfloat16"]
     scored: Count  # candidates of a direction that it scores: the best of the pre-ranking
     schedule: ClassVar[str] = "constant"  # whatever that of the explainers
 
@@ -208,7 +208,7 @@ HOW = ("checkpoint_steps", "processes", "sharded", "gradient_checkpointing", "lo
 @dataclass(frozen=True)
 class Training:
     tuning: Literal["lora", "full"]
-    compute_dtype: Literal["float32", "bfloat16"]  # of the products; what is trained stays in float32
+    compute_dtype: Literal["auto", "float32", "bfloat16"]  # of the products; what is trained stays in float32
     lora_r: Count
     lora_alpha: Count
     lora_dropout: Annotated[float, fraction]

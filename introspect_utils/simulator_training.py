@@ -20,6 +20,7 @@ import torch
 from introspect_utils.errors import UserError
 from introspect_utils.exemplars import Exemplars
 from introspect_utils.gates import file_sha256
+from introspect_utils.models import choose_compute_dtype
 from introspect_utils.profiles import Training
 from introspect_utils.simulator import VALUES, Simulator, score_candidates
 from introspect_utils.training import Trained, add_lora, batches, fit, trainable
@@ -60,7 +61,7 @@ def train_simulator(
         if stage.sequences > stage.exemplars.sequences.shape[1]:
             raise UserError(f"stage {number} is to use {stage.sequences} sequences a direction: there are fewer exemplars")
     first, second = stages
-    simulator.compute_dtype = settings.compute_dtype
+    simulator.compute_dtype = choose_compute_dtype(settings.compute_dtype, simulator.lm.device.type)
     counts = torch.bincount(first.exemplars.binned().flatten(), minlength=VALUES) + 1
     simulator.head.bias.data = (counts / counts.sum()).log().to(simulator.lm.device)
     add_lora(simulator, settings, seed)

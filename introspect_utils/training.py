@@ -31,6 +31,7 @@ from transformers import PreTrainedModel
 from introspect_utils import across, gates
 from introspect_utils.errors import UserError
 from introspect_utils.explainer import Explainer
+from introspect_utils.models import choose_compute_dtype
 from introspect_utils.paths import replaced
 from introspect_utils.profiles import Training
 from introspect_utils.published_explainer import is_published, published_folder
@@ -183,11 +184,17 @@ def fit(
     """
     weights, before = trainable(module), gates.sampled(module)
     optimizer = torch.optim.AdamW(weights.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    mixed = "bf16" if (settings.compute_dtype, settings.weights) == ("bfloat16", "float32") else "no"
+    device = next(iter(weights.values())).device.type
+    compute_dtype, on_cpu = choose_compute_dtype(settings.compute_dtype, device), device == "cpu"
+    mixed = "bf16" if (compute_dtype, settings.weights) == ("bfloat16", "float32") else "no"
     AcceleratorState._reset_state(reset_partial_state=True)  # else a kernel could not train in another precision later
-    on_cpu = next(iter(weights.values())).device.type == "cpu"
-    if settings.gradient_checkpointing:
-        next(part for part in module.modules() if isinstance(part, PreTrainedModel)).gradient_checkpointing_enable()
+    models = [part for part in module.modules() if isinstance(part, PreTrainedModel)][:1]
+    attention = [model.config._attn_implementation for model in models]
+    for model in models:
+        if on_cpu and mixed == "bf16":
+            model.set_attn_implementation("eager")  # a CPU's fused attention is slower than plain products in bfloat16
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
     several = PartialState(cpu=on_cpu).num_processes > 1
     sharding = across.sharding(module) if settings.sharded and several else None
     accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu, fsdp_plugin=sharding, **tracker(settings.log_with, path))
@@ -221,6 +228,8 @@ def fit(
         if len(losses) % settings.checkpoint_steps == 0 and len(losses) < len(steps):
             checkpoint(path, weights, optimizer.state, losses, time.monotonic() - start, made_from)
     module.eval()
+    for model, implementation in zip(models, attention, strict=True):
+        model.set_attn_implementation(implementation)
     if steps and not several:  # the process that started several looks at what they trained
         gates.check_trained(before)
     seconds = time.monotonic() - start

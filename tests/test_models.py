@@ -9,7 +9,7 @@ import torch
 
 from introspect_utils.assets import ASSETS
 from introspect_utils.errors import UserError
-from introspect_utils.models import MODELS, choose_device, choose_dtype, load_model
+from introspect_utils.models import MODELS, choose_compute_dtype, choose_device, choose_dtype, load_model
 from introspect_utils.tiny import FAMILIES, WIDTHS
 
 TINY = [name for name in MODELS if name.startswith("tiny-")]
@@ -172,6 +172,11 @@ def test_auto_is_bfloat16_on_a_gpu_and_float32_without(monkeypatch, gpu):
     assert choose_dtype("auto", "cpu") == torch.float32
     assert choose_dtype("bfloat16", "cpu") == torch.bfloat16
     assert choose_dtype("float32") == torch.float32
+    for fast in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda fast=fast: {"avx512_bf16": fast})
+        assert choose_compute_dtype("auto") == ("bfloat16" if gpu or fast else "float32")
+        assert choose_compute_dtype("auto", "cpu") == ("bfloat16" if fast else "float32")
+        assert choose_compute_dtype("float32") == "float32"
 
 
 def test_cuda_is_refused_where_there_is_none(monkeypatch):

@@ -132,6 +132,7 @@ def test_one_process_trains_in_several_precisions_and_keeps_weights_in_float32(t
             wanted = training_settings(tuning=tuning, compute_dtype=dtype, epochs=2)
             losses = train(explainer, make_examples(), wanted, tmp_path / f"{number}-{tuning}").losses
             assert {p.dtype for p in explainer.parameters()} == {torch.float32}
+            assert explainer.model.config._attn_implementation == "sdpa"  # again, whatever it was trained with
             runs[number, tuning] = losses
     for tuning in ("lora", "full"):
         assert runs[0, tuning] == runs[2, tuning] != runs[1, tuning]
