@@ -66,7 +66,8 @@ def train(explainer: Explainer, steps: list[list[int]], settings: Training, fold
 
     Raises `UserError` when there are fewer GPUs than processes, or as `training.fit` does.
     """
-    from introspect_utils.training import RESUME, checkpoint, own_checkpoint, trainable
+    from introspect_utils.checkpoints import RESUME, checkpoint, own_checkpoint
+    from introspect_utils.training import trainable
 
     device = explainer.lm.device
     if device.type == "cuda" and torch.cuda.device_count() < settings.processes:
@@ -100,7 +101,8 @@ def _work(
     seed: int,
 ) -> None:
     """One of the processes."""
-    from introspect_utils.training import RESUME, fit, loss_of, make_trainable
+    from introspect_utils.checkpoints import RESUME
+    from introspect_utils.training import fit, loss_of, make_trainable
 
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": settings.processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in place.items()}

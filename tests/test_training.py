@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from introspect_utils import gates, paths, training
+from introspect_utils import checkpoints, gates, paths, training
 from introspect_utils.errors import UserError
 from introspect_utils.explainer import Explainer, Projection
 from introspect_utils.models import load_model
@@ -213,7 +213,7 @@ def test_a_checkpoint_cut_short_leaves_the_one_before(tmp_path, monkeypatch, mom
     expected = train(whole, make_examples(), wanted, tmp_path / "whole")
     name = {"writing": "save_file", "renaming": "os.replace"}[moment]
     module, _, function = name.rpartition(".")
-    place = paths.os if module else training
+    place = paths.os if module else checkpoints
     original, calls = getattr(place, function), []
 
     def cut_short(first, second, *more):
