@@ -77,7 +77,12 @@ def write_rows(path: Path, rows: Sequence[dict], schema: pa.Schema = PATCHING) -
 
 
 def read_rows(path: Path, schema: pa.Schema = PATCHING) -> list[dict]:
-    """Rows of a Parquet file.
+    """Rows of a Parquet file. Raises `UserError` as `read_table` does."""
+    return read_table(path, schema).to_pylist()
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Rows of a Parquet file as a table, whose vectors take an eighth of the memory that those of `read_rows` do.
 
     Raises `UserError` when it is missing, damaged or lacks a column, or when a value that is needed is null, empty, of another
     type, or a vector of another width or not finite; the row is named.
@@ -96,7 +101,7 @@ def read_rows(path: Path, schema: pa.Schema = PATCHING) -> list[dict]:
         wrong = _wrong(table[field.name].combine_chunks(), field) if field.name in table.column_names else None
         if wrong:
             raise UserError(f"{path}{wrong}: mend the data, or make it anew with {notebook}")
-    return table.to_pylist()
+    return table
 
 
 def read_splits(folder: Path, n_train: int, schema: pa.Schema = PATCHING) -> dict[str, list[dict]]:
@@ -122,7 +127,7 @@ def asked_about(rows: dict[str, list[dict]], schema: pa.Schema = PATCHING) -> tu
 
 def fetch(source: str, folder: Path, schema: pa.Schema) -> dict[str, int]:
     """Write the published data set `source` (a hub id, or a folder with train.parquet and test.parquet) as {split}.parquet in
-    `folder`: {split: rows}. Raises `UserError` as `read_rows` does, and then leaves nothing there."""
+    `folder`: {split: rows}. Raises `UserError` as `read_table` does, and then leaves nothing there."""
     counts = {}
     for split in ("train", "test"):
         table = hub_rows("the published rows", source, split).with_format("arrow")[:]
@@ -131,7 +136,7 @@ def fetch(source: str, folder: Path, schema: pa.Schema) -> dict[str, int]:
         folder.mkdir(parents=True, exist_ok=True)
         with replaced(folder / f"{split}.parquet") as temporary:
             pq.write_table(table.replace_schema_metadata({SOURCE: source}), temporary, compression="zstd")
-            counts[split] = len(read_rows(temporary, schema))
+            counts[split] = len(read_table(temporary, schema))
     return counts
 
 
