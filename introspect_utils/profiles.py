@@ -1,8 +1,8 @@
 """Settings of a profile: `params/*.yaml` as frozen dataclasses, checked whole before anything runs.
 
-Every setting of a task stands in every file: there are no defaults and no merging, so a profile file says all there is to say. Only
-a task's section may be left out whole, and then the task is not run, and `published`, and then data are made here. A new setting is a
-field here and a line in each file.
+Every setting of a task stands in every file: there are no defaults and no merging, so a profile file says all there is to say. A
+task's section may be left out whole, and then the task is not run; so may `published`, and then data are made here. A new setting
+is a field here and a line in each file.
 
 A file has one list of explainers x conditions a task, all trained alike. Where explainers are trained differently, as the paper's
 are, each way has a file of its own, as whole as the first: `params/paper/*.yaml` are the parts of `params/paper.yaml`. Their
