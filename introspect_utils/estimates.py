@@ -23,7 +23,8 @@ from dataclasses import dataclass
 
 from .models import MODELS, VARIANTS, variant
 from .profiles import Features, Profile
-from .run import TASKS, Run
+from .published_explainer import is_published, trained_from
+from .run import PUBLISHED, TASKS, Run
 
 PEAK = 989e12  # FLOP/s of an H100 SXM in bfloat16, dense
 READING, WRITING = 0.4, 0.05
@@ -38,6 +39,9 @@ STATEMENT, PATCHED = 40, 30  # tokens of a prompt of patching, and positions of 
 JUDGED = (290, 1)  # tokens to and from the chat model for one pair that it judges (A.2)
 WRITTEN = (330, 15)  # for one candidate description, besides its five excerpts
 SHOWN = 5  # excerpts
+ADAPTER = 3.2e9  # bytes of a published LoRA with its embeddings
+ARCHIVE = 26.9e9  # of the authors' features
+PUBLISHED_ROW = {"patching": 4 * WIDTH, "ablation": 1600}
 TASK = {task.train: name for name, task in TASKS.items()}
 TEXT = 3000  # bytes of a text of FineWeb
 
@@ -54,7 +58,7 @@ class Estimate:
 
 def size(name: str, target: str) -> float:
     """Parameters of a target, or of an explainer of `target`; nan where they are not known."""
-    name = target if variant(name)[0] in VARIANTS else name
+    name = target if variant(name)[0] in VARIANTS else trained_from(name) or name
     return MODELS[name].parameters if name in MODELS else math.nan
 
 
@@ -128,6 +132,13 @@ def _feature_data(file: Profile, run: Run) -> Estimate:
     return Estimate(hours(flops, READING), 2.2 * n, disk, 0.0, dollars)
 
 
+def _published_data(file: Profile, run: Run) -> Estimate:
+    """What is fetched stays; of the archive, which is there, a converted copy and the vectors that are used."""
+    if run.parameters["task"] != "features":
+        return Estimate(disk=sum(downloads(file, run).values()))
+    return Estimate(disk=ARCHIVE + 4 * WIDTH * (max(file.features.sizes) + _tested(file.features)))
+
+
 def _simulator(file: Profile, run: Run) -> Estimate:
     wanted, n = file.features, size(run.parameters["target"], "")
     settings = run.settings["simulator"]
@@ -199,6 +210,7 @@ def _asked(file: Profile, run: Run) -> Estimate:
 
 
 KINDS = {
+    PUBLISHED: _published_data,
     "01_data_features": _feature_data,
     "02_data_activation_patching": _patching_data,
     "03_data_input_ablation": _ablation_data,
@@ -211,22 +223,29 @@ KINDS = {
 
 
 def resources(profile: Profile, run: Run) -> dict[str, int]:
-    """What a cluster is asked for: GPUs, the machine's memory in MB, minutes; nothing for a run that is not estimated.
+    """What a cluster is asked for: GPUs, the machine's memory in MB, minutes; nothing for a run of no model, or not estimated.
 
     Half as much memory again as on all GPUs, since a process reads its model, and writes checkpoints, through it; twice the time.
     """
     made = estimate(profile, run)
-    if made is None:
+    if made is None or not made.memory:
         return {}
     minutes = 30 + 2 * 60 * made.hours / made.gpus
     return {"gpu": made.gpus, "mem_mb": round(1.5 * made.gpus * made.memory / 1e6), "runtime": round(minutes)}
 
 
 def downloads(profile: Profile, run: Run) -> dict[str, float]:
-    """{name: bytes} of what `run` reads from the hub: weights at 2 bytes a parameter, dictionaries at 4, texts."""
-    file, target = file_of(profile, run), run.parameters.get("target")
-    names = {name for name in (target, run.parameters.get("explainer")) if name in MODELS}
+    """{name: bytes} of what `run` reads from the hub: weights at 2 bytes a parameter, dictionaries at 4, texts, rows."""
+    file = file_of(profile, run)
+    task, target, explainer = (run.parameters.get(name, "") for name in ("task", "target", "explainer"))
+    if run.notebook == PUBLISHED:
+        section = getattr(file, task)
+        return {} if task == "features" else {section.published: PUBLISHED_ROW[task] * (max(section.sizes) + section.n_test)}
+    adapts = is_published(explainer) and run.notebook == TASKS["patching"].train
+    names = {name for name in (target, trained_from(explainer) if adapts else explainer) if name in MODELS}
     found = {MODELS[name].hub: 2 * MODELS[name].parameters for name in names if MODELS[name].hub}
+    if is_published(explainer):
+        found[explainer] = ADAPTER if adapts else 2 * size(explainer, target)
     wanted = file.features
     if run.notebook == "01_data_features":
         if wanted.dictionaries != "trained":

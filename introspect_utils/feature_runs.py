@@ -3,8 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from .paths import artifacts_dir, run_dir
+from .paths import ROOT, artifacts_dir, run_dir
 from .profiles import Profile
+from .published_explainer import is_published
 from .run import JUDGING, Run, folder_name
 
 SIMULATOR, BASELINES, SCALING, SIMILARITY, ERRORS = (
@@ -15,18 +16,29 @@ SIMULATOR, BASELINES, SCALING, SIMILARITY, ERRORS = (
     "11_error_analysis",
 )
 
+ARCHIVES = {  # of the authors, by what they hold: the folders that they unpack to (of the last two that is assumed)
+    "sae": "SAE_feature_explanations_llama3.1_8b",
+    "act": "fineweb_llama_3.1_8b_95seqlen_fineweb_acts_grads_-1.0",
+    "dact": "fineweb_llama_3.1_8b_95seqlen_counterfact_subsampled_2000_activation_difference",
+}
+
+
+def archive(published: str, data: str) -> Path:
+    """Where one of the `ARCHIVES` lies, in the folder that a profile names (from `ROOT`)."""
+    return ROOT / published / ARCHIVES[data]
+
 
 def simulator(profile: Profile, target: str, data: Run) -> Run:
     """The simulator of a target, and the descriptions that it chooses (T_feat, eq. 2)."""
     run_id = f"simulator-{folder_name(target)}"
-    folder = run_dir(profile.name, run_id)
+    folder, trained = run_dir(profile.name, run_id), profile.features.simulator.checkpoint == "trained"
     weights = artifacts_dir(profile.name) / "checkpoints" / run_id / "simulator.json"
     return Run(
         id=run_id,
         notebook=SIMULATOR,
         parameters={"profile": profile.source, "target": target},
         inputs=data.outputs,
-        outputs=(folder / "run.json", folder / "descriptions.parquet", weights),
+        outputs=(folder / "run.json", folder / "descriptions.parquet", *([weights] if trained else [])),
         summary=f"simulator · {target}",
         settings={"target": target, "dtype": profile.dtype, "seed": profile.seeds[0]}
         | {"simulator": dataclasses.asdict(profile.features.simulator)},
@@ -37,12 +49,12 @@ def beside(profile: Profile, target: str, data: Run, inputs: tuple[Path, ...], e
     """What stands beside the explainers of a target: baselines of each size, scaling where there are several sizes, similarity,
     and the analysis of errors."""
     *smaller, largest = (baselines(profile, target, n_train, inputs) for n_train in sorted(profile.features.sizes))
-    compared = [*smaller, largest, *explained]
+    compared, similar = [*smaller, largest, *explained], similarity(profile, target, data, explained)
     found = [
         *smaller,
         largest,
         *([scaling(profile, target, compared)] if smaller else []),
-        similarity(profile, target, data, explained),
+        *([similar] if similar.settings["compared"] else []),
     ]
     return found + error_analysis(profile, target, explained, data.outputs + largest.outputs)
 
@@ -84,7 +96,7 @@ def scaling(profile: Profile, target: str, compared: list[Run]) -> Run:
 
 
 def similarity(profile: Profile, target: str, data: Run, explained: list[Run]) -> Run:
-    """How similar every explainer is to the target (section B.2)."""
+    """How similar every explainer is to the target before its training (section B.2); published ones have theirs behind them."""
     run_id = f"similarity-{folder_name(target)}"
     compared = [(run.parameters["explainer"], run.parameters["condition"]) for run in explained]
     return Run(
@@ -95,7 +107,7 @@ def similarity(profile: Profile, target: str, data: Run, explained: list[Run]) -
         outputs=(run_dir(profile.name, run_id) / "run.json",),
         summary=f"similarity · {target}",
         settings={"target": target, "dtype": profile.dtype, "seed": profile.seeds[0]}
-        | {"compared": [pair for pair in dict.fromkeys(compared) if pair[1] != "untrained"]}
+        | {"compared": [pair for pair in dict.fromkeys(compared) if pair[1] != "untrained" and not is_published(pair[0])]}
         | {"variants": dataclasses.asdict(profile.variants), "explainer_settings": dataclasses.asdict(profile.explainer)},
     )
 

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from . import style
 from .metrics import bold
-from .paper import lookup
+from .paper import lookup, model_name
 from .table import Score
 
 ONE_SEED = "One training seed: the standard errors are over the test rows only."
@@ -100,7 +100,7 @@ def dot_figure(groups: Sequence[Group], columns: Sequence[str], width: float, li
             paper = {row[1:3]: row[3] for row in published_rows(first["table"]) if row[0] == group.reference}
             for axes, name, limit in zip(panels, columns, limits, strict=True):
                 for y, (row, by) in enumerate(group.rows):
-                    key = row["explainer"], row["condition"]
+                    key = model_name(row["explainer"]), row["condition"]
                     if name in by:
                         value, error = 100 * by[name]["value"], 196 * by[name]["stderr"]
                         axes.errorbar(value, y, xerr=error, fmt="o", color=style.colour(*key), ms=4.5, capsize=2, lw=1.2)

@@ -9,6 +9,8 @@ on the 0..1 scale of `results.json`. Counts (`metric="count"`) keep their scale.
 import re
 from dataclasses import dataclass
 
+AS_PUBLISHED = "published "  # before the name of an explainer whose checkpoint the authors published
+
 
 @dataclass(frozen=True)
 class Published:
@@ -230,8 +232,8 @@ def count_condition(token_type: str, layers: str, label: str) -> str:
 
 
 def model_name(name: str) -> str:
-    """A model's name as used here: `Qwen/Qwen3-8B` -> `qwen3-8b`."""
-    return name.rsplit("/", 1)[-1].lower()
+    """A model's name as used here, `Qwen/Qwen3-8B` -> `qwen3-8b`; of an explainer that is published, the paper's."""
+    return name.removeprefix(AS_PUBLISHED).rsplit("/", 1)[-1].lower()
 
 
 PUBLISHED: tuple[Published, ...] = tuple(_build())

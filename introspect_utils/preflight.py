@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .estimates import Estimate, downloads, estimate
+from .feature_runs import ARCHIVES, archive
 from .models import MODELS
 from .paths import ROOT
 from .profiles import Profile
-from .run import Run
+from .run import PUBLISHED, Run
 
 
 def free_disk(path: Path) -> int:
@@ -31,10 +32,10 @@ def has_hub_token() -> bool:
 
 
 def is_cached(hub_id: str) -> bool:
-    """Whether a model is on this machine already."""
+    """Whether a model is on this machine already, a folder or fetched before."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+    return Path(hub_id).is_dir() or isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
 
 
 def has_openai_key() -> bool:
@@ -58,7 +59,8 @@ def missing(profile: Profile, runs: Sequence[Run], here: bool = True) -> list[st
     """
     estimates = {run.id: made for run in runs if (made := estimate(profile, run))}
     new = to_download(profile, runs)
-    return [line for line in (_disk(estimates, new), _gpu(estimates) if here else None, _token(new), _chat(runs)) if line]
+    lines = (_disk(estimates, new), _gpu(estimates) if here else None, _token(new), _chat(runs), _archives(runs))
+    return [line for line in lines if line]
 
 
 def _disk(estimates: dict[str, Estimate], new: dict[str, dict[str, float]]) -> str | None:
@@ -106,6 +108,18 @@ def _chat(runs: Sequence[Run]) -> str | None:
     return (
         f"OpenAI key: {len(asking)} runs ask a chat model, {asking[0]} first: set OPENAI_API_KEY (and OPENAI_BASE_URL for a "
         "server of your own), or take judge: embedding and descriptions: rules"
+    )
+
+
+def _archives(runs: Sequence[Run]) -> str | None:
+    read = [run.settings["published"] for run in runs if run.notebook == PUBLISHED and run.parameters["task"] == "features"]
+    paths = [archive(folder, data) for folder in read for data in ARCHIVES]
+    absent = [str(path) for path in paths if not path.is_dir()]
+    if not absent:
+        return None
+    return (
+        f"archives: there is no {', no '.join(absent)}: download what the README of the authors' code links to, and unpack it "
+        "there, or name another folder in features.published"
     )
 
 

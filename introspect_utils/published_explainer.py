@@ -18,11 +18,25 @@ from introspect_utils.errors import UserError
 from introspect_utils.models import LanguageModel, load_model
 
 BEGINNINGS = ("features_explain_", "act_patch_", "input_ablation_")  # of their names
+EXPLAINERS = {  # all that are published (README of the authors' code), and the model that each was trained from
+    "features_explain_llama3.1_8b_llama3.1_8b": "llama-3.1-8b",
+    "features_explain_llama3.1_8b_llama3.1_8b_instruct": "llama-3.1-8b-instruct",
+    "features_explain_llama3.1_8b_llama3_8b": "llama-3-8b",
+    "act_patch_llama3.1_8b_llama3.1_8b": "llama-3.1-8b",
+    "act_patch_qwen3_8b_qwen3_8b": "qwen3-8b",
+    "input_ablation_llama3.1_8b_instruct_llama3.1_8b_instruct": "llama-3.1-8b-instruct",
+    "input_ablation_qwen3_8b_qwen3_8b_hint": "qwen3-8b",
+}
 
 
 def is_published(name: str) -> bool:
     """Whether an explainer's name, a hub id or a folder, is that of a published one."""
     return "/" in name and Path(name).name.startswith(BEGINNINGS)
+
+
+def trained_from(name: str) -> str | None:
+    """The model that a published explainer was trained from; None for any other name, and for a copy under a name of its own."""
+    return EXPLAINERS.get(Path(name).name) if is_published(name) else None
 
 
 def published_folder(name: str) -> Path:

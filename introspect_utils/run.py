@@ -22,6 +22,7 @@ def folder_name(name: str) -> str:
 
 
 JUDGING = ("judge", "chat_model")
+PUBLISHED = "15_published_data"  # in place of a task's own data notebook
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from .feature_runs import ERRORS, SCALING
 from .models import VARIANTS, variant
 from .paths import artifacts_dir, figures_dir, run_dir
 from .profiles import PROJECTED, Profile
-from .run import TASKS, Run, folder_name
+from .published_explainer import is_published
+from .run import PUBLISHED, TASKS, Run, folder_name
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
 TABLE_FORMATS = ("md", "csv", "tex")
+PLACE = {PUBLISHED: "01", JOINT: "08"}  # among the notebooks: all data first, what takes long early
 FEATURE_FILES = ("directions.safetensors", "exemplars.safetensors", "candidates.parquet")
 
 
@@ -31,7 +33,7 @@ def plan(profile: Profile) -> list[Run]:
         for target in dict.fromkeys(target for file in files for target in getattr(file, task).targets):
             runs += _runs_of(task, target, [file for file in files if target in getattr(file, task).targets])
     runs += [*joint(profile, runs), *asked(profile, runs)]
-    runs.sort(key=lambda run: "08" if run.notebook == JOINT else run.notebook)  # stable: all data first, what takes long early
+    runs.sort(key=lambda run: PLACE.get(run.notebook, run.notebook))  # stable
     return [*runs, _tables(profile, runs)]
 
 
@@ -40,8 +42,8 @@ def _runs_of(task: str, target: str, files: list[Profile]) -> list[Run]:
     data = _once([_data(file, task, target) for file in files])
     if task != "features":
         return data + _once([run for file in files for run in _explainer_runs(file, task, target, data[0].outputs)])
-    simulator = _once([feature_runs.simulator(file, target, data[0]) for file in files])
-    inputs = data[0].outputs + simulator[0].outputs
+    simulator = _once([feature_runs.simulator(file, target, data[0]) for file in files if not file.features.published])
+    inputs = tuple(path for run in (data[0], *simulator) for path in run.outputs)
     explained = _once([run for file in files for run in _explainer_runs(file, task, target, inputs)])
     return [*data, *simulator, *explained, *feature_runs.beside(files[0], target, data[0], inputs, explained)]
 
@@ -61,12 +63,12 @@ def _once(runs: list[Run]) -> list[Run]:
 
 
 def _data(profile: Profile, task: str, target: str) -> Run:
-    """Questions and answers of the task's procedure T on one target."""
+    """Questions and answers of the task's procedure T on one target, made here or published."""
     section = getattr(profile, task)
     run_id = f"data-{task}-{folder_name(target)}"
     folder = artifacts_dir(profile.name) / task / folder_name(target)
     files = FEATURE_FILES if task == "features" else ("train.parquet", "test.parquet")
-    return Run(
+    made = Run(
         id=run_id,
         notebook=TASKS[task].data,
         parameters={"profile": profile.source, "target": target},
@@ -81,6 +83,20 @@ def _data(profile: Profile, task: str, target: str) -> Run:
             **{name: getattr(section, name) for name in TASKS[task].settings},
         },
     )
+    return _published(profile, task, made) if section.published else made
+
+
+def _published(profile: Profile, task: str, made: Run) -> Run:
+    """What the authors published in place of the data that `made` makes; of features also the descriptions, which are chosen."""
+    section, outputs = getattr(profile, task), made.outputs
+    settings = {"target": made.parameters["target"], "published": section.published}
+    if task == "features":
+        described = run_dir(profile.name, f"simulator-{folder_name(settings['target'])}") / "descriptions.parquet"
+        outputs = (*(path for path in outputs if path.name != "candidates.parquet"), described)
+        names = ("layers", "n_test", "n_act", "context", "n_top", "n_random")
+        settings |= {name: made.settings[name] for name in ("rows", *names)} | {"simulator": section.simulator.checkpoint}
+    parameters = made.parameters | {"task": task}
+    return dataclasses.replace(made, notebook=PUBLISHED, parameters=parameters, outputs=outputs, settings=settings)
 
 
 def _explainer_runs(profile: Profile, task: str, target: str, inputs: tuple[Path, ...]) -> list[Run]:
@@ -122,19 +138,19 @@ def _explainer_run(
     run_id = f"{task}-{folder_name(target)}-{folder_name(explainer)}-{condition}-n{n_train}-seed{seed}"
     question = {"target": target, "explainer": explainer, "condition": condition, "n_train": n_train, "seed": seed}
     made_with_variants = variant(explainer)[0] in VARIANTS[1:] or condition == "pretrained-projection"
-    folder = run_dir(profile.name, run_id)
+    folder, trains = run_dir(profile.name, run_id), n_train and not is_published(explainer)
     return Run(
         id=run_id,
         notebook=TASKS[task].train,
         parameters={"profile": profile.source, **question},
         inputs=inputs,
-        outputs=(folder / "run.json", folder / "predictions.parquet", *([checkpoint(profile, run_id)] if n_train else [])),
+        outputs=(folder / "run.json", folder / "predictions.parquet", *([checkpoint(profile, run_id)] if trains else [])),
         summary=f"{task} · {target} · {explainer} · {condition} · n={n_train} · seed {seed}",
         settings={
             **question,
             "dtype": profile.dtype,
             "explainer_settings": dataclasses.asdict(profile.explainer_for(task)),
-            "training": profile.training_for(task).deciding() if n_train else None,
+            "training": profile.training_for(task).deciding() if trains else None,
             **({"variants": dataclasses.asdict(profile.variants)} if made_with_variants else {}),
             **({"as_released": True} if profile.as_released else {}),
             "max_new_tokens": profile.generation.max_new_tokens,

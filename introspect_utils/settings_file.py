@@ -4,9 +4,11 @@ import difflib
 import math
 from dataclasses import fields, is_dataclass
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
+
+OPTIONAL = (UnionType, Union)  # `X | None`; where X is Annotated, it is the second
 
 
 def nearest(name: object, valid: list[str]) -> str:
@@ -24,7 +26,7 @@ def read_dataclass(kind: type, value: Any, at: str, mistakes: list[str], **given
     keys = [field.name for field in fields(kind) if field.name not in given]
     dotted = {key: f"{at}.{key}" if at else str(key) for key in [*keys, *value]}
     mistakes += [f"{dotted[key]}: unknown setting; {nearest(key, keys)}" for key in value if key not in keys]
-    optional = {key: None for key in keys if isinstance(types[key], UnionType)}
+    optional = {key: None for key in keys if get_origin(types[key]) in OPTIONAL}
     mistakes += [f"{dotted[key]}: missing" for key in keys if key not in value and key not in optional]
     before = len(mistakes)
     settings = optional | {key: _read(types[key], value[key], dotted[key], mistakes) for key in keys if key in value}
@@ -38,7 +40,7 @@ def _read(kind: Any, value: Any, at: str, mistakes: list[str]) -> Any:
         return read_dataclass(kind, value, at, mistakes)
     origin, arguments = get_origin(kind), get_args(kind)
     wrong = None
-    if origin is UnionType:
+    if origin in OPTIONAL:
         value = _read(arguments[0], value, at, mistakes)
     elif origin is tuple:
         if isinstance(value, list) and (value or arguments[0] is str):  # a list of plain texts may be empty

@@ -6,6 +6,8 @@ import matplotlib
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from .paper import AS_PUBLISHED, model_name
+
 # Okabe and Ito's colours, told apart with any kind of colour vision.
 BLACK, GREY, ORANGE, VERMILLION = "#000000", "#999999", "#E69F00", "#D55E00"
 BLUE, SKY, GREEN, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#CC79A7"
@@ -100,17 +102,20 @@ SETTINGS = {
 
 def kind(explainer: str) -> str:
     """What kind of row an explainer is, one of EXPLAINER_ORDER: "untrained qwen3-8b" is "untrained", another model "other"."""
+    explainer = explainer.removeprefix(AS_PUBLISHED)
     longer = next((name for name in ("untrained", "selfie", "sibling", "rotated") if explainer.startswith(name)), explainer)
     return longer if longer in EXPLAINER_ORDER else "other"
 
 
 def colour(explainer: str, condition: str = "full") -> str:
     """The colour of a row: of its condition where the self-explainer has one, else of its explainer."""
-    return CONDITION.get(condition, BLUE) if explainer == "self" else EXPLAINER.get(kind(explainer), VERMILLION)
+    return CONDITION.get(condition, BLUE) if kind(explainer) == "self" else EXPLAINER.get(kind(explainer), VERMILLION)
 
 
 def label(explainer: str, condition: str = "full") -> str:
-    """A row's name for people, e.g. `Self`, `Self, – activation`, `qwen3-8b`."""
+    """A row's name for people, e.g. `Self`, `Self, – activation`, `qwen3-8b`, `Self, as published`."""
+    if explainer.startswith(AS_PUBLISHED):
+        return ", ".join(filter(None, (label(model_name(explainer)), "as published", LABELS.get(condition, condition))))
     model, at, share = explainer.partition("@")
     named = f"{LABELS.get(model, model)}, {float(share):.0%} of the way" if at else LABELS.get(explainer, explainer)
     return ", ".join(part for part in (named, LABELS.get(condition, condition)) if part)

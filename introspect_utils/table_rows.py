@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from .errors import UserError
-from .paper import model_name, published
+from .paper import AS_PUBLISHED, model_name, published
+from .published_explainer import trained_from
 
 SURFACE = (
     "lookup",
@@ -43,7 +44,10 @@ R = TypeVar("R", bound=Row)
 
 
 def names(run: dict, explainer: str, condition: str) -> tuple[str, str]:
-    """(explainer, condition) as records say it: the target itself is "self", an untrained model an explainer of its own."""
+    """(explainer, condition) as records say it: the target itself is "self", an untrained model an explainer of its own, and so
+    is one that was published ("published self")."""
+    if base := trained_from(explainer):
+        return AS_PUBLISHED + names(run, base, condition)[0], condition
     name = "self" if explainer in (run["target"], "self") else explainer
     if condition == "untrained":
         return ("untrained" if name in ("self", "untrained") else f"untrained {name}"), "full"
@@ -142,7 +146,7 @@ def record(table: str, row: Row, metric: str, score: tuple[float, float], p: flo
         "stderr": round(score[1], 6),
         "n": len(row.rows),
         "seeds": row.seeds,
-        "n_train": row.n_train,
+        "n_train": None if row.explainer.startswith(AS_PUBLISHED) else row.n_train,  # the authors' rows are not the run's
         "trained_parameters": row.trained_parameters,
         "paper": paper and paper.value,
         "artifact": row.artifact,

@@ -13,7 +13,7 @@ from introspect_utils import paths, results
 from introspect_utils.errors import UserError
 from introspect_utils.paths import REPO, ROOT
 from introspect_utils.profiles import load_profile
-from introspect_utils.run import TASKS
+from introspect_utils.run import PUBLISHED, TASKS
 from introspect_utils.runs import plan
 
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
@@ -40,7 +40,8 @@ def code(notebook):
 
 
 def test_there_is_a_notebook_for_every_run_and_a_run_for_every_notebook():
-    assert {run.notebook for run in plan(load_profile("smoke"))} == {path.stem for path in NOTEBOOKS}
+    used = {run.notebook for name in ("smoke", "published") for run in plan(load_profile(name))}
+    assert used == {path.stem for path in NOTEBOOKS}
 
 
 def test_a_notebook_is_stripped_short_and_begins_with_words(notebook):
@@ -58,9 +59,10 @@ def test_a_notebook_has_one_cell_of_parameters_the_ones_its_runs_get(notebook, r
     for line in ast.parse(cell.source).body:
         assert isinstance(line, ast.Assign)
         defaults[line.targets[0].id] = ast.literal_eval(line.value)
-    runs = [run for run in plan(load_profile("mini")) if run.notebook == stem]
+    name = "published" if stem == PUBLISHED else "mini"
+    runs = [run for run in plan(load_profile(name)) if run.notebook == stem]
     assert runs and all(run.parameters.keys() == defaults.keys() for run in runs)
-    assert defaults in [run.parameters for run in runs]  # opened by hand, it is a run of mini
+    assert defaults in [run.parameters for run in runs]  # opened by hand, it is a run of that profile
 
 
 def test_a_notebook_parses_and_imports_what_there_is(notebook):
@@ -105,7 +107,7 @@ INPUT_MAKERS = {  # of each notebook that reads what others make: the first that
 def test_a_notebook_opened_without_its_inputs_says_which_notebook_makes_them(notebook, request, tmp_path, monkeypatch):
     stem = request.node.callspec.params["notebook"].stem
     if stem not in INPUT_MAKERS:
-        assert stem in {task.data for task in TASKS.values()}  # the first of their task
+        assert stem in {PUBLISHED, *(task.data for task in TASKS.values())}  # the first of their task
         return
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     run = next(run for run in plan(load_profile("smoke")) if run.notebook == stem)

@@ -84,7 +84,7 @@ def test_a_mistake_is_named_with_its_place(tmp_path, old, new, message):
             "features.dictionaries: got 'train'; give 'trained', or a SAELens release",
         ),
         ("dictionaries: trained", "dictionaries: llama_scope_lxr_32x/l19r_32x", "features.dictionaries: got 'llama_scope"),
-        ("checkpoint: trained", "checkpoint: mine", "features.simulator.checkpoint: got 'mine'; give 'trained', a hub id"),
+        ("checkpoint: trained", "checkpoint: mine", "features.simulator.checkpoint: got 'mine'; give 'trained', or a hub id"),
         ("    lora_r: 4", "    lora_rank: 4", "features.simulator.lora_rank: unknown setting; did you mean 'lora_r'?"),
         ("steps_random: 4", "steps_random: 0", "features.simulator.steps_random: must be at least 1, got 0"),
         ("text: packaged", "text: fineweb", "features.text: got 'fineweb'; give 'packaged', or a hub id"),

@@ -7,10 +7,10 @@ import torch
 from introspect_utils.errors import UserError
 from introspect_utils.facts import load_facts, make_pairs
 from introspect_utils.models import load_model
-from introspect_utils.release import PATCHING, fetch, read_rows, write_rows
+from introspect_utils.release import PATCHING, asked_about, fetch, read_rows, read_splits, write_rows
 from introspect_utils.tasks import patch
 from introspect_utils.tasks.outcome import predictions
-from introspect_utils.tasks.patch_questions import examples
+from introspect_utils.tasks.patch_questions import examples, statement
 
 # REFERENCE.md, "Published data", and the column of ours
 COLUMNS = [
@@ -130,6 +130,16 @@ def test_a_published_data_set_is_put_where_ours_would_be(published, tmp_path, ro
     assert [row["ablated_continuation"] for row in fetched] == [row["ablated_continuation"] for row in rows[:8]]
     assert examples(fetched, "full", 0)[0].question.vector.shape == (32,)
     assert predictions(fetched, ["x"] * 8, "self", "full")["token_type"].isna().all()
+
+
+def test_the_authors_split_is_kept_and_ours_must_be_disjoint(published, tmp_path, rows):
+    fetch(str(published), tmp_path / "theirs", PATCHING)
+    train, test = asked_about(read_splits(tmp_path / "theirs", 8))
+    assert train & test and statement(rows[0]) in train
+    for split in ("train", "test"):
+        write_rows(tmp_path / "ours" / f"{split}.parquet", rows)
+    with pytest.raises(UserError, match="ours: .* facts of the test rows stand among the training rows too"):
+        read_splits(tmp_path / "ours", 8)
 
 
 def test_a_data_set_of_another_format_is_refused_by_name_and_leaves_nothing(published, tmp_path):
