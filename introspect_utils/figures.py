@@ -88,7 +88,8 @@ def hints_followed(cells: dict[str, Sequence[dict]], least: int = 4) -> plt.Figu
             ax.set_yticks(
                 range(len(subjects)), [f"{subject.replace('_', ' ')} ({asked[target][subject]})" for subject in subjects]
             )
-            ax.set(xlim=(-3, 103), ylim=(len(subjects) - 0.5, -0.6), title=target, xlabel="follows a hint to another letter, %")
+            ax.set(xlim=(-3, 103), ylim=(len(subjects) - 0.5, -0.6), title=target)
+            ax.set_xlabel("follows a hint to another letter,\n% of (so many) questions; bars: 95% interval")
             ax.grid(axis="x", lw=0.4, alpha=0.5)
         marks = [plt.Line2D([], [], color=c, marker="o", ms=3.5, lw=1) for c in (style.BLUE, style.ORANGE)]
         figure.legend(marks, ["right without the hint", "wrong without it"], loc="outside lower center", ncols=2, frameon=False)

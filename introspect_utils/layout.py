@@ -106,7 +106,7 @@ def dot_figure(groups: Sequence[Group], columns: Sequence[str], width: float, li
                         axes.errorbar(value, y, xerr=error, fmt="o", color=style.colour(*key), ms=4.5, capsize=2, lw=1.2)
                     if name in paper.get(key, {}):
                         axes.plot(100 * paper[key][name].value, y, **style.REFERENCE)
-                axes.set(xlim=limit, title=style.LABELS[name])
+                axes.set(xlim=limit, title=style.title(name, [by[name] for _, by in group.rows if name in by]))
                 axes.grid(axis="x", lw=0.4, alpha=0.5)
                 axes.tick_params(axis="y", length=0)
             panels[0].set_yticks(range(len(group.rows)), [style.label(r["explainer"], r["condition"]) for r, _ in group.rows])

@@ -97,7 +97,9 @@ def figure_privileged(records: list[dict]) -> Figure:
     found = [(r | {"column": column(r["data"], r["metric"])}, True) for r in gaps(records)]
     tasks = list(dict.fromkeys(r["task"] for r, _ in found))
     found += [(r, False) for r in paper_gaps() if r["task"] in tasks]
-    lines = {task: list(dict.fromkeys(_name(r, here) for r, here in found if r["task"] == task)) for task in tasks}
+    targets = {task: {r["target"] for r, here in found if here and r["task"] == task} for task in tasks}
+    names = [_name(r, with_target=not here or len(targets[r["task"]]) > 1) for r, here in found]
+    lines = {task: list(dict.fromkeys(n for n, (r, _) in zip(names, found, strict=True) if r["task"] == task)) for task in tasks}
     columns = {task: sorted({r["column"] for r, _ in found if r["task"] == task}, key=list(style.LABELS).index) for task in tasks}
     heights = [0.22 * len(lines[task]) + 0.6 for task in tasks]
     with matplotlib.rc_context(style.SETTINGS):
@@ -105,14 +107,16 @@ def figure_privileged(records: list[dict]) -> Figure:
         for part, task in zip(figure.subfigures(len(tasks), 1, height_ratios=heights, squeeze=False)[:, 0], tasks, strict=True):
             panels = part.subplots(1, len(columns[task]), squeeze=False, sharey=True)[0]
             for axes, name in zip(panels, columns[task], strict=True):
-                for r, here in found:
-                    if (r["task"], r["column"]) == (task, name):
-                        colour = style.colour(r["explainer"], r["condition"]) if here else style.REFERENCE["mec"]
-                        shape = {"fmt": "o"} if here else {"fmt": "D", "mfc": "none"}
-                        y, bar = lines[task].index(_name(r, here)), 196 * r["stderr"]
-                        axes.errorbar(100 * r["value"], y, xerr=bar, color=colour, ms=4, capsize=2, lw=1.1, **shape)
+                drawn = [(*pair, line) for pair, line in zip(found, names, strict=True) if pair[0]["task"] == task]
+                shown = [(r, here, line) for r, here, line in drawn if r["column"] == name]
+                for r, here, line in shown:
+                    colour = style.colour(r["explainer"], r["condition"]) if here else style.REFERENCE["mec"]
+                    shape = {"fmt": "o"} if here else {"fmt": "D", "mfc": "none"}
+                    y, bar = lines[task].index(line), 196 * r["stderr"]
+                    axes.errorbar(100 * r["value"], y, xerr=bar, color=colour, ms=4, capsize=2, lw=1.1, **shape)
                 axes.axvline(0, color=style.BLACK, lw=0.8)
-                axes.set(title=style.LABELS[name], ylim=(len(lines[task]) - 0.5, -0.5))
+                axes.set_title(style.title(name, [r for r, here, _ in shown if here]))
+                axes.set_ylim(len(lines[task]) - 0.5, -0.5)
                 axes.grid(axis="x", lw=0.4, alpha=0.5)
             panels[0].set_yticks(range(len(lines[task])), lines[task])
             panels[0].set_ylabel(task)
@@ -124,8 +128,8 @@ def figure_privileged(records: list[dict]) -> Figure:
     return figure
 
 
-def _name(r: dict, here: bool) -> str:
-    """A line's name: the explainer, and in the paper, which has several targets, which one it explains."""
+def _name(r: dict, with_target: bool) -> str:
+    """A line's name: the explainer, and where there are several targets, which one it explains."""
     short = {"random-projection": "random", "pretrained-projection": "fitted"}.get(r["condition"], "")
     explainer = f"{style.label(r['explainer'])}, {short}" if short else style.label(r["explainer"], r["condition"])
-    return explainer if here else f"{explainer} → {r['target']}"
+    return f"{explainer} → {r['target']}" if with_target else explainer

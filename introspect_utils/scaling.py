@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from . import style
 from .layout import column
@@ -94,9 +95,10 @@ def sentence(found: dict[tuple[str, str], Curve]) -> list[dict]:
 def figure_scaling(records: Sequence[dict], target: str, columns: Sequence[str], n_layers: int) -> Figure:
     """Score against training directions a layer, a panel for each column of Table 1, 95% bars; SelfIE, which has none, a line."""
     with matplotlib.rc_context(style.SETTINGS):
-        figure = Figure(figsize=(3.3 * len(columns) + 0.3, 3.4), layout="constrained")
-        handles = {}
+        figure = Figure(figsize=(max(4.8, 3.3 * len(columns) + 0.3), 3.6), layout="constrained")
+        of_target, handles = [r for r in records if (r["table"], r["target"]) == ("1", target)], {}
         for axes, name in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+            ticks: set[float] = set()
             for (explainer, condition), curve in curves(records, target, name).items():
                 sizes, values = [p.n_train / n_layers for p in curve], [100 * p.value for p in curve]
                 shape = {"fmt": "o-" if condition == "full" else "s--", "ms": 3.5, "lw": 1.2, "capsize": 2}
@@ -107,14 +109,15 @@ def figure_scaling(records: Sequence[dict], target: str, columns: Sequence[str],
                 handles[label] = axes.errorbar(
                     sizes, values, yerr=bars, color=style.colour(explainer, condition), label=label, **shape
                 )
-            for r in records:
-                if (r["table"], r["target"], r["explainer"]) == ("1", target, "selfie") and column(
-                    r["data"], r["metric"]
-                ) == name:
-                    handles["SelfIE"] = axes.axhline(
-                        100 * r["value"], color=style.colour("selfie"), lw=1, ls="-.", label="SelfIE"
-                    )
-            axes.set(xscale="log", title=style.LABELS[name], xlabel="training directions per layer", ylabel="score × 100")
+                ticks |= set(sizes)
+            shown = [r for r in of_target if column(r["data"], r["metric"]) == name]
+            for r in (r for r in shown if r["explainer"] == "selfie"):
+                handles["SelfIE"] = axes.axhline(100 * r["value"], color=style.colour("selfie"), lw=1, ls="-.", label="SelfIE")
+            axes.set(xscale="log", title=style.title(name, shown), xlabel="training directions per layer")
+            axes.set_xticks(sorted(ticks), [f"{size:,.0f}" for size in sorted(ticks)], minor=False)
+            axes.xaxis.set_minor_locator(NullLocator())
             axes.grid(lw=0.4, alpha=0.5)
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
+            axes.set_ylabel("score × 100, bars: 95% interval")
+        columns_of_legend = 2 if len(columns) == 1 else 4
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns_of_legend, frameon=False)
     return figure

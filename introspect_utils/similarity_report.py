@@ -82,7 +82,7 @@ def figure_6(records: list[dict], columns: Sequence[str] = COLUMNS) -> Figure:
                 axes.set(xlim=(-12, 108), xlabel=f"{style.LABELS[metric]} × 100")
                 axes.xaxis.set_tick_params(labelbottom=True)
                 axes.grid(lw=0.4, alpha=0.5)
-            line[0].set_ylabel("score × 100")
+            line[0].set_ylabel("score × 100, bars: 95%")
         for axes, name in zip(grid[0], columns, strict=True):
             axes.set_title(style.LABELS[name])
         if handles:

@@ -1,5 +1,6 @@
 """The look of every figure: one colour for each kind of explainer, fonts, sizes; and files that are the same bytes each time."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
@@ -119,6 +120,12 @@ def label(explainer: str, condition: str = "full") -> str:
     model, at, share = explainer.partition("@")
     named = f"{LABELS.get(model, model)}, {float(share):.0%} of the way" if at else LABELS.get(explainer, explainer)
     return ", ".join(part for part in (named, LABELS.get(condition, condition)) if part)
+
+
+def title(column: str, records: Iterable[dict]) -> str:
+    """A panel's title: what is scored, and on how many rows."""
+    n = sorted({r["n"] for r in records})
+    return LABELS[column] + (f"\nn = {n[0]}" if len(n) == 1 else f"\nn = {n[0]} to {n[-1]}" if n else "")
 
 
 def order(explainer: str, condition: str = "full") -> tuple:

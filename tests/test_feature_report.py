@@ -118,7 +118,10 @@ def test_the_figure_has_a_panel_a_column_and_the_papers_marks(records):
     figure = feature_report.figure_features(records)
     assert len(figure.axes) == 8
     first, second = figure.axes[:4], figure.axes[4:]
-    assert [axes.get_title() for axes in first] == ["SAE judge", "SAE simulator", "ACT simulator", "dACT simulator"]
+    titles = [axes.get_title().split("\n")[0] for axes in first]
+    assert titles == ["SAE judge", "SAE simulator", "ACT simulator", "dACT simulator"]
+    n = {r["n"] for r in records if (r["table"], r["data"], r["metric"]) == ("1", "sae", "judge")}
+    assert first[0].get_title().endswith(f"n = {min(n)}" if len(n) == 1 else f"n = {min(n)} to {max(n)}")
     assert [len(axes.containers) for axes in first] == [13, 13, 12, 12]  # gold labels are of SAE features
 
     def marks(axes):

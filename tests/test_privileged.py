@@ -51,7 +51,8 @@ def test_the_table_and_the_figure_have_a_line_for_each_gap(found):
     table, gaps = privileged.table_privileged(found), privileged.gaps(found)
     assert len(table.rows) == len(gaps) and all(row[1] == TARGET for row in table.rows)
     figure = privileged.figure_privileged(found)
-    assert [axes.get_title() for axes in figure.axes] == list(COLUMNS)
+    assert [axes.get_title().split("\n")[0] for axes in figure.axes] == list(COLUMNS)
+    assert all(axes.get_title().split("\n")[1].startswith("n = ") for axes in figure.axes)
     labels = {label.get_text() for label in figure.axes[0].get_yticklabels()}
     assert {"Rotated", "Sibling", "gemma3-270m", "llama-3.1-70b, fitted → llama-3.1-8b"} <= labels
 
