@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from introspect_utils.across_tasks import checkpoint, self_explainer
 from introspect_utils.activations import mean_residual, open_residuals
+from introspect_utils.all_tasks import checkpoint, self_explainer
 from introspect_utils.errors import UserError
 from introspect_utils.exemplars import Exemplars
 from introspect_utils.explainer import Explainer

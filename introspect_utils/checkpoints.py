@@ -10,7 +10,7 @@ from accelerate.state import PartialState
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from introspect_utils import across
+from introspect_utils import processes
 from introspect_utils.paths import replaced
 
 RESUME = Path("resume", "state.safetensors")
@@ -19,9 +19,9 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
 
 def checkpoint(path: Path, trainable: dict, moments: dict, losses: list[float], seconds: float, made_from: str) -> None:
     """Weights and, of a run that goes on, the optimizer's moments: one file, put in place whole (by the first process)."""
-    state = {f"weight/{name}": across.whole(parameter.detach()) for name, parameter in trainable.items()}
+    state = {f"weight/{name}": processes.whole(parameter.detach()) for name, parameter in trainable.items()}
     for name, parameter in trainable.items():
-        state |= {f"{key}/{name}": across.whole(torch.as_tensor(m)) for key, m in moments.get(parameter, {}).items()}
+        state |= {f"{key}/{name}": processes.whole(torch.as_tensor(m)) for key, m in moments.get(parameter, {}).items()}
     if not PartialState().is_main_process:
         return
     with replaced(path) as temporary:
@@ -45,10 +45,10 @@ def resume(path: Path, trainable: dict, optimizer, made_from: str) -> tuple[list
     with safe_open(path, "pt") as saved:
         names = set(saved.keys())
         for name, parameter in trainable.items():
-            parameter.data.copy_(across.spread(saved.get_tensor(f"weight/{name}"), parameter))
+            parameter.data.copy_(processes.spread(saved.get_tensor(f"weight/{name}"), parameter))
             moments = {key: saved.get_tensor(f"{key}/{name}") for key in MOMENTS if f"{key}/{name}" in names}
             if moments:  # a finished run has none
-                spread = {key: m if key == "step" else across.spread(m, parameter) for key, m in moments.items()}
+                spread = {key: m if key == "step" else processes.spread(m, parameter) for key, m in moments.items()}
                 optimizer.state[parameter] = spread
     losses = json.loads(about["losses"])
     if losses and PartialState().is_main_process:

@@ -18,28 +18,14 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AddedToken
 
+from introspect_utils.continuous_token import reserve_tokens, token_norm
 from introspect_utils.errors import UserError
 from introspect_utils.models import LanguageModel, load_model
 from introspect_utils.profiles import ExplainerSettings
 from introspect_utils.questions import VECTOR, Question
-from introspect_utils.residual import pad_left, positions, recorded
+from introspect_utils.residual import pad_left, positions
 
-# (begin, placeholder, end) that a family has reserved in its vocabulary; the first triple that is there is taken
-CONTINUOUS_TOKENS = (
-    ("<|reserved_special_token_10|>", "<|reserved_special_token_12|>", "<|reserved_special_token_11|>"),  # Llama 3
-    ("<|vision_start|>", "<|vision_pad|>", "<|vision_end|>"),  # Qwen3
-    ("<unused0>", "<unused1>", "<unused2>"),  # Gemma
-    ("<jupyter_start>", "<empty_output>", "<jupyter_output>"),  # SmolLM2
-)
-ADDED_TOKENS = ("<|vector_start|>", "<|vector|>", "<|vector_end|>")
-SAMPLE = (
-    "In the summer of 1858 the first message went under the ocean from Ireland to Newfoundland. It took sixteen hours, and "
-    "people on both shores lit fires to celebrate; three weeks later the cable was dead. What does a machine know about itself? "
-    "A teacher asked her pupils this, wrote “we don't know yet” on the board, and went home through the rain to feed two cats."
-)
-SINKS = 4  # tokens at the beginning, whose residuals can be a hundred times as long as all others
 SETTINGS, VECTORS, PROJECTION = "explainer.json", "vectors.safetensors", "projection.safetensors"
 
 
@@ -97,8 +83,7 @@ class Explainer(nn.Module):
         self.projection = Projection(n, d_target, width, settings.projection_rank, seed) if needed else None
         self.register_buffer("center", torch.zeros(n, d_target))
         self.to(lm.device)
-        measure = {"raw": lambda lm: None, "embedding": mean_embedding_norm, "residual": residual_norm}[settings.vector_scale]
-        self.token_norm = measure(lm)  # of the continuous token, taken before training, which may change it
+        self.token_norm = token_norm(lm, settings.vector_scale)  # taken before training, which may change it
         self.longest_explanation = 0  # tokens of the longest it was trained on, which it must have the room to give
 
     @property
@@ -271,41 +256,3 @@ class Explainer(nn.Module):
         if explainer.projection is not None:
             explainer.projection.load_state_dict(load_file(folder / PROJECTION))
         return explainer.eval()
-
-
-def reserve_tokens(lm: LanguageModel) -> tuple[int, int, int]:
-    """Ids of (begin, placeholder, end): reserved ones of the family, else three added ones with the mean embedding."""
-    vocabulary, known = lm.tokenizer.get_vocab(), len(lm.tokenizer)
-    triple = next((triple for triple in (*CONTINUOUS_TOKENS, ADDED_TOKENS) if all(token in vocabulary for token in triple)), None)
-    lm.tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in triple or ADDED_TOKENS])
-    ids = lm.tokenizer.convert_tokens_to_ids(list(triple or ADDED_TOKENS))
-    if triple is None:
-        if len(lm.tokenizer) > lm.model.get_input_embeddings().num_embeddings:
-            lm.model.resize_token_embeddings(len(lm.tokenizer), mean_resizing=False)
-        weights = {id(w): w.data for w in (lm.model.get_input_embeddings().weight, lm.model.get_output_embeddings().weight)}
-        for weight in weights.values():  # one where they are tied
-            weight[ids] = weight[:known].mean(0)
-    return tuple(ids)
-
-
-@torch.inference_mode()
-def mean_embedding_norm(lm: LanguageModel) -> float:
-    """Mean norm of what the embedding layer gives out, its own scaling (Gemma) included."""
-    embed = lm.model.get_input_embeddings()
-    every = torch.arange(embed.num_embeddings, device=lm.device)
-    return torch.cat([embed(part).float().norm(dim=-1) for part in every.split(8192)]).mean().item()
-
-
-@torch.inference_mode()
-def residual_norm(lm: LanguageModel) -> float:
-    """Median norm that the residual stream of a text has at a quarter of the model's depth, less its mean.
-
-    There a vector is about as long as those that the layers above are used to. At the norm of an embedding, which is a few
-    hundredths of that in a small Llama, it is lost in what the first layers add: the layers in which it would mean something
-    hardly see it.
-    """
-    layer, ids = lm.n_layers // 4, torch.tensor([lm.encode(SAMPLE)], device=lm.device)
-    with recorded(lm.model, [layer]) as found:
-        lm.model(input_ids=ids, use_cache=False, logits_to_keep=1)
-    h = found[layer][0, SINKS:].float()
-    return (h - h.mean(0)).norm(dim=-1).median().item()

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from . import feature_runs
-from .across_tasks import JOINT, asked, checkpoint, joint
+from .all_tasks import JOINT, asked, checkpoint, joint
 from .errors import UserError
 from .feature_runs import ERRORS, SCALING
 from .models import VARIANTS, variant
@@ -23,7 +23,7 @@ def plan(profile: Profile) -> list[Run]:
     """The runs of `profile` and of its parts in order of execution: for each task the data of each target and one training and
     test run for each target x explainer x condition x size x seed; then the tables. Feature descriptions also need a simulator,
     which chooses the descriptions (eq. 2), and have runs of their own beside the explainers (`feature_runs`); what rests on
-    several tasks comes last (`across_tasks`).
+    several tasks comes last (`all_tasks`).
 
     Raises `UserError` where two parts name the same run with different settings.
     """

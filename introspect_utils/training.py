@@ -1,6 +1,6 @@
 """Training an explainer (eq. 1): LoRA or full fine-tuning with accelerate, resumable, checked before it starts.
 
-With several `processes`, `introspect_utils.across` starts them, and each goes through `fit` with its share of every batch.
+With several `processes`, `introspect_utils.processes` starts them, and each goes through `fit` with its share of every batch.
 
 The target stays fixed; what is trained is the explainer and, where there is one, the projection. The simulator is trained with
 the same loop, `fit`.
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from introspect_utils import across, gates
+from introspect_utils import gates, processes
 from introspect_utils.checkpoints import RESUME, checkpoint, resume
 from introspect_utils.errors import UserError
 from introspect_utils.explainer import Explainer
@@ -98,7 +98,7 @@ def train(explainer: Explainer, examples: Sequence[Example], settings: Training,
     (folder / RESUME).parent.mkdir(parents=True, exist_ok=True)
     explainer.fit_center([example.question for example in examples])
     if settings.processes > 1:
-        across.hand_over(explainer, rows, folder)
+        processes.hand_over(explainer, rows, folder)
     make_trainable(explainer, settings, seed)
     explainer.longest_explanation = max(len(ids) - n_prompt for _, ids, n_prompt in rows)
     if settings.processes == 1:
@@ -113,7 +113,7 @@ def train(explainer: Explainer, examples: Sequence[Example], settings: Training,
         steps = list(batches([len(ids) for _, ids, _ in rows], settings.batch_size, settings.epochs, seed))
     made_from = fingerprint(explainer, rows, settings, seed)
     if settings.processes > 1:
-        across.train(explainer, steps, settings, folder, made_from, seed)
+        processes.train(explainer, steps, settings, folder, made_from, seed)
     losses, seconds = fit(explainer, loss_of(rows, settings), steps, settings, folder / RESUME, made_from, seed)
     explainer.save(folder)
     gates.check_saved(explainer, folder)
@@ -191,7 +191,7 @@ def fit(
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
     several = PartialState(cpu=on_cpu).num_processes > 1
-    sharding = across.sharding(module) if settings.sharded and several else None
+    sharding = processes.sharding(module) if settings.sharded and several else None
     accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu, fsdp_plugin=sharding, **tracker(settings.log_with, path))
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     weights = trainable(module)  # FSDP has put others in their place

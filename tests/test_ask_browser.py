@@ -22,7 +22,7 @@ import websocket
 from test_ablation_notebooks import execute
 
 from introspect_utils import paths, provenance
-from introspect_utils.across_tasks import ASK
+from introspect_utils.all_tasks import ASK
 from introspect_utils.assets import ASSETS, is_present
 from introspect_utils.due import upstream
 from introspect_utils.paths import REPO

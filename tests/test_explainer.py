@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from introspect_utils import tiny
+from introspect_utils.continuous_token import SAMPLE
 from introspect_utils.errors import UserError
-from introspect_utils.explainer import SAMPLE, Explainer, Projection
+from introspect_utils.explainer import Explainer, Projection
 from introspect_utils.models import load_model
 from introspect_utils.questions import Question
 from introspect_utils.training import add_lora, train

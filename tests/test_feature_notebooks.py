@@ -6,7 +6,7 @@ from serving import ChatServer
 from test_ablation_notebooks import execute
 
 from introspect_utils import ask, feature_report, paths, provenance, simulator, style
-from introspect_utils.across_tasks import ASK, checkpoint
+from introspect_utils.all_tasks import ASK, checkpoint
 from introspect_utils.assets import ASSETS, is_present
 from introspect_utils.errors import UserError
 from introspect_utils.exemplars import Exemplars

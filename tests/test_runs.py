@@ -3,9 +3,9 @@ import json
 
 import pytest
 
-from introspect_utils import across_tasks, runs
+from introspect_utils import all_tasks, runs
 from introspect_utils import due as done
-from introspect_utils.across_tasks import ASK, JOINT, checkpoint
+from introspect_utils.all_tasks import ASK, JOINT, checkpoint
 from introspect_utils.due import due, heavy_outputs, made_from, mark_done, mark_unfinished, upstream
 from introspect_utils.profiles import PROJECTED, load_profile
 from introspect_utils.runs import asset_names, plan
@@ -18,7 +18,7 @@ UNTRAINED = "patching-tiny-llama-self-untrained-n0-seed0"
 @pytest.fixture
 def profile(tmp_path, monkeypatch):
     """The patching task of the profile smoke, its results in a temporary folder, with notebooks to match."""
-    for module in (runs, runs.feature_runs, across_tasks, done):
+    for module in (runs, runs.feature_runs, all_tasks, done):
         monkeypatch.setattr(module, "artifacts_dir", lambda name: tmp_path / "artifacts" / name)
         monkeypatch.setattr(module, "run_dir", lambda name, run_id: tmp_path / "figures" / name / "runs" / run_id)
     monkeypatch.setattr(runs, "figures_dir", lambda name: tmp_path / "figures" / name)

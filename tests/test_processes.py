@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_training import Interruption, interrupted_after, weights
 
-from introspect_utils import across
+from introspect_utils import processes
 from introspect_utils.as_released import AsReleased
 from introspect_utils.errors import UserError
 from introspect_utils.profiles import Training
@@ -37,7 +37,7 @@ def test_two_processes_train_as_one_does_and_leave_the_same_files(tmp_path, way)
     assert found.losses[:2] == expected.losses[:2] and len(found.losses) == len(expected.losses) > 3
     assert found.losses == pytest.approx(expected.losses, rel=1e-4)
     assert found.trained_parameters == expected.trained_parameters
-    assert not (tmp_path / "two" / across.HANDED_OVER).exists()
+    assert not (tmp_path / "two" / processes.HANDED_OVER).exists()
     for key, weight in weights(one).items():
         torch.testing.assert_close(weights(two)[key], weight, rtol=1e-3, atol=2e-4)
     files = {path.relative_to(tmp_path / "one"): path for path in (tmp_path / "one").rglob("*.*")}
@@ -58,7 +58,7 @@ def test_more_processes_than_gpus_are_refused(tmp_path, monkeypatch):
     on_gpu = SimpleNamespace(lm=SimpleNamespace(device=torch.device("cuda")))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="training.processes is 2, and this machine has 1 GPUs: lower it"):
-        across.train(on_gpu, [], training_settings(processes=2), tmp_path, "", 0)
+        processes.train(on_gpu, [], training_settings(processes=2), tmp_path, "", 0)
 
 
 @pytest.mark.parametrize("kind", [Training, AsReleased])
