@@ -4,7 +4,8 @@ Table "1" is of the first target among the runs (a profile's order), table "4" o
 set (sae, act, dact), `metric` judge, simulator (eq. 2: the mean signed correlation, value in -1..1), simulator_abs (the mean |r|
 of the authors' code) or constant (exemplars a description whose activations, true or simulated, are constant, thus of
 correlation 0; a mean number, not a share). Tables "1-paired" and "4-paired" hold the self-explainer minus the row named, paired
-by test row, and in `p_vs_best` the p of that difference; "1-vector" and "4-vector" what the vector adds to an explainer;
+by test row, and in `p_vs_best` the p of that difference; "scaling" and "scaling-paired" the explainers of smaller training sizes;
+"1-vector" and "4-vector" what the vector adds to an explainer;
 "scored-by" says which judge and which simulator the scores are of (`condition`), and how many descriptions each scored (`value`).
 Table "5" holds means and standard deviations of similarities.
 "fig8" has the share of each of B.5's categories (`condition`) among n cases that the judge scored 0: `metric` share where a
@@ -157,6 +158,9 @@ def feature_records(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
         for metric in (*SCORERS, "simulator_abs")
         if metric in row.scores
     ]
+    sets = dict.fromkeys((row.target, row.data, row.n_train) for row in smaller)
+    for chosen in sets:  # explainers of one smaller size
+        found += _paired("scaling", [row for row in smaller if (row.target, row.data, row.n_train) == chosen])
     for number, target in enumerate(dict.fromkeys(run["target"] for run, _ in runs)):
         table = "4" if number else "1"
         for data in ("sae", "act", "dact"):

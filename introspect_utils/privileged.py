@@ -17,7 +17,8 @@ from .models import variant
 from .table import Score, Table
 
 TASKS = {"1": "features", "2": "patching", "3": "ablation", "4": "features"}  # of each table
-PAIRED = tuple(f"{table}-paired" for table in TASKS)
+SMALLER = "scaling-paired"  # explainers trained on fewer rows than those of the tables
+PAIRED = (*(f"{table}-paired" for table in TASKS), SMALLER)
 
 
 def _trained_other(explainer: str, condition: str) -> bool:
@@ -54,13 +55,13 @@ def paper_gaps() -> list[dict]:
 
 
 def table_privileged(records: list[dict]) -> Table:
-    """A line for each task, target, explainer and metric: the gap with its 95% interval, and the test's p."""
+    """A line for each task, target, explainer, size and metric: the gap with its 95% interval, and the test's p."""
     found = gaps(records)
-    rows = [(*_line(r, style.label(r["explainer"], r["condition"])), f"{r['p_vs_best']:.2g}") for r in found]
+    rows = [(*_line(r, style.label(r["explainer"], r["condition"])), f"{r['p_vs_best']:.2g}", f"{r['n_train']:,}") for r in found]
     return Table(
         "Privileged access: what the self-explainer scores above each other trained explainer of the same target "
         "(paired by test row and seed; ± standard error over rows and seeds, scaled to 100).",
-        ("Task", "Target", "Self minus", "Metric", "Gap", "95% interval", "n", "Seeds", "p"),
+        ("Task", "Target", "Self minus", "Metric", "Gap", "95% interval", "n", "Seeds", "p", "Trained on"),
         tuple(rows),
         ("With one seed the interval leaves the training noise out: a gap may be luck of the seed.",),
         tuple(r["artifact"] for r in found),
@@ -132,4 +133,5 @@ def _name(r: dict, with_target: bool) -> str:
     """A line's name: the explainer, and where there are several targets, which one it explains."""
     short = {"random-projection": "random", "pretrained-projection": "fitted"}.get(r["condition"], "")
     explainer = f"{style.label(r['explainer'])}, {short}" if short else style.label(r["explainer"], r["condition"])
+    explainer += f" ({r['n_train']:,} rows)" if r["table"] == SMALLER else ""
     return f"{explainer} → {r['target']}" if with_target else explainer

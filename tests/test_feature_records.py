@@ -104,6 +104,15 @@ def test_smaller_sizes_are_kept_apart(found):
     assert {r["n_train"] for r in pick(found, table="1", explainer="untrained")} == {0}
 
 
+def test_smaller_sizes_are_paired_among_themselves():
+    smaller = [explainer_run(name, seed, 200, 0.3) for name in ("self", "rotated") for seed in (0, 1)]
+    largest = [explainer_run(name, skill=0.6) for name in ("self", "rotated")]
+    found = pick(results.records([*smaller, *largest]), table="scaling-paired", condition="full", data="sae", metric="simulator")
+    assert [(r["explainer"], r["n_train"], r["seeds"]) for r in found] == [("rotated", 200, [0, 1])]
+    own, other = (np.stack([scores(t, explainer=n) for _, t in smaller[i : i + 2]]) for i, n in ((0, "self"), (2, "rotated")))
+    assert found[0]["value"] == pytest.approx((own - other).mean(), abs=1e-6)
+
+
 def test_targets_after_the_first_are_table_4():
     two = results.records([*feature_runs(), *feature_runs("qwen3-8b")])
     assert {r["target"] for r in pick(two, table="1")} == {TARGET} and {r["target"] for r in pick(two, table="4")} == {"qwen3-8b"}

@@ -57,6 +57,14 @@ def test_the_table_and_the_figure_have_a_line_for_each_gap(found):
     assert {"Rotated", "Sibling", "gemma3-270m", "llama-3.1-70b, fitted → llama-3.1-8b"} <= labels
 
 
+def test_smaller_sizes_have_lines_of_their_own(found):
+    smaller = [explainer_run(name, n_train=200, skill=0.3) for name in ("self", "rotated")]
+    every = records([*feature_runs(), explainer_run("rotated", skill=0.3), *smaller])
+    assert {row[-1] for row in privileged.table_privileged(every).rows if row[2] == "Rotated"} == {"200", "1,000"}
+    labels = {label.get_text() for label in privileged.figure_privileged(every).axes[0].get_yticklabels()}
+    assert {"Rotated", "Rotated (200 rows)"} <= labels
+
+
 def test_what_the_vector_adds_is_each_explainer_minus_its_own_controls(found):
     table = privileged.table_vector(found)
     assert {row[2] for row in table.rows} == {"Self", "Rotated", "Sibling", "gemma3-270m", "Rotated, 50% of the way"}
