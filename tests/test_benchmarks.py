@@ -4,11 +4,13 @@ import importlib
 import json
 from dataclasses import replace
 
+import nbformat
 import pytest
 import torch
 
-from benchmarks import growth, import_time, table, timing
+from benchmarks import growth, import_time, minutes, table, timing
 from benchmarks.__main__ import NAMES
+from introspect_utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE = {"vocab_size": 2000, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2}
@@ -137,3 +139,18 @@ def test_growth(tiny):
 
 def test_importing_the_package_is_quick():
     assert min(import_time.import_seconds("introspect_utils", rounds=3)) < import_time.TARGET
+
+
+def test_minutes_are_those_that_papermill_noted(tmp_path):
+    cell = nbformat.v4.new_code_cell
+    timed = [
+        cell("import time", metadata={"papermill": {"duration": 6.0}}),
+        cell("\nfit(x)\n", metadata={"papermill": {"duration": 54.0}}),
+    ]
+    for name, cells in (("a", timed), ("b", [*timed, cell("never_run()"), nbformat.v4.new_markdown_cell("words")])):
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+    said = minutes.minutes(tmp_path)
+    assert said.startswith("2 runs, 2.0 minutes together, 0.2 of them imports.")
+    assert "| 1.0 | 50% | a |" in said and "| 0.9 | 45% | b: `fit(x)` |" in said
+    with pytest.raises(UserError, match="run_all.sh makes them"):
+        minutes.minutes(tmp_path / "nothing")
