@@ -13,4 +13,4 @@ def hub_rows(what: str, source: str, split: str, config: str | None = None) -> I
         return datasets.load_dataset(source, config, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # not found, no network, no such split, damaged
         reason = str(error).splitlines()[0]
-        raise UserError(f"cannot load {what} {source!r} ({reason}): check the id and the network, or use 'packaged'") from error
+        raise UserError(f"cannot load {what} {source!r} ({reason}): check the id and the network") from error
