@@ -130,7 +130,7 @@ def fetch(source: str, folder: Path, schema: pa.Schema) -> dict[str, int]:
     `folder`: {split: rows}. Raises `UserError` as `read_table` does, and then leaves nothing there."""
     counts = {}
     for split in ("train", "test"):
-        table = hub_rows("the published rows", source, split).with_format("arrow")[:]
+        table = hub_rows("the published rows", source, split, instead="").with_format("arrow")[:]
         for name in OPTIONAL & set(schema.names) - set(table.column_names):
             table = table.append_column(name, pa.nulls(len(table), pa.string()))
         folder.mkdir(parents=True, exist_ok=True)
