@@ -177,7 +177,7 @@ def test_smoke_writes_results_in_the_agreed_form(smoke):
     assert {(record["explainer"], record["condition"], record["metric"]) for record in of_table_2} == {
         (*row, metric) for row in rows for metric in metrics
     }
-    of_features = {"1", "1-paired", "1-vector", "5", "B.4", "scored-by", "fig8", "scaling"}
+    of_features = {"1", "1-paired", "1-vector", "5", "B.4", "scored-by", "fig8", "scaling", "scaling-paired"}
     of_outcomes = {"2", "2-paired", "2-vector", "3", "3-paired", "6", "7", "C.1", "hints", "sec5.2"}
     assert {record["table"] for record in records} == of_features | of_outcomes
     counts = [record for record in records if record["table"] == "6"]
