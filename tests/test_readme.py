@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 
+from introspect_utils.estimates import estimate
 from introspect_utils.models import VARIANTS
 from introspect_utils.paths import REPO
 from introspect_utils.profiles import PROJECTED, load_profile
@@ -50,3 +51,11 @@ def test_the_tables_of_profiles_explainers_and_conditions_are_whole():
 def test_it_is_run_by_two_scripts_that_are_there():
     for name in ("run_all.sh", "run_tests.sh"):
         assert f"./{name}" in README and (REPO / name).stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("name", ["paper", "published"])
+def test_the_hours_of_a_profile_are_those_that_a_dry_run_estimates(name):
+    profile = load_profile(name)
+    hours = sum(made.hours for run in plan(profile) if (made := estimate(profile, run)))
+    (said,) = re.findall(rf"\| `{name}` \|.*about ([\d,.]+) H100 hours", README)
+    assert float(said.replace(",", "")) == pytest.approx(hours, rel=0.15)
