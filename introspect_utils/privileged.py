@@ -99,8 +99,8 @@ def figure_privileged(records: list[dict]) -> Figure:
     tasks = list(dict.fromkeys(r["task"] for r, _ in found))
     found += [(r, False) for r in paper_gaps() if r["task"] in tasks]
     targets = {task: {r["target"] for r, here in found if here and r["task"] == task} for task in tasks}
-    names = [_name(r, with_target=not here or len(targets[r["task"]]) > 1) for r, here in found]
-    lines = {task: list(dict.fromkeys(n for n, (r, _) in zip(names, found, strict=True) if r["task"] == task)) for task in tasks}
+    drawn = [(r, here, _name(r, with_target=not here or len(targets[r["task"]]) > 1)) for r, here in found]
+    lines = {task: list(dict.fromkeys(line for r, _, line in drawn if r["task"] == task)) for task in tasks}
     columns = {task: sorted({r["column"] for r, _ in found if r["task"] == task}, key=list(style.LABELS).index) for task in tasks}
     heights = [0.22 * len(lines[task]) + 0.6 for task in tasks]
     with matplotlib.rc_context(style.SETTINGS):
@@ -108,8 +108,7 @@ def figure_privileged(records: list[dict]) -> Figure:
         for part, task in zip(figure.subfigures(len(tasks), 1, height_ratios=heights, squeeze=False)[:, 0], tasks, strict=True):
             panels = part.subplots(1, len(columns[task]), squeeze=False, sharey=True)[0]
             for axes, name in zip(panels, columns[task], strict=True):
-                drawn = [(*pair, line) for pair, line in zip(found, names, strict=True) if pair[0]["task"] == task]
-                shown = [(r, here, line) for r, here, line in drawn if r["column"] == name]
+                shown = [mark for mark in drawn if (mark[0]["task"], mark[0]["column"]) == (task, name)]
                 for r, here, line in shown:
                     colour = style.colour(r["explainer"], r["condition"]) if here else style.REFERENCE["mec"]
                     shape = {"fmt": "o"} if here else {"fmt": "D", "mfc": "none"}

@@ -21,6 +21,7 @@ from introspect_utils.release import ABLATION, PATCHING, asked_about, fetch, rea
 from introspect_utils.tasks import ablate, ablate_questions, outcome, patch
 
 Rows = dict[str, list[dict]]  # by split
+SCHEMAS = {"patching": PATCHING, "ablation": ABLATION}
 
 
 def published_rows(task: str, source: str, folder: Path, n_train: int) -> Rows:
@@ -28,9 +29,8 @@ def published_rows(task: str, source: str, folder: Path, n_train: int) -> Rows:
 
     Raises `UserError` as `fetch` and `read_splits` do.
     """
-    schema = PATCHING if task == "patching" else ABLATION
-    fetch(source, folder, schema)
-    rows = read_splits(folder, n_train, schema)
+    fetch(source, folder, SCHEMAS[task])
+    rows = read_splits(folder, n_train, SCHEMAS[task])
     if task == "ablation":
         return {split: ablate_questions.checked(part, f"{split}.parquet") for split, part in rows.items()}
     untyped = {"token_type": "not published"}
@@ -39,7 +39,7 @@ def published_rows(task: str, source: str, folder: Path, n_train: int) -> Rows:
 
 def counts(task: str, rows: Rows) -> dict:
     """Table 6 or 7 of the rows, and how many of the facts, or questions, of test rows stand among the training rows too."""
-    train, test = asked_about(rows, PATCHING if task == "patching" else ABLATION)
+    train, test = asked_about(rows, SCHEMAS[task])
     known = {"asked_about": len(test), "also_in_training": len(train & test)}
     if task == "patching":
         return known | {"table6": [line for split in rows for line in patch.statistics(rows[split], split)]}
