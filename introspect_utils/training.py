@@ -13,6 +13,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from introspect_utils import gates, processes
+from introspect_utils.bfloat16 import lean_autocast
 from introspect_utils.checkpoints import RESUME, checkpoint, resume
 from introspect_utils.errors import UserError
 from introspect_utils.explainer import Explainer
@@ -183,13 +185,9 @@ def fit(
     compute_dtype, on_cpu = choose_compute_dtype(settings.compute_dtype, device), device == "cpu"
     mixed = "bf16" if (compute_dtype, settings.weights) == ("bfloat16", "float32") else "no"
     AcceleratorState._reset_state(reset_partial_state=True)  # else a kernel could not train in another precision later
-    models = [part for part in module.modules() if isinstance(part, PreTrainedModel)][:1]
-    attention = [model.config._attn_implementation for model in models]
-    for model in models:
-        if on_cpu and mixed == "bf16":
-            model.set_attn_implementation("eager")  # a CPU's fused attention is slower than plain products in bfloat16
-        if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+    model = next((part for part in module.modules() if isinstance(part, PreTrainedModel)), None)
+    if settings.gradient_checkpointing and model is not None:
+        model.gradient_checkpointing_enable()
     several = PartialState(cpu=on_cpu).num_processes > 1
     sharding = processes.sharding(module) if settings.sharded and several else None
     accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu, fsdp_plugin=sharding, **tracker(settings.log_with, path))
@@ -203,28 +201,27 @@ def fit(
     start = time.monotonic() - seconds
     bar = {"desc": "training", "unit": "step", "mininterval": 10, "disable": not accelerator.is_main_process}
     progress = tqdm(steps[len(losses) :], initial=len(losses), total=len(steps), **bar)
-    for item in progress:
-        dropout = seed * 1_000_003 + len(losses)  # does not depend on where a run was resumed
-        torch.manual_seed(dropout + accelerator.process_index * 10**12)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * (1 - len(losses) / len(steps) if settings.schedule == "linear" else 1)
-        with accelerator.autocast():
-            loss = loss_of(wrapped, item)
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(weights.values(), settings.max_grad_norm)
-        losses.append(accelerator.reduce(loss.detach(), "mean").item())
-        if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
-            problem = f"the loss ({losses[-1]}) or its gradient ({norm}) is not finite at step {len(losses)}"
-            raise UserError(f"{problem}: lower training.learning_rate ({settings.learning_rate})")
-        accelerator.log({"loss": losses[-1], "gradient": float(norm)}, step=len(losses))
-        optimizer.step()
-        optimizer.zero_grad()
-        progress.set_postfix(loss=f"{losses[-1]:.3f}")
-        if len(losses) % settings.checkpoint_steps == 0 and len(losses) < len(steps):
-            checkpoint(path, weights, optimizer.state, losses, time.monotonic() - start, made_from)
+    with lean_autocast(module) if on_cpu and mixed == "bf16" else nullcontext():
+        for item in progress:
+            dropout = seed * 1_000_003 + len(losses)  # does not depend on where a run was resumed
+            torch.manual_seed(dropout + accelerator.process_index * 10**12)
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * (1 - len(losses) / len(steps) if settings.schedule == "linear" else 1)
+            with accelerator.autocast():
+                loss = loss_of(wrapped, item)
+            accelerator.backward(loss)
+            norm = accelerator.clip_grad_norm_(weights.values(), settings.max_grad_norm)
+            losses.append(accelerator.reduce(loss.detach(), "mean").item())
+            if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
+                problem = f"the loss ({losses[-1]}) or its gradient ({norm}) is not finite at step {len(losses)}"
+                raise UserError(f"{problem}: lower training.learning_rate ({settings.learning_rate})")
+            accelerator.log({"loss": losses[-1], "gradient": float(norm)}, step=len(losses))
+            optimizer.step()
+            optimizer.zero_grad()
+            progress.set_postfix(loss=f"{losses[-1]:.3f}")
+            if len(losses) % settings.checkpoint_steps == 0 and len(losses) < len(steps):
+                checkpoint(path, weights, optimizer.state, losses, time.monotonic() - start, made_from)
     module.eval()
-    for model, implementation in zip(models, attention, strict=True):
-        model.set_attn_implementation(implementation)
     if steps and not several:  # the process that started several looks at what they trained
         gates.check_trained(before)
     seconds = time.monotonic() - start

@@ -139,6 +139,35 @@ def test_one_process_trains_in_several_precisions_and_keeps_weights_in_float32(t
         assert runs[1, tuning] == pytest.approx(runs[0, tuning], rel=0.02)
 
 
+def test_lean_autocast_computes_what_autocast_does_and_leaves_the_model_as_it_was(tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def plain_attention(module):  # the one thing that rounds otherwise
+        explainer.model.set_attn_implementation("eager")
+        yield
+
+    runs = []
+    for number, within in enumerate((training.lean_autocast, plain_attention)):
+        monkeypatch.setattr(training, "lean_autocast", within)
+        explainer = make_explainer()
+        before = {id(p): (p.data_ptr(), p.detach().clone()) for p in explainer.parameters()}
+        runs.append(
+            train(explainer, make_examples(), training_settings(compute_dtype="bfloat16", epochs=2), tmp_path / str(number))
+        )
+        frozen = [p for p in explainer.parameters() if id(p) in before]
+        assert len(frozen) == len(before) and all(p.data_ptr() == before[id(p)][0] for p in frozen)
+        assert all(torch.equal(p, before[id(p)][1]) for p in frozen)
+    assert runs[0].losses == runs[1].losses and runs[0].sha256 == runs[1].sha256
+
+
+def test_after_a_failed_training_the_model_is_in_float32_again(tmp_path):
+    explainer = make_explainer(projection="always")
+    explainer.projection.weight.register_hook(lambda grad: grad * float("inf") if explainer.training else grad)
+    with pytest.raises(UserError, match="not finite"):
+        train(explainer, make_examples(), training_settings(compute_dtype="bfloat16"), tmp_path)
+    assert {p.dtype for p in explainer.parameters()} == {torch.float32}
+    assert explainer.model.config._attn_implementation == "sdpa"
+
+
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_small_updates_of_a_bfloat16_model_are_not_rounded_away(tmp_path, tuning):
     explainer = make_explainer(dtype="bfloat16", projection="always")
