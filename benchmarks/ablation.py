@@ -7,7 +7,7 @@ from benchmarks.timing import Comparison, Peer, decoder_macs, main
 from introspect_utils import mmlu
 from introspect_utils.models import LanguageModel
 from introspect_utils.profiles import load_profile
-from introspect_utils.residual import pad_left, positions
+from introspect_utils.residual import common_prefix, pad_left, positions
 from introspect_utils.tasks import ablate
 
 BATCH, QUESTIONS = 32, 2400  # as in `small`
@@ -44,8 +44,9 @@ def compare(lm: LanguageModel, n: int) -> Comparison:
     def same(ours: Tensor, its: Tensor) -> None:
         torch.testing.assert_close(its, ours, rtol=0, atol=1e-3)
 
-    tokens = sum(ablate.common_prefix(variants) for variants in ids)
-    tokens += sum(len(row) - ablate.common_prefix(variants) for variants in ids for row in variants)
+    prefixes = [variants[0][: common_prefix(variants)] for variants in ids]
+    tokens = sum(map(len, prefixes)) - (n - n_batches) * common_prefix(prefixes)
+    tokens += sum(len(row) - common_prefix(variants) for variants in ids for row in variants)
     peers = (Peer("two whole passes", two_passes, n, 1.7, same),)
     return Comparison("ablation", "question", ours, n, peers, decoder_macs(lm, tokens, logits=2 * n))
 

@@ -12,6 +12,7 @@ from introspect_utils.explainer import Explainer
 from introspect_utils.generation import generate
 from introspect_utils.models import LanguageModel
 from introspect_utils.paths import artifacts_dir
+from introspect_utils.residual import common_prefix
 from introspect_utils.training import train
 
 BATCH, NEW_TOKENS, TRAINING = 32, 20, 96  # as in `small`; rows from which the explainer learns how an answer looks and ends
@@ -37,7 +38,8 @@ def compare(lm: LanguageModel, n: int) -> Comparison:
         Peer("`generate` row by row", lambda: plain(explainer, one_by_one, 1), len(one_by_one), 8, same),
         Peer("`generate` in batches", lambda: plain(explainer, questions, BATCH), n, 1.2, same),
     )
-    read = sum(len(explainer.encode(question)[0]) for question in questions)
+    asked = [explainer.encode(question)[0] for question in questions]
+    read = sum(map(len, asked)) - (n - -(-n // BATCH)) * common_prefix(asked)
     said = sum(len(lm.tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in ours())
     return Comparison("generation", "explanation", ours, n, peers, decoder_macs(lm, read + said, logits=n + said))
 

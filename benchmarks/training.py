@@ -14,6 +14,7 @@ from benchmarks.rows import patching_examples, training_settings, untrained_expl
 from benchmarks.timing import Comparison, Peer, decoder_macs, main, seconds
 from introspect_utils.explainer import Batch, Explainer
 from introspect_utils.models import LanguageModel
+from introspect_utils.residual import common_prefix
 from introspect_utils.training import add_lora, batches, fit, loss_of, trainable
 
 BATCH = 8
@@ -58,7 +59,8 @@ def one_epoch(lm: LanguageModel, n: int, batch_size: int, measure: Callable, tar
         Peer("Trainer + PEFT, rows in random order", lambda: theirs(shuffled), n, target, like_curve),
     )
     said = sum(len(ids) - n_prompt for _, ids, n_prompt in rows)
-    macs = 2 * decoder_macs(lm, sum(len(ids) for _, ids, _ in rows), logits=said)  # forward, and backward to the inputs
+    read = sum(len(ids) for _, ids, _ in rows) - (n - len(steps)) * common_prefix([ids for _, ids, _ in rows])
+    macs = 2 * decoder_macs(lm, read, logits=said)  # forward, and backward to the inputs
     return Comparison("training", "row", ours, n, peers, macs, measure)
 
 

@@ -24,7 +24,7 @@ from introspect_utils.errors import UserError
 from introspect_utils.models import LanguageModel, load_model
 from introspect_utils.profiles import ExplainerSettings
 from introspect_utils.questions import VECTOR, Question
-from introspect_utils.residual import pad_left, positions
+from introspect_utils.residual import pad_left, positions, read_shared, worth_sharing
 
 SETTINGS, VECTORS, PROJECTION = "explainer.json", "vectors.safetensors", "projection.safetensors"
 
@@ -54,7 +54,8 @@ class Projection(nn.Module):
 
 
 class Batch(NamedTuple):
-    """Rows padded on one side; `vectors` fill `places` in reading order."""
+    """Rows padded on one side; `vectors` fill `places` in reading order. The first `shared` columns are the same in all rows (a
+    system prompt, say), before any vector; padding on the left stands behind them."""
 
     ids: Tensor  # [batch, length]
     mask: Tensor  # [batch, length]
@@ -62,6 +63,7 @@ class Batch(NamedTuple):
     places: Tensor  # [batch, length] bool: the placeholder of a row with a vector
     vectors: Tensor  # [rows with a vector, d_target]
     layer: Tensor  # [rows with a vector]: index of the question's layers
+    shared: int = 0
 
 
 class Explainer(nn.Module):
@@ -139,8 +141,10 @@ class Explainer(nn.Module):
     def collate(self, rows: Sequence[tuple[Question, list[int], int]], padding_side: str = "left") -> Batch:
         """Rows (question, ids, length of the prompt) as one batch on the model's device."""
         device, pad = self.lm.device, self.lm.tokenizer.pad_token_id
+        starts = [tokens[: n if asked.vector is None else min(n, tokens.index(self.placeholder))] for asked, tokens, n in rows]
+        shared = worth_sharing(starts, max(len(tokens) for _, tokens, _ in rows), self.lm.window)
         if padding_side == "left":
-            ids, mask = pad_left([ids for _, ids, _ in rows], pad, device)
+            ids, mask = pad_left([ids for _, ids, _ in rows], pad, device, shared)
         else:
             ids, mask = (part.flip(-1) for part in pad_left([ids[::-1] for _, ids, _ in rows], pad, device))
         labels = torch.full_like(ids, -100)
@@ -153,7 +157,7 @@ class Explainer(nn.Module):
         asked = [question for question, _, _ in rows if question.vector is not None]
         layer = torch.tensor([self._index(question.layers) for question in asked], dtype=torch.long, device=device)
         vectors = torch.stack([question.vector for question in asked]) if asked else torch.zeros(0, self.d_target)
-        return Batch(ids, mask, labels, places, vectors.to(device), layer)
+        return Batch(ids, mask, labels, places, vectors.to(device), layer, shared)
 
     def _index(self, layers: tuple[int, ...]) -> int:
         if layers not in self.layer_index:
@@ -167,6 +171,19 @@ class Explainer(nn.Module):
         where = batch.places.unsqueeze(-1).expand_as(embedded)
         return embedded.masked_scatter(where, token)  # out of place: this is the tensor that goes on
 
+    def logits(self, batch: Batch, columns: Tensor) -> Tensor:
+        """Logits of the tokens behind the columns [n] of a batch, [batch, n, vocabulary]; the shared ones are read once."""
+        embedded = self.embeddings(batch)
+        shared = 0 if self.lm.model.is_activation_checkpointing else batch.shared  # which goes without keys and values
+        return self.model(
+            inputs_embeds=embedded[:, shared:],
+            attention_mask=batch.mask,
+            position_ids=positions(batch.mask)[:, shared:],
+            past_key_values=read_shared(self.lm.model, embedded, shared),
+            logits_to_keep=columns - shared,
+            use_cache=shared > 0,
+        ).logits
+
     def forward(self, rows: Sequence[tuple[Question, list[int], int]]) -> Tensor:
         """The loss of rows, as for `collate`: what training calls, so that DDP and FSDP see it."""
         return self.loss(self.collate(rows))
@@ -178,13 +195,7 @@ class Explainer(nn.Module):
         not be contiguous, and its product with the head takes 1.6 times as long.
         """
         said = (batch.labels != -100).any(0).nonzero()[:, 0]  # the labels' positions, in any row
-        logits = self.model(
-            inputs_embeds=self.embeddings(batch),
-            attention_mask=batch.mask,
-            position_ids=positions(batch.mask),
-            logits_to_keep=said - 1,
-            use_cache=False,
-        ).logits
+        logits = self.logits(batch, said - 1)
         return nn.functional.cross_entropy(logits.float().flatten(0, 1), batch.labels[:, said].flatten())
 
     def explain(self, questions: Sequence[Question], batch_size: int = 32, max_new_tokens: int = 24) -> list[str]:

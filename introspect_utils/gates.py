@@ -77,15 +77,10 @@ def check_vector_reaches_logits(explainer: Explainer, batch: Batch) -> None:
 
 def next_logits(explainer: Explainer, batch: Batch) -> Tensor:
     """Logits of the token behind each row of a left-padded batch, [batch, vocabulary]."""
-    from introspect_utils.residual import positions
+    import torch
 
-    return explainer.model(
-        inputs_embeds=explainer.embeddings(batch),
-        attention_mask=batch.mask,
-        position_ids=positions(batch.mask),
-        logits_to_keep=1,
-        use_cache=False,
-    ).logits[:, -1]
+    last = torch.tensor([batch.ids.shape[1] - 1], device=batch.ids.device)
+    return explainer.logits(batch, last)[:, -1]
 
 
 def check_memory(explainer: Explainer, tokens: int) -> None:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from introspect_utils.gates import check_padding
 from introspect_utils.questions import Question
-from introspect_utils.residual import positions
+from introspect_utils.residual import positions, read_shared
 
 if TYPE_CHECKING:
     from introspect_utils.explainer import Explainer
@@ -36,10 +36,12 @@ def generate(
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = explainer.collate([rows[i] for i in chosen])
+            embedded = explainer.embeddings(batch)
             tokens = explainer.model.generate(
-                inputs_embeds=explainer.embeddings(batch),
+                inputs_embeds=embedded,
                 attention_mask=batch.mask,
                 position_ids=positions(batch.mask),
+                past_key_values=read_shared(explainer.lm.model, embedded, batch.shared),
                 max_new_tokens=max(max_new_tokens, explainer.longest_explanation),
                 do_sample=False,
                 repetition_penalty=1.0,  # the setting that a model's own generation config could add to greedy decoding

@@ -75,6 +75,13 @@ class LanguageModel:
     def device(self) -> torch.device:
         return self.model.device
 
+    @property
+    def window(self) -> int:
+        """How many tokens back every layer sees: the length of attention windows (Gemma), else all that the model reads."""
+        config = self.model.config
+        windows = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+        return config.sliding_window if windows else config.max_position_embeddings
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` behind exactly one BOS (none if the tokenizer has none or the text, a chat, brings its own)."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]

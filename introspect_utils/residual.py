@@ -13,17 +13,46 @@ from transformers import DynamicCache, PreTrainedModel
 
 from introspect_utils.errors import UserError
 
+SAVED = 32  # tokens that a pass of its own has to save: on a CPU it reads all weights once more
+
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     return model.get_decoder().layers
 
 
-def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """(ids, mask), both [batch, longest]."""
+def pad_left(
+    rows: Sequence[Sequence[int]], pad: int, device: torch.device | str = "cpu", shared: int = 0
+) -> tuple[Tensor, Tensor]:
+    """(ids, mask), both [batch, longest]. The padding stands behind the first `shared` tokens of a row."""
     longest = max(map(len, rows))
-    ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows], device=device)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-    return ids, mask
+    ids = [[*row[:shared], *[pad] * (longest - len(row)), *row[shared:]] for row in rows]
+    mask = [[*[1] * shared, *[0] * (longest - len(row)), *[1] * (len(row) - shared)] for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """The number of tokens that all rows begin with, short of the shortest: each keeps one of its own to read."""
+    shortest = min(map(len, rows)) - 1
+    return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)
+
+
+def worth_sharing(starts: Sequence[Sequence[int]], length: int, window: int) -> int:
+    """How many of the first tokens of a batch of `length` columns are read once for all rows: those that its `starts` have in
+    common. 0 where that saves less than a pass of their own costs, and where an attention `window` would count the padding
+    behind them."""
+    shared = common_prefix(starts)
+    return shared if shared * (len(starts) - 1) >= SAVED and length <= window else 0
+
+
+def read_shared(model: PreTrainedModel, embedded: Tensor, shared: int) -> DynamicCache | None:
+    """Keys and values of the first `shared` columns of `embedded` [batch, length, width], which are the same in all rows and
+    pass through the model once; None where there are none. Gradients flow."""
+    if not shared:
+        return None
+    cache = DynamicCache()
+    model.get_decoder()(inputs_embeds=embedded[:1, :shared], past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(len(embedded))
+    return cache
 
 
 def positions(mask: Tensor) -> Tensor:

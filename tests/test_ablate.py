@@ -7,6 +7,7 @@ from introspect_utils.errors import UserError
 from introspect_utils.mmlu import LETTERS, MultipleChoice
 from introspect_utils.models import load_model
 from introspect_utils.release import ABLATION, read_rows, write_rows
+from introspect_utils.residual import common_prefix
 from introspect_utils.tasks import ablate
 from introspect_utils.tasks.ablate_questions import checked
 
@@ -67,16 +68,8 @@ def test_sharing_the_prefix_with_attention_windows_shorter_than_the_prompt():
 def test_only_the_end_of_the_prompts_differs(target):
     """What makes the sharing worth it: the hint comes last, so nearly all tokens are common."""
     ids = [target.encode(ablate.full_prompt(target, user, "Answer:")) for user in PROMPTS[1]]
-    n = ablate.common_prefix(ids)
+    n = common_prefix(ids)
     assert n > 0.7 * len(ids[0]) and all(variant[:n] == ids[0][:n] for variant in ids)
-
-
-@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=4))
-def test_the_common_prefix_is_the_longest_that_leaves_a_token_each(variants):
-    n = ablate.common_prefix(variants)
-    assert all(variant[:n] == variants[0][:n] and len(variant) > n for variant in variants)
-    longer = {tuple(variant[: n + 1]) for variant in variants}
-    assert len(longer) > 1 or n + 1 == min(map(len, variants))
 
 
 def test_the_prompt_is_that_of_appendix_d():

@@ -3,7 +3,8 @@
     T_input(M, x, hint) = d(M(x), M(x without the hint)),   x = [c, hint]      (eq. 7)
 
 M(x) is the letter A-D that is the likeliest next token after the answer prefix in the chat format of appendix D. The hint stands
-at the end of x, so both runs of a question share nearly all of their tokens: that prefix passes through the target once.
+at the end of x, so both runs of a question share nearly all of their tokens: that prefix passes through the target once. So does
+what all questions have in common, the system prompt.
 
 The calibrated reading takes an offset off the letters' log-probabilities: their mean over training questions *without* a hint.
 The same offset serves both runs. M is then one and the same function of the prompt, so that eq. 7 compares nothing but the hint,
@@ -17,11 +18,12 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from introspect_utils.errors import UserError
 from introspect_utils.mmlu import LETTERS, MultipleChoice
 from introspect_utils.models import LanguageModel
-from introspect_utils.residual import clean_run, pad_left, positions
+from introspect_utils.residual import common_prefix, pad_left, positions, read_shared, worth_sharing
 from introspect_utils.tasks.ablate_questions import ASK, hint_letter
 
 SYSTEM = (
@@ -70,16 +72,23 @@ def letter_logprobs(target: LanguageModel, prompts: Sequence[Sequence[str]], ans
 def _batch_logprobs(target: LanguageModel, batch: Sequence[Sequence[Sequence[int]]], letters: Sequence[int]) -> Tensor:
     """[questions, variants, 4] for one batch of token ids.
 
-    Prefixes are padded on the left and the rest on the right: no padding stands between the tokens of a row, so attention windows
-    (Gemma) are those of a run of its own.
+    Prefixes are padded on the left, behind what all of them have in common, and the rest on the right. Where an attention window
+    (Gemma) is shorter than a row, all of a prefix stands behind its padding: windows are then those of a run of its own.
     """
     pad, device, n_variants = target.tokenizer.pad_token_id, target.device, len(batch[0])
-    shared = [common_prefix(variants) for variants in batch]
-    prefix, prefix_mask = pad_left([variants[0][:n] for variants, n in zip(batch, shared, strict=True)], pad, device)
-    cache = clean_run(target.model, prefix, prefix_mask).cache
-    cache.batch_repeat_interleave(n_variants)
-    rests = [variant[n:] for variants, n in zip(batch, shared, strict=True) for variant in variants]
+    own = [common_prefix(variants) for variants in batch]
+    prefixes = [variants[0][:n] for variants, n in zip(batch, own, strict=True)]
+    rests = [variant[n:] for variants, n in zip(batch, own, strict=True) for variant in variants]
     rest, rest_mask = (part.flip(-1) for part in pad_left([rest[::-1] for rest in rests], pad, device))
+    shared = worth_sharing(prefixes, max(map(len, prefixes)) + rest.shape[1], target.window)
+    prefix, prefix_mask = pad_left(prefixes, pad, device, shared)
+    embedded = target.model.get_input_embeddings()(prefix)
+    cache = read_shared(target.model, embedded, shared) or DynamicCache()
+    places = positions(prefix_mask)[:, shared:]
+    target.model.get_decoder()(
+        inputs_embeds=embedded[:, shared:], attention_mask=prefix_mask, position_ids=places, past_key_values=cache, use_cache=True
+    )
+    cache.batch_repeat_interleave(n_variants)
     mask = torch.cat([prefix_mask.repeat_interleave(n_variants, 0), rest_mask], dim=1)
     ends, end = (rest_mask.sum(1) - 1).unique(return_inverse=True)  # the few columns in which rows end
     logits = target.model(
@@ -91,12 +100,6 @@ def _batch_logprobs(target: LanguageModel, batch: Sequence[Sequence[Sequence[int
     ).logits
     last = logits[torch.arange(len(rests), device=device), end].float().log_softmax(-1)
     return last[:, letters].view(len(batch), n_variants, len(letters)).cpu()
-
-
-def common_prefix(variants: Sequence[Sequence[int]]) -> int:
-    """The number of tokens that all variants begin with, short of the shortest: each keeps one of its own to read."""
-    shortest = min(map(len, variants)) - 1
-    return next((i for i in range(shortest) if len({variant[i] for variant in variants}) > 1), shortest)
 
 
 def calibration(unhinted: Tensor) -> Tensor:
