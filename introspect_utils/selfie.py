@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from introspect_utils.errors import UserError
 from introspect_utils.models import LanguageModel
+from introspect_utils.residual import read_shared
 
 # Norms of the inserted vector. The paper writes v, 5v, ..., 50v, the authors' code takes v / ||v|| times the factor; so do we.
 SCALES = (1, 5, 10, 25, 50)
@@ -69,6 +70,7 @@ def selfie(
             ids = lm.model.generate(
                 inputs_embeds=inputs,
                 attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long, device=lm.device),
+                past_key_values=read_shared(lm.model, inputs, places[0]),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 repetition_penalty=1.0,  # as in generation.generate: greedy, whatever the model's own generation config says
