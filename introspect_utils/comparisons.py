@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 from . import style
 from .feature_report import COLUMNS
 from .metrics import SIGNIFICANCE
+from .similarity_report import points
 from .table import Score
 
 Z = 1.96
@@ -90,15 +91,13 @@ def _described(records: list[dict], column: str) -> dict[tuple[str, str], dict]:
 
 
 def closer_is_better(records: list[dict]) -> list[Comparison]:
-    measured = {(r["explainer"], r["condition"]): r["value"] for r in _pick(records, table="5", metric="dot_product")}
     found = []
     for column in COLUMNS:
-        scores = _described(records, column)
-        similar = {name: value for name, value in measured.items() if name in scores}
-        if len(similar) >= 3:
-            rows = [scores[name] for name in sorted(similar, key=similar.get)]
+        shown = next(iter(points(records, "dot_product", column).values()), [])  # of one training size
+        if len(shown) >= 3:
+            similar, rows = zip(*sorted(shown, key=lambda point: point[0]), strict=True)
             found.append(_minus(rows[-1], rows[0], f"{_row(rows[-1])} minus {_row(rows[0])}, {style.LABELS[column]}"))
-            rank = spearmanr(sorted(similar.values()), [row["value"] for row in rows]).statistic
+            rank = spearmanr(similar, [row["value"] for row in rows]).statistic
             what = f"rank correlation of {len(rows)} explainers, {style.LABELS[column]}"
             found.append(Comparison(what, f"{rank:+.2f}", bool(rank > 0), tuple(row["artifact"] for row in rows)))
     return found

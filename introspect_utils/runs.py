@@ -38,8 +38,10 @@ def plan(profile: Profile) -> list[Run]:
 
 
 def _runs_of(task: str, target: str, files: list[Profile]) -> list[Run]:
-    """The runs about one target. Its data, which the files share, and what is no explainer belong to the first of them."""
-    data = _once([_data(file, task, target) for file in files])
+    """The runs about one target. Its data, which the files share, and what is no explainer belong to the first of them, which has
+    the most training rows."""
+    rows = max(getattr(files[0], task).sizes)
+    data = _once([_data(file, task, target, rows) for file in files])
     if task != "features":
         return data + _once([run for file in files for run in _explainer_runs(file, task, target, data[0].outputs)])
     simulator = _once([feature_runs.simulator(file, target, data[0]) for file in files if not file.features.published])
@@ -62,7 +64,7 @@ def _once(runs: list[Run]) -> list[Run]:
     return list(found.values())
 
 
-def _data(profile: Profile, task: str, target: str) -> Run:
+def _data(profile: Profile, task: str, target: str, rows: int) -> Run:
     """Questions and answers of the task's procedure T on one target, made here or published."""
     section = getattr(profile, task)
     run_id = f"data-{task}-{folder_name(target)}"
@@ -79,7 +81,7 @@ def _data(profile: Profile, task: str, target: str) -> Run:
             "target": target,
             "dtype": profile.dtype,
             "seed": profile.seeds[0],
-            "rows": max(section.sizes),
+            "rows": rows,
             **{name: getattr(section, name) for name in TASKS[task].settings},
         },
     )

@@ -45,40 +45,51 @@ def _cells(by: dict) -> list[Score | str]:
     return found
 
 
-def points(records: list[dict], metric: str, name: str) -> list[tuple[str, str, float, float, float]]:
-    """(explainer, condition, similarity, score, its standard error) of every explainer in Table 1 that has both.
+def points(records: list[dict], metric: str, name: str) -> dict[int, list[tuple[float, dict]]]:
+    """{training size: (similarity, record of the score) of each explainer that has both}, scores in a column of Table 1; the size
+    with the most of them, at which they compare best, is first.
 
-    `name` is a column of Table 1. A second target's explainers are left out: scores of other directions do not compare.
+    A second target's explainers are left out: scores of other directions do not compare.
     """
+    targets = {r["target"] for r in records if r["table"] == "1"}
     similar = {
-        (r["target"], r["explainer"], r["condition"]): r["value"] for r in records if (r["table"], r["metric"]) == ("5", metric)
+        (r["explainer"], r["condition"]): r["value"]
+        for r in records
+        if (r["table"], r["metric"]) == ("5", metric) and r["target"] in targets
     }
-    scored = [r for r in records if r["table"] == "1" and column(r["data"], r["metric"]) == name]
-    return [
-        (r["explainer"], r["condition"], similar[key], r["value"], r["stderr"])
-        for r in scored
-        if (key := (r["target"], r["explainer"], r["condition"])) in similar
-    ]
+    found: dict[int, list[tuple[float, dict]]] = {}
+    for r in records:
+        key, scored = (r["explainer"], r["condition"]), r["table"] in ("1", "scaling") and r["target"] in targets
+        if scored and key in similar and column(r["data"], r["metric"]) == name:
+            found.setdefault(r["n_train"], []).append((similar[key], r))
+    return dict(sorted(found.items(), key=lambda of_size: (-len(of_size[1]), -of_size[0])))
 
 
 def figure_6(records: list[dict], columns: Sequence[str] = COLUMNS) -> Figure:
-    """Score against similarity: a line of panels for each similarity, a panel for each column of Table 1; Spearman's rho."""
+    """Score against similarity: a line of panels for each similarity, a panel for each column of Table 1; Spearman's rho.
+
+    Filled: the training size with the most explainers, of which rho is. Hollow: other sizes.
+    """
     with matplotlib.rc_context(style.SETTINGS):
         figure = Figure(figsize=(9.6, 7), layout="constrained")
         grid = figure.subplots(len(METRICS), len(columns), squeeze=False, sharex=True, sharey="col")
         handles = {}
         for line, metric in zip(grid, METRICS, strict=True):
             for axes, name in zip(line, columns, strict=True):
-                shown = points(records, metric, name)
-                for explainer, condition, x, y, error in shown:
-                    look = {"color": style.colour(explainer, condition), "fmt": MARKERS.get(condition, "o")}
-                    drawn = axes.errorbar(100 * x, 100 * y, yerr=196 * error, ms=4.5, capsize=2, lw=1.2, **look)
-                    handles[style.label(explainer, condition)] = drawn
-                if len(shown) > 2:
-                    rho = spearmanr([p[2] for p in shown], [p[3] for p in shown]).statistic
-                    rank = f"ρ = {rho:.2f}, n = {len(shown)}"
-                    said = axes.text(0.03, 0.97, rank, transform=axes.transAxes, va="top", fontsize=7)
-                    said.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
+                by_size = points(records, metric, name)
+                for number, shown in enumerate(by_size.values()):
+                    for x, r in shown:
+                        who, error = (r["explainer"], r["condition"]), 196 * r["stderr"]
+                        look = {"color": style.colour(*who), "fmt": MARKERS.get(r["condition"], "o")}
+                        look |= {"mfc": "white", "alpha": 0.6} if number else {}
+                        drawn = axes.errorbar(100 * x, 100 * r["value"], yerr=error, ms=4.5, capsize=2, lw=1.2, **look)
+                        handles.setdefault(style.label(*who), drawn)
+                for n_train, shown in list(by_size.items())[:1]:
+                    if len(shown) > 2:
+                        rho = spearmanr([x for x, _ in shown], [r["value"] for _, r in shown]).statistic
+                        rank = f"ρ = {rho:.2f}, n = {len(shown)}, {n_train:,} rows"
+                        said = axes.text(0.03, 0.97, rank, transform=axes.transAxes, va="top", fontsize=7)
+                        said.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
                 axes.set(xlim=(-12, 108), xlabel=f"{style.LABELS[metric]} × 100")
                 axes.xaxis.set_tick_params(labelbottom=True)
                 axes.grid(lw=0.4, alpha=0.5)

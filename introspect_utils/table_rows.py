@@ -120,12 +120,19 @@ def stacked(parts: list[pd.DataFrame], column: str) -> np.ndarray:
 
 
 def by_size(rows: list[Row]) -> tuple[list[Row], list[Row]]:
-    """(rows of each explainer's largest training size, those of its smaller ones), for the tables and for table "scaling"."""
-    largest: dict[tuple, int] = {}
+    """(rows of each explainer's largest training size, those of smaller ones), for the tables and for table "scaling".
+
+    An explainer that has only been trained on a smaller size of the self-explainer's stands beside that, not in the tables.
+    """
+    sizes: dict[tuple, set[int]] = {}
     for row in rows:
-        key = (row.task, row.target, row.explainer)
-        largest[key] = max(largest.get(key, 0), row.n_train or 0)
-    in_table = [row for row in rows if (row.n_train or 0) == largest[row.task, row.target, row.explainer]]
+        sizes.setdefault((row.task, row.target, row.explainer), set()).add(row.n_train or 0)
+
+    def has_its_place(row: Row) -> bool:
+        n, own = row.n_train or 0, sizes.get((row.task, row.target, "self"), {0})
+        return n == max(sizes[row.task, row.target, row.explainer]) and (n in (0, max(own)) or n not in own)
+
+    in_table = [row for row in rows if has_its_place(row)]
     return in_table, [row for row in rows if row not in in_table]
 
 

@@ -35,9 +35,28 @@ def test_table_5_has_our_explainers_and_then_the_papers(found):
 
 
 def test_figure_6_has_every_explainer_with_a_score_and_a_similarity(found):
-    shown = points(found, "dot_product", "sae simulator")
-    assert {(name, condition): x for name, condition, x, _, _ in shown} == SIMILAR
+    n_train, shown = next(iter(points(found, "dot_product", "sae simulator").items()))
+    assert {(r["explainer"], r["condition"]): similarity for similarity, r in shown} == SIMILAR
     figure = figure_6(found)
     assert len(figure.axes) == len(METRICS) * 4
-    rho = spearmanr([p[2] for p in shown], [p[3] for p in shown]).statistic
-    assert figure.axes[5].texts[0].get_text() == f"ρ = {rho:.2f}, n = 4"
+    rho = spearmanr([similarity for similarity, _ in shown], [r["value"] for _, r in shown]).statistic
+    assert figure.axes[5].texts[0].get_text() == f"ρ = {rho:.2f}, n = 4, {n_train:,} rows"
+
+
+def test_explainers_of_a_smaller_size_stand_beside_the_self_explainer_of_that_size():
+    """The dial: trained on the smaller size only, so in no table, and compared with what was trained on as much."""
+    dial = {"rotated@0.25": 0.9, "rotated@0.5": 0.7, "sibling": 0.95}
+    small = [explainer_run(name, n_train=200, skill=0.3) for name in dial]
+    cells = [
+        {"explainer": name, "condition": "full", "n": 48} | {key: x for metric in METRICS for key in (metric, f"{metric}_sd")}
+        for name, x in (dial | {"self": 1.0, "gemma3-270m": 0.1}).items()
+    ]
+    data = feature_runs()[0]
+    similar = data[0] | {"id": "similarity", "explainer": "similarity", "condition": [], "statistics": {"similarity": cells}}
+    found = records([*feature_runs(), *small, (similar, data[1])])
+    tables = {(r["table"], r["n_train"]) for r in found if r["explainer"] in dial and r["table"] != "5"}
+    assert {table for table, n_train in tables if n_train == 200} >= {"scaling", "scaling-paired"} and ("1", 200) not in tables
+    shown = points(found, "dot_product", "sae judge")
+    assert [len(of_size) for of_size in shown.values()] == [4, 2] and list(shown) == [200, 1000]
+    assert {r["explainer"]: x for x, r in shown[200]} == dial | {"self": 1.0}
+    assert "n = 4, 200 rows" in figure_6(found).axes[0].texts[0].get_text()
