@@ -63,7 +63,7 @@ def _features(profile: Profile, target: str, seed: int) -> Part:
         judge = load_judge(profile.features.judge, Endpoint(profile.features.chat_model), profile.device)
         simulator = load_simulator(profile, load_model(target, profile.device, profile.dtype))
         said, scoring = [describe.description(text) for text in generations], exemplars.take(rows["test"]).scoring()
-        table = describe.scored(taken["test"], said, labels["test"], judge, simulator, scoring, *SCORED_AS)
+        table = describe.scored(taken["test"], {SCORED_AS: said}, labels["test"], judge, simulator, scoring)
         by = {"judge": f"{judge.name}: {judge.model}", "simulator": simulator.sha256()[:16], "token_match": {}}
         return table, by
 

@@ -177,22 +177,26 @@ def token_match(tokenizer: PreTrainedTokenizerBase, a: str, b: str, n: int = 10)
 
 def scored(
     directions: Directions,
-    generations: Sequence[str],
+    said: Mapping[tuple[str, str], Sequence[str]],
     gold: Sequence[str],
     judge: Judge,
     simulator: Simulator,
     scoring: Exemplars,
-    explainer: str,
-    condition: str,
     batch_size: int = 16,
 ) -> pd.DataFrame:
-    """`predictions`, rated by the judge where there is a gold description and scored by the simulator on exemplars (eq. 2)."""
+    """`predictions` of what each (explainer, condition) said of the directions: rated by the judge where there is a gold
+    description, and scored by the simulator on exemplars (eq. 2), once where several said the same of a direction."""
     from introspect_utils.simulator import score
 
-    pairs = [(said, label) for said, label in zip(generations, gold, strict=True) if label]
-    scores = score(simulator, generations, scoring, range(len(generations)), batch_size)
-    simulated = (part.numpy() for part in (scores.r, scores.abs_r, scores.constant))
-    return predictions(directions, generations, gold, judge.rate(pairs), *simulated, explainer, condition)
+    asked = {pair: i for i, pair in enumerate(dict.fromkeys(pair for texts in said.values() for pair in enumerate(texts)))}
+    scores = score(simulator, [text for _, text in asked], scoring, [row for row, _ in asked], batch_size)
+    tables = []
+    for (explainer, condition), texts in said.items():
+        ratings = judge.rate([(text, label) for text, label in zip(texts, gold, strict=True) if label])
+        found = [asked[pair] for pair in enumerate(texts)]
+        simulated = (part[found].numpy() for part in (scores.r, scores.abs_r, scores.constant))
+        tables.append(predictions(directions, texts, gold, ratings, *simulated, explainer, condition))
+    return pd.concat(tables)
 
 
 def predictions(
