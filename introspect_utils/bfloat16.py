@@ -17,19 +17,19 @@ def lean_autocast(module: nn.Module) -> Iterator[None]:
     bfloat16 a CPU's fused kernel is slower than. Afterwards everything is as it was, to the bit."""
     from peft.helpers import disable_input_dtype_casting
 
-    frozen = {name: weight for name, weight in module.named_parameters() if "base_layer" in name and not weight.requires_grad}
-    kept = {name: weight.data for name, weight in frozen.items()}
+    below = [weight for name, weight in module.named_parameters() if "base_layer" in name and not weight.requires_grad]
+    kept = [(weight, weight.data) for weight in below]
     models = [part for part in module.modules() if isinstance(part, PreTrainedModel)][:1]
     attention = [model.config._attn_implementation for model in models]
     try:
-        for weight in frozen.values():
-            weight.data = weight.data.to(torch.bfloat16)
+        for weight, data in kept:
+            weight.data = data.to(torch.bfloat16)
         for model in models:
             model.set_attn_implementation("eager")
         with disable_input_dtype_casting(module):
             yield
     finally:
-        for name, weight in frozen.items():
-            weight.data = kept[name]
+        for weight, data in kept:
+            weight.data = data
         for model, implementation in zip(models, attention, strict=True):
             model.set_attn_implementation(implementation)
