@@ -121,10 +121,11 @@ def _explainer_runs(profile: Profile, task: str, target: str, inputs: tuple[Path
 
 def _fits(explainer: str, condition: str) -> bool:
     """Whether a condition says anything of an explainer: a projection fits another basis to the target's, so the target and its
-    sibling need none; points on the way to a variant are for one curve; and untrained, the variants are the target."""
+    sibling need none; a variant is trained, without a vector too, which tells whether it learns as well as the target from the
+    text; and untrained, the variants are the target."""
     if condition in PROJECTED:
         return explainer == "rotated" or variant(explainer)[0] not in VARIANTS
-    return explainer == "self" or condition == "full" or variant(explainer)[0] not in VARIANTS
+    return explainer == "self" or condition in ("full", "no-vector") or variant(explainer)[0] not in VARIANTS
 
 
 def _explainer_run(
