@@ -80,6 +80,15 @@ def test_the_prompt_is_that_of_appendix_d():
     assert ablate.SYSTEM in text and text.endswith("[assistant] Answer:")
 
 
+def test_a_base_model_is_asked_in_plain_text():
+    base = load_model("tiny-llama", "cpu")
+    base.tokenizer.chat_template = None
+    hinted = ablate.user_prompt(QUESTIONS[0], "Hint: B")
+    assert ablate.full_prompt(base, hinted, "Answer:") == f"{ablate.SYSTEM}\n\n{hinted}\nAnswer:"
+    alone = separately(base, PROMPTS, "Answer:")
+    torch.testing.assert_close(ablate.letter_logprobs(base, PROMPTS, "Answer:", 2), alone, atol=1e-5, rtol=0)
+
+
 class ChatTokenizer:
     """Hands back what a chat template is given."""
 

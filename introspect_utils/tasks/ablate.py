@@ -2,7 +2,7 @@
 
     T_input(M, x, hint) = d(M(x), M(x without the hint)),   x = [c, hint]      (eq. 7)
 
-M(x) is the letter A-D that is the likeliest next token after the answer prefix in the chat format of appendix D. The hint stands
+M(x) is the letter A-D that is the likeliest next token after the answer prefix in the format of appendix D. The hint stands
 at the end of x, so both runs of a question share nearly all of their tokens: that prefix passes through the target once. So does
 what all questions have in common, the system prompt.
 
@@ -38,7 +38,9 @@ def user_prompt(question: MultipleChoice, hint: str = "") -> str:
 
 
 def full_prompt(target: LanguageModel, user: str, answer_prefix: str) -> str:
-    return target.chat(user, SYSTEM) + answer_prefix
+    """All that the target reads before its letter. A base model, which has no chat template, is asked in plain text."""
+    chat = bool(target.tokenizer.chat_template)
+    return (target.chat(user, SYSTEM) if chat else f"{SYSTEM}\n\n{user}\n") + answer_prefix
 
 
 def letter_tokens(target: LanguageModel, answer_prefix: str) -> list[int]:
