@@ -63,7 +63,10 @@ def table_privileged(records: list[dict]) -> Table:
         "(paired by test row and seed; ± standard error over rows and seeds, scaled to 100).",
         ("Task", "Target", "Self minus", "Metric", "Gap", "95% interval", "n", "Seeds", "p", "Trained on"),
         tuple(rows),
-        ("With one seed the interval leaves the training noise out: a gap may be luck of the seed.",),
+        (
+            "With one seed the interval leaves the training noise out: a gap may be luck of the seed.",
+            "p is of the paired t-test over test rows; for has-changed F1, no mean over rows, of whether each row is right.",
+        ),
         tuple(r["artifact"] for r in found),
     )
 
