@@ -65,24 +65,28 @@ def _ends(lm: LanguageModel, text: str) -> tuple[list[int], dict[int, int]]:
     return encoded["input_ids"], {end: i for i, (_, end) in enumerate(encoded["offset_mapping"])}
 
 
-def paired_residuals(
+def explainer_residuals(
     target: LanguageModel, explainer: LanguageModel, contexts: Tensor, layers: Sequence[int], batch_size: int = 32
-) -> Iterator[tuple[Tensor, dict[int, tuple[Tensor, Tensor]]]]:
-    """Batch after batch: the number of the context [n] of each token that both models share, and
-    {l: (h_M [n, d_M], h_E [n, d_E])} float32 at these tokens, l the target's layer."""
+) -> Iterator[tuple[Pairs, dict[int, Tensor]]]:
+    """Batch after batch of the target's `contexts` [N, T]: the tokens that both models share, and {l: h_E [n, d_E]} float32 at
+    these, l the target's layer."""
     there = {layer: same_depth(layer, target, explainer) for layer in layers}
     for start in range(0, len(contexts), batch_size):
+        ids, pairs = shared_ends(target, explainer, contexts[start : start + batch_size])
+        [(_, h)] = read_residuals(explainer, ids, list(dict.fromkeys(there.values())), len(ids))
+        theirs = {layer: h[there[layer]][pairs.rows, pairs.explainer].float() for layer in layers}
+        yield Pairs(pairs.rows + start, pairs.target, pairs.explainer), theirs
+
+
+def paired_residuals(
+    target: LanguageModel, explainer: LanguageModel, contexts: Tensor, layers: Sequence[int], batch_size: int = 32
+) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
+    """Batch after batch: {l: (h_M [n, d_M], h_E [n, d_E])} float32 at each token that both models share, l the target's layer."""
+    for number, (pairs, theirs) in enumerate(explainer_residuals(target, explainer, contexts, layers, batch_size)):
+        start = number * batch_size
         rows = contexts[start : start + batch_size]
-        ids, pairs = shared_ends(target, explainer, rows)
         [(_, ours)] = read_residuals(target, rows, layers, len(rows))
-        [(_, theirs)] = read_residuals(explainer, ids, list(dict.fromkeys(there.values())), len(rows))
-        yield (
-            pairs.rows + start,
-            {
-                layer: (ours[layer][pairs.rows, pairs.target].float(), theirs[there[layer]][pairs.rows, pairs.explainer].float())
-                for layer in layers
-            },
-        )
+        yield {layer: (ours[layer][pairs.rows - start, pairs.target].float(), theirs[layer]) for layer in layers}
 
 
 class Moments:
@@ -122,7 +126,7 @@ def fit_projections(
 ) -> tuple[Tensor, list[float]]:
     """(Pi [n blocks, d_E, d_M], explained variance of each), one for each of the explainer's `layers` (or blocks of layers)."""
     moments = [Moments(target.width, explainer.width) for _ in blocks]
-    for _, pairs in paired_residuals(target, explainer, contexts, sorted({layer for block in blocks for layer in block})):
+    for pairs in paired_residuals(target, explainer, contexts, sorted({layer for block in blocks for layer in block})):
         for of_block, block in zip(moments, blocks, strict=True):
             for layer in block:
                 of_block.add(*pairs[layer])

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from introspect_utils.alignment import Moments, paired_residuals
+from introspect_utils.alignment import Moments, explainer_residuals, paired_residuals
+from introspect_utils.exemplars import Exemplars
 from introspect_utils.explainer import Explainer
 from introspect_utils.features import Directions
 from introspect_utils.models import LanguageModel
@@ -34,7 +35,7 @@ def stream_similarity(target: LanguageModel, explainer: Explainer, contexts: Ten
     """`dot_product`: cosines of all tokens of `contexts` [N, T], the layers one after another; `cka`: one number a layer."""
     cosines: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     moments = {layer: Moments(target.width, explainer.lm.width) for layer in layers}
-    for _, pairs in paired_residuals(target, explainer.lm, contexts, layers):
+    for pairs in paired_residuals(target, explainer.lm, contexts, layers):
         for layer, (ours, theirs) in pairs.items():
             cosines[layer].append(torch.cosine_similarity(_seen(explainer, ours, layer), theirs).cpu())
             moments[layer].add(ours, theirs)
@@ -43,24 +44,23 @@ def stream_similarity(target: LanguageModel, explainer: Explainer, contexts: Ten
 
 
 @torch.no_grad()
-def pattern_similarity(target: LanguageModel, explainer: Explainer, directions: Directions, sequences: Tensor) -> Tensor:
-    """corr_t of both models' activations along each of n directions on its k top exemplars, `sequences` [n, k, T] of token ids.
+def pattern_similarity(target: LanguageModel, explainer: Explainer, directions: Directions, exemplars: Exemplars) -> Tensor:
+    """corr_t of both models' activations along each of n directions on its top exemplars, which hold the target's.
 
     [n], means over the exemplars on which neither is constant; a direction without one is left out.
     """
-    found = []
+    found, k = [], exemplars.n_top
     for layer in sorted(set(directions.layers)):
         chosen = directions.where(layer=layer)
-        k, length = sequences.shape[1:]
-        v = directions.vectors[chosen].to(target.device)
-        seen = _seen(explainer, v, layer)
+        seen = _seen(explainer, directions.vectors[chosen].to(explainer.lm.device), layer)
+        of_layer = exemplars.take(chosen)
+        contexts, ours = of_layer.tokens[of_layer.sequences[:, :k]].flatten(0, 1), of_layer.activations[:, :k].flatten(0, 1)
         correlations: list[list[float]] = [[] for _ in chosen]
-        for rows, pairs in paired_residuals(target, explainer.lm, sequences[chosen].reshape(-1, length), [layer]):
-            ours, theirs = pairs[layer]
-            of_direction = (rows // k).to(target.device)
-            a, b = (ours * v[of_direction]).sum(-1).cpu(), (theirs * seen[of_direction]).sum(-1).cpu()
-            for row in rows.unique().tolist():
-                r, constant = pearson(a[rows == row], b[rows == row])
+        for pairs, theirs in explainer_residuals(target, explainer.lm, contexts, [layer]):
+            of_direction = (pairs.rows // k).to(seen.device)
+            a, b = ours[pairs.rows, pairs.target], (theirs[layer] * seen[of_direction]).sum(-1).cpu()
+            for row in pairs.rows.unique().tolist():
+                r, constant = pearson(a[pairs.rows == row], b[pairs.rows == row])
                 if not constant:
                     correlations[row // k].append(float(r))
         found += [sum(of_one) / len(of_one) for of_one in correlations if of_one]

@@ -7,6 +7,7 @@ from scipy.stats import pearsonr
 
 from introspect_utils import explainers, paths, text
 from introspect_utils.activations import read_residuals
+from introspect_utils.exemplars import Exemplars
 from introspect_utils.facts import load_facts
 from introspect_utils.features import Directions
 from introspect_utils.models import load_model
@@ -60,10 +61,13 @@ def test_another_model_is_seen_through_its_projection(make, target, contexts):
 def test_patterns_are_pearson_correlations_on_the_exemplars(make, target, contexts):
     vectors = torch.randn(4, target.width, generator=torch.Generator().manual_seed(0))
     directions = Directions(tuple("abcd"), ("sae",) * 4, ("test",) * 4, (1, 2, 1, 2), vectors, ("",) * 4)
-    sequences = contexts[:12].view(4, 3, 8)
-    assert pattern_similarity(target, make("self"), directions, sequences) == pytest.approx([1] * 4, abs=1e-4)
+    [(_, h)] = read_residuals(target, contexts[:12], LAYERS, 12)
+    activations = torch.stack([h[layer][3 * i : 3 * i + 3] @ vectors[i] for i, layer in enumerate(directions.layers)])
+    nothing = torch.zeros(4)  # what no similarity asks for
+    exemplars = Exemplars(contexts[:12], torch.arange(12).view(4, 3), activations, nothing, nothing, nothing, n_top=3)
+    assert pattern_similarity(target, make("self"), directions, exemplars) == pytest.approx([1] * 4, abs=1e-4)
     half = make("rotated@0.5")
-    found = pattern_similarity(target, half, directions, sequences)
+    found = pattern_similarity(target, half, directions, exemplars)
     [(_, ours)], [(_, theirs)] = (list(read_residuals(lm, contexts[:12], LAYERS, 12)) for lm in (target, half.lm))
     expected = []
     for i in (0, 2, 1, 3):  # by layer
