@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
@@ -46,8 +48,8 @@ def _cells(by: dict) -> list[Score | str]:
 
 
 def points(records: list[dict], metric: str, name: str) -> dict[int, list[tuple[float, dict]]]:
-    """{training size: (similarity, record of the score) of each explainer that has both}, scores in a column of Table 1; the size
-    with the most of them, at which they compare best, is first.
+    """{training size: (similarity, record of the score) of each explainer that has both}, scores in a column of Table 1: of the
+    size with the most of them, at which they compare best, then of the largest.
 
     A second target's explainers are left out: scores of other directions do not compare.
     """
@@ -62,40 +64,66 @@ def points(records: list[dict], metric: str, name: str) -> dict[int, list[tuple[
         key, scored = (r["explainer"], r["condition"]), r["table"] in ("1", "scaling") and r["target"] in targets
         if scored and key in similar and column(r["data"], r["metric"]) == name:
             found.setdefault(r["n_train"], []).append((similar[key], r))
-    return dict(sorted(found.items(), key=lambda of_size: (-len(of_size[1]), -of_size[0])))
+    best = sorted(found, key=lambda n_train: (-len(found[n_train]), -n_train))[:1]
+    return {n_train: found[n_train] for n_train in dict.fromkeys([*best, *([max(found)] if found else [])])}
 
 
 def figure_6(records: list[dict], columns: Sequence[str] = COLUMNS) -> Figure:
     """Score against similarity: a line of panels for each similarity, a panel for each column of Table 1; Spearman's rho.
 
-    Filled: the training size with the most explainers, of which rho is. Hollow: other sizes.
+    Filled: the training size with the most explainers, of which rho is, and a line along the dial. Hollow: the largest size.
     """
     with matplotlib.rc_context(style.SETTINGS):
         figure = Figure(figsize=(9.6, 7), layout="constrained")
         grid = figure.subplots(len(METRICS), len(columns), squeeze=False, sharex=True, sharey="col")
-        handles = {}
+        handles, sizes = {}, {}  # in the order drawn
         for line, metric in zip(grid, METRICS, strict=True):
             for axes, name in zip(line, columns, strict=True):
                 by_size = points(records, metric, name)
                 for number, shown in enumerate(by_size.values()):
                     for x, r in shown:
-                        who, error = (r["explainer"], r["condition"]), 196 * r["stderr"]
-                        look = {"color": style.colour(*who), "fmt": MARKERS.get(r["condition"], "o")}
-                        look |= {"mfc": "white", "alpha": 0.6} if number else {}
-                        drawn = axes.errorbar(100 * x, 100 * r["value"], yerr=error, ms=4.5, capsize=2, lw=1.2, **look)
-                        handles.setdefault(style.label(*who), drawn)
-                for n_train, shown in list(by_size.items())[:1]:
-                    if len(shown) > 2:
-                        rho = spearmanr([x for x, _ in shown], [r["value"] for _, r in shown]).statistic
-                        rank = f"ρ = {rho:.2f}, n = {len(shown)}, {n_train:,} rows"
-                        said = axes.text(0.03, 0.97, rank, transform=axes.transAxes, va="top", fontsize=7)
-                        said.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
-                axes.set(xlim=(-12, 108), xlabel=f"{style.LABELS[metric]} × 100")
+                        handles.setdefault(*_draw_point(axes, x, r, filled=not number))
+                    if not number:
+                        _draw_dial(axes, shown)
+                        _write_rank(axes, shown)
+                sizes |= dict.fromkeys(f"{n_train:,}" for n_train in by_size)
+                axes.set(xlim=(-12, 112), xlabel=f"{style.LABELS[metric]} × 100")
                 axes.xaxis.set_tick_params(labelbottom=True)
                 axes.grid(lw=0.4, alpha=0.5)
             line[0].set_ylabel("score × 100, bars: 95%")
         for axes, name in zip(grid[0], columns, strict=True):
             axes.set_title(style.LABELS[name])
         if handles:
-            figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
+            most, *others = sizes
+            title = f"filled: trained on {most} directions" + (f"; hollow: on {', '.join(others)}" if others else "")
+            figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, title=title)
     return figure
+
+
+def _draw_point(axes: Axes, x: float, r: dict, filled: bool) -> tuple[str, ErrorbarContainer]:
+    """One explainer, and its name in the legend; one on the way to a variant has its share beside it instead."""
+    model, on_the_way, share = r["explainer"].partition("@")
+    look = {"color": style.colour(r["explainer"], r["condition"]), "fmt": MARKERS.get(r["condition"], "d" if on_the_way else "o")}
+    look |= {} if filled else {"mfc": "white", "alpha": 0.6}
+    y = 100 * r["value"]
+    drawn = axes.errorbar(100 * x, y, yerr=196 * r["stderr"], ms=4.5, capsize=2, lw=1.2, **look)
+    if on_the_way:
+        axes.annotate(f"{float(share):.0%}", (100 * x, y), xytext=(-4, 3), textcoords="offset points", ha="right", fontsize=6.5)
+    name = style.label(model, r["condition"])
+    return (f"{name}, a share of the way" if on_the_way else name), drawn
+
+
+def _draw_dial(axes: Axes, shown: list[tuple[float, dict]]) -> None:
+    """A line from the target to each of its variants by way of the points between them."""
+    of = {r["explainer"]: (100 * x, 100 * r["value"]) for x, r in shown if r["condition"] == "full"}
+    for kind in sorted({name.partition("@")[0] for name in of if "@" in name}):
+        way = sorted((float(name.partition("@")[2] or 1), at) for name, at in of.items() if name.partition("@")[0] == kind)
+        path = [at for _, at in way]
+        axes.plot(*zip(*([of["self"]] if "self" in of else []), *path, strict=True), color=style.colour(kind), lw=0.8, alpha=0.5)
+
+
+def _write_rank(axes: Axes, shown: list[tuple[float, dict]]) -> None:
+    """Spearman's rho of score and similarity over the explainers, where there are more than two."""
+    if len(shown) > 2:
+        rho = spearmanr([x for x, _ in shown], [r["value"] for _, r in shown]).statistic
+        axes.text(0.03, 0.97, f"ρ = {rho:.2f}, n = {len(shown)}", transform=axes.transAxes, va="top", fontsize=7.5)

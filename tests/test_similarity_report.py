@@ -40,7 +40,8 @@ def test_figure_6_has_every_explainer_with_a_score_and_a_similarity(found):
     figure = figure_6(found)
     assert len(figure.axes) == len(METRICS) * 4
     rho = spearmanr([similarity for similarity, _ in shown], [r["value"] for _, r in shown]).statistic
-    assert figure.axes[5].texts[0].get_text() == f"ρ = {rho:.2f}, n = 4, {n_train:,} rows"
+    assert figure.axes[5].texts[0].get_text() == f"ρ = {rho:.2f}, n = 4"
+    assert figure.legends[0].get_title().get_text() == f"filled: trained on {n_train:,} directions"  # the largest size, too
 
 
 def test_explainers_of_a_smaller_size_stand_beside_the_self_explainer_of_that_size():
@@ -59,4 +60,9 @@ def test_explainers_of_a_smaller_size_stand_beside_the_self_explainer_of_that_si
     shown = points(found, "dot_product", "sae judge")
     assert [len(of_size) for of_size in shown.values()] == [4, 2] and list(shown) == [200, 1000]
     assert {r["explainer"]: x for x, r in shown[200]} == dial | {"self": 1.0}
-    assert "n = 4, 200 rows" in figure_6(found).axes[0].texts[0].get_text()
+    figure = figure_6(found)
+    assert {"25%", "50%"} < {text.get_text() for text in figure.axes[0].texts}  # beside the points on the dial
+    [dial] = [line for line in figure.axes[0].lines if line.get_alpha() == 0.5]
+    assert dial.get_xdata() == pytest.approx([100, 90, 70])  # from the target towards rotated
+    assert "n = 4" in {text.get_text() for text in figure.axes[0].texts if "ρ" in text.get_text()}.pop()
+    assert figure.legends[0].get_title().get_text() == "filled: trained on 200 directions; hollow: on 1,000"
