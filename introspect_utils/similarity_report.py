@@ -123,7 +123,8 @@ def _draw_dial(axes: Axes, shown: list[tuple[float, dict]]) -> None:
 
 
 def _write_rank(axes: Axes, shown: list[tuple[float, dict]]) -> None:
-    """Spearman's rho of score and similarity over the explainers, where there are more than two."""
-    if len(shown) > 2:
-        rho = spearmanr([x for x, _ in shown], [r["value"] for _, r in shown]).statistic
+    """Spearman's rho of score and similarity over the explainers, where there are more than two, and not all alike."""
+    similar = [round(x, 3) for x, _ in shown]  # CKA is 1 for many: float error is no rank
+    if len(shown) > 2 and len(set(similar)) > 1:
+        rho = spearmanr(similar, [r["value"] for _, r in shown]).statistic
         axes.text(0.03, 0.97, f"ρ = {rho:.2f}, n = {len(shown)}", transform=axes.transAxes, va="top", fontsize=7.5)
