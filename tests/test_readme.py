@@ -13,13 +13,14 @@ from introspect_utils.run_all import snakemake_options
 from introspect_utils.runs import plan
 
 README = (REPO / "README.md").read_text("utf-8")
-LINKS = re.findall(r"\]\(([^)#]+)\)", README)
+PAGES = (REPO / "README.md", REPO / "figures" / "README.md", REPO / "benchmarks" / "README.md")
+LINKS = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8"))]
 COMMANDS = [line.split(" # ")[0].strip() for line in README.splitlines() if line.startswith("    ") and "./run_all.sh" in line]
 
 
-@pytest.mark.parametrize("link", LINKS)
-def test_a_link_leads_to_a_file(link):
-    assert "://" in link or (REPO / link).exists()
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_a_link_leads_to_a_file(page, link):
+    assert "://" in link or (page.parent / link).exists()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
