@@ -82,11 +82,10 @@ def paired_residuals(
     target: LanguageModel, explainer: LanguageModel, contexts: Tensor, layers: Sequence[int], batch_size: int = 32
 ) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
     """Batch after batch: {l: (h_M [n, d_M], h_E [n, d_E])} float32 at each token that both models share, l the target's layer."""
-    for number, (pairs, theirs) in enumerate(explainer_residuals(target, explainer, contexts, layers, batch_size)):
-        start = number * batch_size
-        rows = contexts[start : start + batch_size]
-        [(_, ours)] = read_residuals(target, rows, layers, len(rows))
-        yield {layer: (ours[layer][pairs.rows - start, pairs.target].float(), theirs[layer]) for layer in layers}
+    of_target = read_residuals(target, contexts, layers, batch_size)
+    of_explainer = explainer_residuals(target, explainer, contexts, layers, batch_size)
+    for (batch, ours), (pairs, theirs) in zip(of_target, of_explainer, strict=True):
+        yield {layer: (ours[layer][pairs.rows - batch.start, pairs.target].float(), theirs[layer]) for layer in layers}
 
 
 class Moments:

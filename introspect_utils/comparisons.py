@@ -8,12 +8,10 @@ sqrt(a^2 + b^2). A function returns no comparison at all where the records are n
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from scipy.stats import spearmanr
-
 from . import style
 from .feature_report import COLUMNS
 from .metrics import SIGNIFICANCE
-from .similarity_report import points
+from .similarity_report import points, rank_correlation
 from .table import Score
 
 Z = 1.96
@@ -95,11 +93,11 @@ def closer_is_better(records: list[dict]) -> list[Comparison]:
     for column in COLUMNS:
         shown = next(iter(points(records, "dot_product", column).values()), [])  # of one training size
         if len(shown) >= 3:
-            similar, rows = zip(*sorted(shown, key=lambda point: point[0]), strict=True)
+            rows = [row for _, row in sorted(shown, key=lambda point: point[0])]
             found.append(_minus(rows[-1], rows[0], f"{_row(rows[-1])} minus {_row(rows[0])}, {style.LABELS[column]}"))
-            rank = spearmanr(similar, [row["value"] for row in rows]).statistic
+            rank = rank_correlation(shown) or 0.0  # all equally similar: none
             what = f"rank correlation of {len(rows)} explainers, {style.LABELS[column]}"
-            found.append(Comparison(what, f"{rank:+.2f}", bool(rank > 0), tuple(row["artifact"] for row in rows)))
+            found.append(Comparison(what, f"{rank:+.2f}", rank > 0, tuple(row["artifact"] for row in rows)))
     return found
 
 

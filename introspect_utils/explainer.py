@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from introspect_utils.continuous_token import reserve_tokens, token_norm
 from introspect_utils.errors import UserError
-from introspect_utils.models import LanguageModel, load_model
+from introspect_utils.models import LanguageModel, load_model, plain
 from introspect_utils.profiles import ExplainerSettings
 from introspect_utils.questions import VECTOR, Question
 from introspect_utils.residual import pad_left, positions, read_shared, worth_sharing
@@ -127,8 +127,7 @@ class Explainer(nn.Module):
             raise UserError(f"a vector has values that are not finite: leave this question out or make it anew: {text[:200]!r}")
         tokenizer = self.lm.tokenizer
         text = text.replace(VECTOR, "".join(tokenizer.convert_ids_to_tokens([self.begin, self.placeholder, self.end])))
-        plain = "\n\n".join(filter(None, (question.system, text)))
-        ids = self.lm.encode(self.lm.chat(text, question.system) if chat else plain)
+        ids = self.lm.encode((self.lm.chat if chat else plain)(text, question.system))
         if ids.count(self.placeholder) != (question.vector is not None):
             raise UserError(f"the text of a question contains the placeholder of the continuous token: {question.text[:200]!r}")
         n_prompt = len(ids)

@@ -55,6 +55,11 @@ def variant(name: str) -> tuple[str, float]:
     return (kind, float(share)) if at and kind in VARIANTS else (name, 1.0)
 
 
+def plain(user: str, system: str = "") -> str:
+    """A prompt without roles: the system prompt, if there is one, stands above the user's text."""
+    return "\n\n".join(filter(None, (system, user)))
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """A causal language model with its tokenizer: a target or the base of an explainer."""
@@ -106,7 +111,7 @@ class LanguageModel:
         # Llama 3.1 writes the day's date into its prompt, which is to be the same tomorrow
         settings = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False, "date_string": "26 Jul 2024"}
         if "System role not supported" in self.tokenizer.chat_template:
-            turns = [{"role": "user", "content": "\n\n".join(filter(None, (system, user)))}]
+            turns = [{"role": "user", "content": plain(user, system)}]
         return self.tokenizer.apply_chat_template(turns, **settings)
 
 

@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from . import style
 from .feature_report import COLUMNS
 from .layout import artifacts, by_row, column, named, published_rows
+from .models import variant
 from .table import Score, Table
 
 METRICS = ("activation_pattern", "dot_product", "cka")  # each with its "_sd"
@@ -64,8 +65,16 @@ def points(records: list[dict], metric: str, name: str) -> dict[int, list[tuple[
         key, scored = (r["explainer"], r["condition"]), r["table"] in ("1", "scaling") and r["target"] in targets
         if scored and key in similar and column(r["data"], r["metric"]) == name:
             found.setdefault(r["n_train"], []).append((similar[key], r))
-    best = sorted(found, key=lambda n_train: (-len(found[n_train]), -n_train))[:1]
-    return {n_train: found[n_train] for n_train in dict.fromkeys([*best, *([max(found)] if found else [])])}
+    if not found:
+        return {}
+    best = max(found, key=lambda n_train: (len(found[n_train]), n_train))
+    return {n_train: found[n_train] for n_train in (best, max(found))}
+
+
+def rank_correlation(shown: Sequence[tuple[float, dict]]) -> float | None:
+    """Spearman's rho of similarity and score over explainers, as `points` gives them; None where all are equally similar."""
+    similar = [round(x, 3) for x, _ in shown]  # CKA is 1 for many: float error is no rank
+    return float(spearmanr(similar, [r["value"] for _, r in shown]).statistic) if len(set(similar)) > 1 else None
 
 
 def figure_6(records: list[dict], columns: Sequence[str] = COLUMNS) -> Figure:
@@ -102,29 +111,28 @@ def figure_6(records: list[dict], columns: Sequence[str] = COLUMNS) -> Figure:
 
 def _draw_point(axes: Axes, x: float, r: dict, filled: bool) -> tuple[str, ErrorbarContainer]:
     """One explainer, and its name in the legend; one on the way to a variant has its share beside it instead."""
-    model, on_the_way, share = r["explainer"].partition("@")
+    kind, share = variant(r["explainer"])
+    on_the_way = share < 1
     look = {"color": style.colour(r["explainer"], r["condition"]), "fmt": MARKERS.get(r["condition"], "d" if on_the_way else "o")}
     look |= {} if filled else {"mfc": "white", "alpha": 0.6}
     y = 100 * r["value"]
     drawn = axes.errorbar(100 * x, y, yerr=196 * r["stderr"], ms=4.5, capsize=2, lw=1.2, **look)
     if on_the_way:
-        axes.annotate(f"{float(share):.0%}", (100 * x, y), xytext=(-4, 3), textcoords="offset points", ha="right", fontsize=6.5)
-    name = style.label(model, r["condition"])
+        axes.annotate(f"{share:.0%}", (100 * x, y), xytext=(-4, 3), textcoords="offset points", ha="right", fontsize=6.5)
+    name = style.label(kind, r["condition"])
     return (f"{name}, a share of the way" if on_the_way else name), drawn
 
 
 def _draw_dial(axes: Axes, shown: list[tuple[float, dict]]) -> None:
     """A line from the target to each of its variants by way of the points between them."""
-    of = {r["explainer"]: (100 * x, 100 * r["value"]) for x, r in shown if r["condition"] == "full"}
-    for kind in sorted({name.partition("@")[0] for name in of if "@" in name}):
-        way = sorted((float(name.partition("@")[2] or 1), at) for name, at in of.items() if name.partition("@")[0] == kind)
-        path = [at for _, at in way]
-        axes.plot(*zip(*([of["self"]] if "self" in of else []), *path, strict=True), color=style.colour(kind), lw=0.8, alpha=0.5)
+    at = {variant(r["explainer"]): (100 * x, 100 * r["value"]) for x, r in shown if r["condition"] == "full"}
+    for kind in sorted({kind for kind, share in at if share < 1}):
+        way = [point for (of, _), point in sorted(at.items()) if of == kind]
+        start = [at["self", 1.0]] if ("self", 1.0) in at else []
+        axes.plot(*zip(*start, *way, strict=True), color=style.colour(kind), lw=0.8, alpha=0.5)
 
 
 def _write_rank(axes: Axes, shown: list[tuple[float, dict]]) -> None:
-    """Spearman's rho of score and similarity over the explainers, where there are more than two, and not all alike."""
-    similar = [round(x, 3) for x, _ in shown]  # CKA is 1 for many: float error is no rank
-    if len(shown) > 2 and len(set(similar)) > 1:
-        rho = spearmanr(similar, [r["value"] for _, r in shown]).statistic
+    """Their rank correlation, where they are more than two, and not all alike."""
+    if len(shown) > 2 and (rho := rank_correlation(shown)) is not None:
         axes.text(0.03, 0.97, f"ρ = {rho:.2f}, n = {len(shown)}", transform=axes.transAxes, va="top", fontsize=7.5)

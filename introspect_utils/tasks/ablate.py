@@ -22,7 +22,7 @@ from transformers import DynamicCache
 
 from introspect_utils.errors import UserError
 from introspect_utils.mmlu import LETTERS, MultipleChoice
-from introspect_utils.models import LanguageModel
+from introspect_utils.models import LanguageModel, plain
 from introspect_utils.residual import common_prefix, pad_left, positions, read_shared, worth_sharing
 from introspect_utils.tasks.ablate_questions import ASK, hint_letter
 
@@ -39,8 +39,8 @@ def user_prompt(question: MultipleChoice, hint: str = "") -> str:
 
 def full_prompt(target: LanguageModel, user: str, answer_prefix: str) -> str:
     """All that the target reads before its letter. A base model, which has no chat template, is asked in plain text."""
-    chat = bool(target.tokenizer.chat_template)
-    return (target.chat(user, SYSTEM) if chat else f"{SYSTEM}\n\n{user}\n") + answer_prefix
+    asked = target.chat(user, SYSTEM) if target.tokenizer.chat_template else plain(user, SYSTEM) + "\n"
+    return asked + answer_prefix
 
 
 def letter_tokens(target: LanguageModel, answer_prefix: str) -> list[int]:
