@@ -1,5 +1,5 @@
 # The runs of a profile as Snakemake rules, started by ./run_all.sh.
-# Which runs are due is decided by introspect_utils.due, from records that are committed with the results: Snakemake's own
+# Which runs are due is decided by introspect_utils.runs.due, from records that are committed with the results: Snakemake's own
 # memory (.snakemake, file times) is not in a fresh clone, and Snakemake deletes the outputs of a job that fails. So what
 # Snakemake sees of a run is one empty ticket, there when the run is not due; results and checkpoints are never its outputs.
 # A "core" here is a slot for one run; the runs at work share the machine's real cores between them.
@@ -8,11 +8,11 @@ import sys
 
 from snakemake.utils import available_cpu_count
 
-from introspect_utils.due import due, upstream
-from introspect_utils.estimates import resources as needed
-from introspect_utils.paths import artifacts_dir
-from introspect_utils.profiles import load_profile
-from introspect_utils.runs import plan
+from introspect_utils.runs.due import due, upstream
+from introspect_utils.runs.cost import resources as needed
+from introspect_utils.settings.paths import artifacts_dir
+from introspect_utils.settings.profile import load_profile
+from introspect_utils.runs.plan import plan
 
 PROFILE = load_profile(config["profile"])
 RUNS = plan(PROFILE)
@@ -60,4 +60,4 @@ for run in RUNS:
             "{rule}"
         shell:
             "export OMP_NUM_THREADS={params.cpus} MKL_NUM_THREADS={params.cpus}; exec {params.python:q} -m"
-            " introspect_utils.run_notebook --profile {params.profile:q} --run {params.run:q} --step {params.step} 2>&1"
+            " introspect_utils.runs.run_notebook --profile {params.profile:q} --run {params.run:q} --step {params.step} 2>&1"

@@ -7,4 +7,4 @@
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$ROOT/scripts/setup.sh"
-exec "$VENV_PYTHON" -P -m introspect_utils.run_all "$@"
+exec "$VENV_PYTHON" -P -m introspect_utils.runs.run_all "$@"

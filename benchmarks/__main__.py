@@ -5,7 +5,16 @@ import sys
 
 from benchmarks import table
 
-NAMES = ("patching", "training", "training_memory", "simulator", "exemplars", "neighbours", "generation", "ablation")
+NAMES = (
+    "patching",
+    "training",
+    "training_memory",
+    "simulator",
+    "exemplars",
+    "neighbours",
+    "generation",
+    "ablation",
+)
 
 if __name__ == "__main__":
     for name in (*NAMES, "import_time", "growth"):

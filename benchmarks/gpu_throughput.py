@@ -1,8 +1,10 @@
-"""What the profile `paper` takes on a GPU, measured: `python -m benchmarks.gpu_throughput` on one H100, in under ten minutes.
+"""What the profile `paper` takes on a GPU, measured: `python -m benchmarks.gpu_throughput` on one
+H100, in under ten minutes.
 
-Random weights in the shape of Llama-3.1-8B, real code, the paper's batches and lengths; no network. Needs torch, transformers,
-peft, accelerate, safetensors, pandas, pyarrow and PyYAML alone. FLOPs are those of `introspect_utils.estimates`: 4 N a token for
-training a LoRA, 2 N for reading and writing. `--tiny`: a model of four layers on the CPU, to test this script.
+Random weights in the shape of Llama-3.1-8B, real code, the paper's batches and lengths; no network.
+Needs torch, transformers, peft, accelerate, safetensors, pandas, pyarrow and PyYAML alone. FLOPs
+are those of `introspect_utils.runs.cost`: 4 N a token for training a LoRA, 2 N for reading and
+writing. `--tiny`: a model of four layers on the CPU, to test this script.
 """
 
 import argparse
@@ -15,20 +17,19 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from introspect_utils import estimates
-from introspect_utils.exemplars import Exemplars
-from introspect_utils.explainer import Explainer
-from introspect_utils.facts import load_facts, make_pairs
-from introspect_utils.generation import generate
-from introspect_utils.models import LanguageModel
-from introspect_utils.profiles import load_profile
-from introspect_utils.questions import Question
-from introspect_utils.runs import plan
-from introspect_utils.simulator import Simulator, simulate
-from introspect_utils.tasks.describe import TEMPLATES, prompt
-from introspect_utils.tasks.patch import patch_outcomes
-from introspect_utils.tiny import tiny_model
-from introspect_utils.training import fit, loss_of, make_trainable, trainable
+from introspect_utils.data.facts import load_facts, make_pairs
+from introspect_utils.explainer.explainer import Explainer
+from introspect_utils.explainer.generate import generate
+from introspect_utils.explainer.train import fit, loss_of, make_trainable, trainable
+from introspect_utils.features.exemplars import Exemplars
+from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.tiny import tiny_model
+from introspect_utils.runs import cost, plan
+from introspect_utils.scores.simulator import Simulator, simulate
+from introspect_utils.settings.profile import load_profile
+from introspect_utils.tasks.describing import TEMPLATES, prompt
+from introspect_utils.tasks.patching import patch_outcomes
+from introspect_utils.tasks.question import Question
 
 LLAMA_8B = {
     "vocab_size": 128256,
@@ -45,7 +46,8 @@ PAPER = load_profile("paper")
 
 @dataclass(frozen=True)
 class Measured:
-    """`flops` of the work measured; `unit` is what one thinks in: a label, an explanation, a description."""
+    """`flops` of the work measured; `unit` is what one thinks in: a label, an explanation, a
+    description."""
 
     what: str
     unit: str
@@ -58,21 +60,28 @@ class Measured:
     @property
     def share(self) -> float:
         """Of the H100's peak."""
-        return self.flops / self.seconds / estimates.PEAK
+        return self.flops / self.seconds / cost.PEAK
 
 
 def model(tiny: bool) -> LanguageModel:
     small, tokenizer = tiny_model("llama")
     if tiny:
         return LanguageModel("tiny", small.eval().requires_grad_(False), tokenizer)
-    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    special = {
+        name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+    }
     with torch.device("cuda"):
-        random = AutoModelForCausalLM.from_config(LlamaConfig(**LLAMA_8B, **special), dtype=torch.bfloat16)
+        random = AutoModelForCausalLM.from_config(
+            LlamaConfig(**LLAMA_8B, **special), dtype=torch.bfloat16
+        )
     return LanguageModel("random 8B", random.eval().requires_grad_(False), tokenizer)
 
 
-def measured(what: str, unit: str, work: Callable[[], tuple[int, int, float, float]], on_gpu: bool) -> Measured:
-    """`work` returns (units, tokens, FLOPs, seconds), the last of what is measured after warming up."""
+def measured(
+    what: str, unit: str, work: Callable[[], tuple[int, int, float, float]], on_gpu: bool
+) -> Measured:
+    """`work` returns (units, tokens, FLOPs, seconds), the last of what is measured after warming
+    up."""
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -91,10 +100,12 @@ def timed(work: Callable[[], object], on_gpu: bool) -> float:
 def training(lm: LanguageModel, n: float, task: str, folder: Path) -> tuple[int, int, float, float]:
     """LoRA of rank 128 on rows of a task's usual length; what is warmed up is not counted."""
     of_lora = load_profile("paper/lora") if task == "features" else PAPER
-    settings = replace(of_lora.training_for(task), processes=1, sharded=False, gradient_checkpointing=False)
+    settings = replace(
+        of_lora.training_for(task), processes=1, sharded=False, gradient_checkpointing=False
+    )
     explainer = Explainer(lm, of_lora.explainer_for(task), lm.width, [(0,)])
     make_trainable(explainer, settings, 0)
-    length, batch = estimates.ROW[task], settings.batch_size
+    length, batch = cost.ROW[task], settings.batch_size
     draw = torch.Generator().manual_seed(0)
     rows = []
     for _ in range(batch * STEPS):
@@ -111,22 +122,33 @@ def training(lm: LanguageModel, n: float, task: str, folder: Path) -> tuple[int,
 
 
 def patching(lm: LanguageModel, n: float, pairs: int) -> tuple[int, int, float, float]:
-    """Labels of T_patch (eq. 4-6): every aligned position, four blocks. Tokens are what is read: two prompts a pair, and behind
-    a patch what follows it."""
+    """Labels of T_patch (eq. 4-6): every aligned position, four blocks. Tokens are what is read:
+    two prompts a pair, and behind a patch what follows it."""
     facts = load_facts("packaged")
     chosen, plain = make_pairs(facts, pairs, seed=0), {fact.relation: [] for fact in facts}
     on_gpu, found = lm.device.type == "cuda", []
     timed(lambda: list(patch_outcomes(lm, chosen[:4], plain, known_only=False)), on_gpu)
-    seconds = timed(lambda: found.extend(patch_outcomes(lm, chosen, plain, known_only=False)), on_gpu)
-    clean = sum(2 * len(row["input_tokens"]) for row in {"".join(row["input_tokens"]): row for row in found}.values())
-    tokens = clean + sum(len(row["input_tokens"]) - row["patch_position"]["orig_pos"] for row in found)
+    seconds = timed(
+        lambda: found.extend(patch_outcomes(lm, chosen, plain, known_only=False)), on_gpu
+    )
+    clean = sum(
+        2 * len(row["input_tokens"])
+        for row in {"".join(row["input_tokens"]): row for row in found}.values()
+    )
+    tokens = clean + sum(
+        len(row["input_tokens"]) - row["patch_position"]["orig_pos"] for row in found
+    )
     return len(found), tokens, 2 * n * tokens, seconds
 
 
 def writing(lm: LanguageModel, n: float, rows: int) -> tuple[int, int, float, float]:
     explainer = Explainer(lm, PAPER.explainer_for("features"), lm.width, [(0,)]).eval()
     questions = [Question(prompt(TEMPLATES[0], 0), v, (0,)) for v in torch.randn(rows, lm.width)]
-    new, size, on_gpu = PAPER.generation.max_new_tokens, PAPER.generation.batch_size, lm.device.type == "cuda"
+    new, size, on_gpu = (
+        PAPER.generation.max_new_tokens,
+        PAPER.generation.batch_size,
+        lm.device.type == "cuda",
+    )
     generate(explainer, questions[:size], size, new)
     seconds = timed(lambda: generate(explainer, questions, size, new), on_gpu)
     return rows, rows * new, 2 * n * rows * new, seconds
@@ -137,38 +159,55 @@ def scoring(lm: LanguageModel, n: float, rows: int, layers: int) -> tuple[int, i
     k = (wanted.n_top + wanted.n_random) // 2
     corpus = torch.randint(20, len(lm.tokenizer), (64, wanted.context), generator=draw)
     sequences, nothing = torch.randint(64, (rows, k), generator=draw), torch.zeros(rows)
-    some = Exemplars(corpus, sequences, torch.zeros(rows, k, wanted.context), nothing, nothing, nothing, k)
+    some = Exemplars(
+        corpus, sequences, torch.zeros(rows, k, wanted.context), nothing, nothing, nothing, k
+    )
     simulator, texts = Simulator(lm, lm, layers), ["mentions of rivers in Asia"] * rows
     simulator.compute_dtype = "bfloat16" if lm.device.type == "cuda" else "float32"
     simulate(simulator, texts[:16], some, range(16), 16)
-    seconds = timed(lambda: simulate(simulator, texts, some, range(rows), 16), lm.device.type == "cuda")
+    seconds = timed(
+        lambda: simulate(simulator, texts, some, range(rows), 16), lm.device.type == "cuda"
+    )
     tokens = rows * k * wanted.context
     return rows, tokens, 2 * n * tokens, seconds
 
 
 def paper_hours(found: list[Measured]) -> float:
-    """H100 hours of the whole profile `paper`, by its estimates with the shares of the peak that were measured."""
+    """H100 hours of the whole profile `paper`, by its estimates with the shares of the peak that
+    were measured."""
     share = {one.what: one.share for one in found}
-    estimates.READING, estimates.WRITING = share["training, features"], share["writing"]
-    return sum(made.hours for run in plan(PAPER) if (made := estimates.estimate(PAPER, run)))
+    cost.READING, cost.WRITING = share["training, features"], share["writing"]
+    return sum(made.hours for run in plan(PAPER) if (made := cost.estimate(PAPER, run)))
 
 
 def table(found: list[Measured], hours: float) -> str:
-    lines = ["| | units a second | tokens a second | of the peak | most memory |", "|---|---|---|---|---|"]
+    lines = [
+        "| | units a second | tokens a second | of the peak | most memory |",
+        "|---|---|---|---|---|",
+    ]
     for one in found:
         rate = f"{one.units / one.seconds:,.1f} {one.unit}s | {one.tokens / one.seconds:,.0f}"
         lines.append(f"| {one.what} | {rate} | {one.share:.2%} | {one.memory / 1e9:.1f} GB |")
-    return "\n".join([*lines, "", f"The profile `paper` at these shares of the peak: about {hours:,.0f} H100 hours."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"The profile `paper` at these shares of the peak: about {hours:,.0f} H100 hours.",
+        ]
+    )
 
 
 def main(arguments: list[str] | None = None) -> list[Measured]:
     parser = argparse.ArgumentParser(description="Throughput of the profile paper on one GPU.")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU, to test the script")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a tiny model on the CPU, to test the script"
+    )
     tiny = parser.parse_args(arguments).tiny
     lm = model(tiny)
     n, on_gpu, layers = sum(p.numel() for p in lm.model.parameters()), not tiny, lm.n_layers
     print(
-        f"{lm.name}, {n / 1e9:.3g}e9 parameters, {torch.cuda.get_device_name() if on_gpu else 'CPU'}, torch {torch.__version__}"
+        f"{lm.name}, {n / 1e9:.3g}e9 parameters, "
+        f"{torch.cuda.get_device_name() if on_gpu else 'CPU'}, torch {torch.__version__}"
     )
     few, many = (4, 32) if tiny else (64, 512)
     found = []

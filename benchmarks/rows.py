@@ -1,40 +1,52 @@
-"""Examples of the patching task for benchmarks of the explainer: real prompts and lengths, without the target's runs."""
+"""Examples of the patching task for benchmarks of the explainer: real prompts and lengths, without
+the target's runs."""
 
 import random
 from dataclasses import replace
 
 import torch
 
-from introspect_utils import facts
-from introspect_utils.explainer import Explainer
-from introspect_utils.models import LanguageModel
-from introspect_utils.profiles import Training, load_profile
-from introspect_utils.questions import Example
-from introspect_utils.tasks import patch, patch_questions
+from introspect_utils.data import facts
+from introspect_utils.data.prompts import target_prompt
+from introspect_utils.explainer.explainer import Explainer
+from introspect_utils.models.load import LanguageModel
+from introspect_utils.settings.profile import Training, load_profile
+from introspect_utils.tasks import patching, patching_questions
+from introspect_utils.tasks.question import Example
 
 
 def patching_examples(lm: LanguageModel, n: int, seed: int = 0) -> list[Example]:
-    """n examples, each about a patch of a pair of its own. Vector and outcome are made up: half of the answers change, to the
-    object of x'. They cost what true ones cost.
+    """n examples, each about a patch of a pair of its own. Vector and outcome are made up: half of
+    the answers change, to the object of x'. They cost what true ones cost.
     """
     rng, everything = random.Random(seed), facts.load_facts("packaged")
-    demonstrations = patch.choose_demonstrations(everything, 2, seed)
+    demonstrations = patching.choose_demonstrations(everything, 2, seed)
     v, rows = torch.randn(n, lm.width, generator=torch.Generator().manual_seed(seed)), []
     for i, pair in enumerate(facts.make_pairs(facts.sample_facts(everything, 2500, seed), n, seed)):
-        prompt = patch.target_prompt(pair.original, demonstrations[pair.original.relation])
-        pieces = patch.pieces(prompt.text, patch.tokens(lm, prompt.text)[1])
-        outcome = {"is_different": i % 2 == 0, "ablated_continuation": [f" {(pair.counterfactual, pair.original)[i % 2].object}"]}
+        prompt = target_prompt(pair.original, demonstrations[pair.original.relation])
+        pieces = patching.pieces(prompt.text, patching.tokens(lm, prompt.text)[1])
+        outcome = {
+            "is_different": i % 2 == 0,
+            "ablated_continuation": [f" {(pair.counterfactual, pair.original)[i % 2].object}"],
+        }
         place = {"orig_text_token": rng.choice(pieces[-8:]), "intervention_vector": v[i].numpy()}
-        block = list(rng.choice(patch.layer_blocks(lm.n_layers, 4)))
+        block = list(rng.choice(patching.layer_blocks(lm.n_layers, 4)))
         rows.append(outcome | {"layer": block, "input_tokens": pieces, "patch_position": place})
-    return patch_questions.examples(rows, "full", seed)
+    return patching_questions.examples(rows, "full", seed)
 
 
 def untrained_explainer(lm: LanguageModel) -> Explainer:
     """A self-explainer with the settings of `small`."""
-    return Explainer(lm, load_profile("small").explainer_for("patching"), lm.width, patch.layer_blocks(lm.n_layers, 4))
+    return Explainer(
+        lm,
+        load_profile("small").explainer_for("patching"),
+        lm.width,
+        patching.layer_blocks(lm.n_layers, 4),
+    )
 
 
 def training_settings(**changes) -> Training:
     """LoRA as in `small`, in float32."""
-    return replace(load_profile("small").training_for("patching"), compute_dtype="float32", **changes)
+    return replace(
+        load_profile("small").training_for("patching"), compute_dtype="float32", **changes
+    )

@@ -1,9 +1,11 @@
-"""Simulator scores (eq. 2): predictions for descriptions x sequences, against one sequence at a time and delphi's form.
+"""Simulator scores (eq. 2): predictions for descriptions x sequences, against one sequence at a
+time and delphi's form.
 
-delphi (eai-delphi 0.1.3, scorers/simulator/simulation) imports vLLM, so its form is written out here after its source: a prompt
-for each sequence, of few-shot examples, the description, and every token followed by a tab, "unknown" and a line break; the
-log-probabilities of the whole vocabulary at all of them; of the 15 likeliest tokens behind each tab, the expected value of those
-that are numbers. The few-shot part passes once, as under vLLM's prefix caching, and prompts are batched.
+delphi (eai-delphi 0.1.3, scorers/simulator/simulation) imports vLLM, so its form is written out
+here after its source: a prompt for each sequence, of few-shot examples, the description, and every
+token followed by a tab, "unknown" and a line break; the log-probabilities of the whole vocabulary
+at all of them; of the 15 likeliest tokens behind each tab, the expected value of those that are
+numbers. The few-shot part passes once, as under vLLM's prefix caching, and prompts are batched.
 """
 
 from collections.abc import Sequence
@@ -13,45 +15,65 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from benchmarks.timing import Comparison, Peer, decoder_macs, main
-from introspect_utils import text
-from introspect_utils.exemplars import Exemplars
-from introspect_utils.models import LanguageModel
-from introspect_utils.residual import pad_left, positions
-from introspect_utils.simulator import PROMPT, VALUES, Simulator, simulate
+from introspect_utils.data import text
+from introspect_utils.features.exemplars import Exemplars
+from introspect_utils.models.contexts import contexts
+from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.residual import pad_left, positions
+from introspect_utils.scores.simulator import PROMPT, VALUES, Simulator, simulate
 
-LAYERS, K, LENGTH, BATCH = 12, 5, 32, 16  # as in `small`: layers, sequences of a description, their tokens; descriptions at once
+LAYERS, K, LENGTH, BATCH = (
+    12,
+    5,
+    32,
+    16,
+)  # as in `small`: layers, sequences of a description, their tokens; descriptions at once
 FEW_SHOT = 827  # tokens of delphi's system prompt and three examples, by SmolLM2's tokenizer
 DELPHI = "Neuron 4\nExplanation of neuron 4 behavior: the main thing this neuron does is find {}\nActivations: \n<start>\n"
 TOP = 15
 
 
 def compare(lm: LanguageModel, n: int) -> Comparison:
-    """n descriptions on five sequences of 32 tokens each, in the first twelve layers of the model. The head is random."""
+    """n descriptions on five sequences of 32 tokens each, in the first twelve layers of the model.
+    The head is random."""
     torch.manual_seed(0)
     simulator = Simulator(lm, lm, min(LAYERS, lm.n_layers)).eval()
     torch.nn.init.normal_(simulator.head.weight)
     texts = text.corpus_texts("packaged", 0)
-    corpus = text.contexts(lm, texts, LENGTH, n * K)
+    corpus = contexts(lm, texts, LENGTH, n * K)
     zeros = torch.zeros(n)
-    exemplars = Exemplars(corpus, torch.arange(n * K).view(n, K), torch.zeros(n, K, LENGTH), zeros, zeros, zeros, K)
+    exemplars = Exemplars(
+        corpus, torch.arange(n * K).view(n, K), torch.zeros(n, K, LENGTH), zeros, zeros, zeros, K
+    )
     said = [" ".join(other.split()[:6]) for other in texts[-n:]]
-    few_shot = text.contexts(lm, [" ".join(texts[:40])], FEW_SHOT, 1)
+    few_shot = contexts(lm, [" ".join(texts[:40])], FEW_SHOT, 1)
 
     def ours() -> Tensor:
         return simulate(simulator, said, exemplars, range(n), BATCH)
 
     def one_by_one() -> Tensor:
-        predicted = [simulator.expected([said[row // K]], tokens[None, None]) for row, tokens in enumerate(corpus)]
+        predicted = [
+            simulator.expected([said[row // K]], tokens[None, None])
+            for row, tokens in enumerate(corpus)
+        ]
         return torch.cat(predicted).view(n, K, LENGTH)
 
     def same(ours: Tensor, its: Tensor) -> None:
         torch.testing.assert_close(its, ours, rtol=0, atol=2e-3)
 
-    def same_shape(ours: Tensor, its: Tensor) -> None:  # another simulator: only the work is the same
+    def same_shape(
+        ours: Tensor, its: Tensor
+    ) -> None:  # another simulator: only the work is the same
         assert its.shape == ours.shape and bool(((its >= 0) & (its < VALUES)).all())
 
     peers = (
-        Peer("delphi's form", lambda: delphi(simulator.lm, said, corpus, few_shot), n * K, 10, same_shape),
+        Peer(
+            "delphi's form",
+            lambda: delphi(simulator.lm, said, corpus, few_shot),
+            n * K,
+            10,
+            same_shape,
+        ),
         Peer("one sequence at a time", one_by_one, n * K, 3, same),
     )
     prompts = sum(len(lm.encode(PROMPT.format(description))) for description in said)
@@ -60,7 +82,9 @@ def compare(lm: LanguageModel, n: int) -> Comparison:
 
 
 @torch.inference_mode()
-def delphi(lm: LanguageModel, descriptions: Sequence[str], corpus: Tensor, few_shot: Tensor) -> Tensor:
+def delphi(
+    lm: LanguageModel, descriptions: Sequence[str], corpus: Tensor, few_shot: Tensor
+) -> Tensor:
     """Expected activations [descriptions, K, LENGTH] in delphi's form, BATCH prompts at once."""
     encode = lambda part: lm.tokenizer(part, add_special_tokens=False)["input_ids"]  # noqa: E731
     tab, unknown = encode("\t"), encode("\tunknown\n")
@@ -79,10 +103,18 @@ def delphi(lm: LanguageModel, descriptions: Sequence[str], corpus: Tensor, few_s
         mask = torch.cat([mask.new_ones(len(ids), FEW_SHOT), mask], 1)
         cache = DynamicCache()
         for layer, part in enumerate(shared.layers):
-            cache.update(part.keys.expand(len(ids), -1, -1, -1), part.values.expand(len(ids), -1, -1, -1), layer)
+            cache.update(
+                part.keys.expand(len(ids), -1, -1, -1),
+                part.values.expand(len(ids), -1, -1, -1),
+                layer,
+            )
         places = positions(mask)[:, FEW_SHOT:]
-        logprobs = lm.model(input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache).logits.log_softmax(-1)
-        at = -len(unknown) * LENGTH - LENGTH + 1 + torch.arange(LENGTH) * (len(unknown) + 1)  # the tabs, counted from the end
+        logprobs = lm.model(
+            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache
+        ).logits.log_softmax(-1)
+        at = (
+            -len(unknown) * LENGTH - LENGTH + 1 + torch.arange(LENGTH) * (len(unknown) + 1)
+        )  # the tabs, counted from the end
         assert len(tab) == 1 and bool((ids[:, at] == tab[0]).all())
         p, tokens = logprobs[:, at].topk(TOP, dim=-1)
         p = p.exp() * (digit[tokens] >= 0)

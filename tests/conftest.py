@@ -1,4 +1,5 @@
-"""What several tests share: a small repository of its own, whose notebooks take no time and need no model."""
+"""What several tests share: a small repository of its own, whose notebooks take no time and need no
+model."""
 
 import os
 import shutil
@@ -11,18 +12,20 @@ import nbformat
 import pytest
 from hypothesis import settings
 
-from introspect_utils.paths import REPO
+from introspect_utils.settings.paths import REPO
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in the background has it ignored
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell that runs the tests in the background has it ignored
 settings.register_profile("busy", deadline=None)  # a slow moment of the machine is no failure
 settings.load_profile("busy")
 
 # What every toy notebook does: note that it ran, then write the outputs that its run promises.
 TOY_CODE = """
 import pathlib, time
-from introspect_utils.errors import UserError
-from introspect_utils.paths import ROOT
-from introspect_utils.profiles import load_profile
+from introspect_utils.settings.errors import UserError
+from introspect_utils.settings.paths import ROOT
+from introspect_utils.settings.profile import load_profile
 from introspect_utils.runs import plan
 
 [run] = [run for run in plan(load_profile(profile)) if run.parameters == {parameters}]
@@ -43,7 +46,14 @@ for path in run.outputs:
 """
 TOY_NOTEBOOKS = {
     "02_data_activation_patching": ("profile", "target"),
-    "06_train_activation_patching": ("profile", "target", "explainer", "condition", "n_train", "seed"),
+    "06_train_activation_patching": (
+        "profile",
+        "target",
+        "explainer",
+        "condition",
+        "n_train",
+        "seed",
+    ),
     "12_tables_and_figures": ("profile",),
 }
 
@@ -59,7 +69,9 @@ class ToyRepo:
     def __init__(self, path: Path):
         self.path = self.root = path
         shutil.copytree(
-            REPO / "introspect_utils", path / "introspect_utils", ignore=shutil.ignore_patterns("__pycache__", "data")
+            REPO / "introspect_utils",
+            path / "introspect_utils",
+            ignore=shutil.ignore_patterns("__pycache__"),
         )
         shutil.copy(REPO / "Snakefile", path)
         for folder in ("params", "notebooks"):
@@ -69,16 +81,28 @@ class ToyRepo:
             parameters = nbformat.v4.new_code_cell(
                 "\n".join(f"{name} = None" for name in names), metadata={"tags": ["parameters"]}
             )
-            code = TOY_CODE.replace("{parameters}", "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}")
-            cells = [nbformat.v4.new_markdown_cell("# A toy"), parameters, nbformat.v4.new_code_cell(code)]
-            nbformat.write(nbformat.v4.new_notebook(cells=cells), path / "notebooks" / f"{stem}.ipynb")
+            code = TOY_CODE.replace(
+                "{parameters}", "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}"
+            )
+            cells = [
+                nbformat.v4.new_markdown_cell("# A toy"),
+                parameters,
+                nbformat.v4.new_code_cell(code),
+            ]
+            nbformat.write(
+                nbformat.v4.new_notebook(cells=cells), path / "notebooks" / f"{stem}.ipynb"
+            )
 
     def set_profile(self, *changes: tuple[str, str]) -> None:
-        """Write `params/toy.yaml`: one task of the profile smoke with two conditions, and with these (old, new) replaced."""
+        """Write `params/toy.yaml`: one task of the profile smoke with two conditions, and with
+        these (old, new) replaced."""
         text = (REPO / "params" / "smoke.yaml").read_text().split("\nablation:")[0] + "\n"
         before, _, after = text.partition("features:")
         text = before + "patching:" + after.partition("\npatching:")[2]
-        keep = ("conditions: [full, no-vector, no-layer, no-token, untrained, locate]", "conditions: [full, untrained]")
+        keep = (
+            "conditions: [full, no-vector, no-layer, no-token, untrained, locate]",
+            "conditions: [full, untrained]",
+        )
         for old, new in (keep, *changes):
             assert text.count(old) == 1, old
             text = text.replace(old, new)
@@ -92,22 +116,32 @@ class ToyRepo:
 
     def command(self, *arguments: str) -> tuple[list[str], dict[str, str]]:
         """The command line of run_all with these arguments, and its environment."""
-        environment = {**os.environ, "PYTHONPATH": str(self.path), "INTROSPECT_ROOT": str(self.root)}
-        return [sys.executable, "-m", "introspect_utils.run_all", *arguments], environment
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(self.path),
+            "INTROSPECT_ROOT": str(self.root),
+        }
+        return [sys.executable, "-m", "introspect_utils.runs.run_all", *arguments], environment
 
     def run_all(self, *arguments: str) -> tuple[int, str]:
         """Exit status and everything printed."""
         line, environment = self.command(*arguments)
         done = subprocess.run(
-            line, env=environment, cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
+            line,
+            env=environment,
+            cwd=self.path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
         )
         return done.returncode, done.stdout
 
     def pretend_done(self, *ids: str) -> None:
         """Leave everything as after these runs, quickly."""
         code = f"""if True:
-            from introspect_utils.profiles import load_profile
-            from introspect_utils.due import mark_done
+            from introspect_utils.settings.profile import load_profile
+            from introspect_utils.runs.due import mark_done
             from introspect_utils.runs import plan
             profile = load_profile("toy")
             for run in [run for run in plan(profile) if run.id in {ids}]:
@@ -116,7 +150,9 @@ class ToyRepo:
                     path.touch()
                 mark_done(profile, run, plan(profile))
         """
-        subprocess.run([sys.executable, "-c", code], env=self.command()[1], cwd=self.path, check=True)
+        subprocess.run(
+            [sys.executable, "-c", code], env=self.command()[1], cwd=self.path, check=True
+        )
 
     def ran(self) -> list[str]:
         """The runs executed since the last call, in order."""
@@ -129,7 +165,7 @@ class ToyRepo:
 @pytest.fixture(scope="session")
 def smollm2():
     """The real model of the profiles `mini` and `small`, in float32 on the CPU."""
-    from introspect_utils.models import load_model
+    from introspect_utils.models.load import load_model
 
     return load_model("smollm2-135m-instruct", "cpu", "float32")
 
@@ -142,14 +178,15 @@ def toy_repo(tmp_path):
 @pytest.fixture(scope="module")
 def tiny():
     """A random model that the tests of a module share, and leave as it is."""
-    from introspect_utils.models import load_model
+    from introspect_utils.models.load import load_model
 
     return load_model("tiny-llama", "cpu")
 
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """Tiny models are computed faster without a second thread, much faster where the cores are busy."""
+    """Tiny models are computed faster without a second thread, much faster where the cores are
+    busy."""
     import torch
 
     before = torch.get_num_threads()

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from introspect_utils import results
+from introspect_utils.report import results
 
 TARGET = "smollm2-135m-instruct"
 JUDGE, SIMULATOR = "embedding: all-MiniLM-L6-v2", "artifacts/mini/checkpoints/simulator"
@@ -62,34 +62,67 @@ def descriptions(explainer, condition="full", skill=0.5, seed=0):
 def data_run(target=TARGET):
     """Directions and candidate descriptions: a run without predictions."""
     columns = list(results.COLUMNS["features"])
-    return RUN | {"id": f"data-{target}", "target": target, "condition": [], "statistics": {}}, pd.DataFrame(columns=columns)
+    return RUN | {
+        "id": f"data-{target}",
+        "target": target,
+        "condition": [],
+        "statistics": {},
+    }, pd.DataFrame(columns=columns)
 
 
 def baselines_run(target=TARGET):
-    names = [name for name in SKILL if name[0] in ("nn-all", "nn-layer", "selfie", "most-frequent", "gold")]
+    names = [
+        name
+        for name in SKILL
+        if name[0] in ("nn-all", "nn-layer", "selfie", "most-frequent", "gold")
+    ]
     tables = [descriptions(*name, SKILL[name], seed) for seed, name in enumerate(names, 50)]
-    run = RUN | {"id": f"baselines-{target}", "target": target, "condition": ["full"], "n_train": 1000, "statistics": SCORED}
+    run = RUN | {
+        "id": f"baselines-{target}",
+        "target": target,
+        "condition": ["full"],
+        "n_train": 1000,
+        "statistics": SCORED,
+    }
     return run, pd.concat(tables)
 
 
 def explainer_run(explainer="self", seed=0, n_train=1000, skill=None, target=TARGET):
     """An explainer with its controls at test, or, of no training rows, untrained."""
     name = f"{target}-{explainer}-{n_train}-{seed}"
-    run = RUN | {"id": name, "target": target, "explainer": explainer, "n_train": n_train, "seed": seed}
+    run = RUN | {
+        "id": name,
+        "target": target,
+        "explainer": explainer,
+        "n_train": n_train,
+        "seed": seed,
+    }
     skill = SKILL[explainer, "full"] if skill is None else skill
     if not n_train:
-        return run | {"condition": ["untrained"], "statistics": SCORED}, descriptions(explainer, "untrained", 0.1, seed + 7)
-    controls = [descriptions(explainer, c, 0.2, 10 * seed + i) for i, c in enumerate(("zero-vector", "shuffled-vector"), 1)]
-    run |= {"condition": ["full", "zero-vector", "shuffled-vector"], "checkpoint": f"artifacts/mini/{name}"}
+        return run | {"condition": ["untrained"], "statistics": SCORED}, descriptions(
+            explainer, "untrained", 0.1, seed + 7
+        )
+    controls = [
+        descriptions(explainer, c, 0.2, 10 * seed + i)
+        for i, c in enumerate(("zero-vector", "shuffled-vector"), 1)
+    ]
+    run |= {
+        "condition": ["full", "zero-vector", "shuffled-vector"],
+        "checkpoint": f"artifacts/mini/{name}",
+    }
     run["statistics"] = SCORED | {"token_match": TOKEN_MATCH}
     return run, pd.concat([descriptions(explainer, "full", skill, 10 * seed), *controls])
 
 
 def feature_runs(target=TARGET):
-    """The data, the baselines, and explainers: self with two seeds and a smaller size, another model, and untrained."""
+    """The data, the baselines, and explainers: self with two seeds and a smaller size, another
+    model, and untrained."""
     self_explainers = (explainer_run(seed=seed, target=target) for seed in (0, 1))
     other = explainer_run("gemma3-270m" if target == TARGET else TARGET, skill=0.5, target=target)
-    smaller, untrained = explainer_run(n_train=200, skill=0.3, target=target), explainer_run(n_train=0, target=target)
+    smaller, untrained = (
+        explainer_run(n_train=200, skill=0.3, target=target),
+        explainer_run(n_train=0, target=target),
+    )
     return [data_run(target), baselines_run(target), *self_explainers, smaller, other, untrained]
 
 
@@ -97,5 +130,7 @@ def planned_run(run):
     """What a planned run of feature descriptions (`runs.Run`) could give."""
     asked = run.parameters
     if "explainer" in asked:
-        return explainer_run(asked["explainer"], asked["seed"], asked["n_train"], skill=0.5, target=asked["target"])
+        return explainer_run(
+            asked["explainer"], asked["seed"], asked["n_train"], skill=0.5, target=asked["target"]
+        )
     return baselines_run(asked["target"]) if "baselines" in run.id else data_run(asked["target"])

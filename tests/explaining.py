@@ -4,15 +4,19 @@ import dataclasses
 
 import torch
 
-from introspect_utils.explainer import Explainer
-from introspect_utils.models import load_model
-from introspect_utils.profiles import ExplainerSettings, Training
-from introspect_utils.questions import Example, Question
+from introspect_utils.explainer.explainer import Explainer
+from introspect_utils.models.load import load_model
+from introspect_utils.settings.profile import ExplainerSettings, Training
+from introspect_utils.tasks.question import Example, Question
 
 WIDTHS = {"tiny-llama": 32, "tiny-qwen3": 32, "tiny-gemma3": 48}
 BLOCKS = ((0, 1), (2, 3))
 SETTINGS = ExplainerSettings(
-    vector_center=False, vector_scale="embedding", projection="when-needed", projection_rank=0, prompt="chat"
+    vector_center=False,
+    vector_scale="embedding",
+    projection="when-needed",
+    projection_rank=0,
+    prompt="chat",
 )
 TRAINING = Training(
     tuning="lora",
@@ -32,11 +36,21 @@ TRAINING = Training(
     gradient_checkpointing=False,
     log_with="none",
 )
-WORDS = ("red", "a long shade of green", "blue or not", "violet", "amber and gold", "grey", "no colour at all", "white")
+WORDS = (
+    "red",
+    "a long shade of green",
+    "blue or not",
+    "violet",
+    "amber and gold",
+    "grey",
+    "no colour at all",
+    "white",
+)
 
 
 def make_explainer(name="tiny-llama", d_target=32, dtype="float32", seed=0, **settings):
-    """An untrained explainer of a target with vectors of width `d_target` from two blocks of layers."""
+    """An untrained explainer of a target with vectors of width `d_target` from two blocks of
+    layers."""
     lm = load_model(name, "cpu", dtype)
     return Explainer(lm, dataclasses.replace(SETTINGS, **settings), d_target, BLOCKS, seed).eval()
 
@@ -50,19 +64,26 @@ def vectors(n, d_target=32, seed=0):
 
 
 def make_examples(n=8, d_target=32, with_vector=True, seed=0):
-    """Questions of different lengths. Pairs of them differ in the vector alone, and so does what is to be said of them."""
+    """Questions of different lengths. Pairs of them differ in the vector alone, and so does what is
+    to be said of them."""
     vs = vectors(n, d_target, seed)
     mark = "[s]v[e] " if with_vector else ""
     texts = [f"Which colour {mark}is it{' in the long run' * (i // 2)}?" for i in range(n)]
     return [
-        Example(Question(text, vs[i] if with_vector else None, BLOCKS[i // 2 % 2]), WORDS[i % len(WORDS)])
+        Example(
+            Question(text, vs[i] if with_vector else None, BLOCKS[i // 2 % 2]),
+            WORDS[i % len(WORDS)],
+        )
         for i, text in enumerate(texts)
     ]
 
 
 def encode(explainer, examples):
     """Rows for `collate`."""
-    return [(example.question, *explainer.encode(example.question, example.explanation)) for example in examples]
+    return [
+        (example.question, *explainer.encode(example.question, example.explanation))
+        for example in examples
+    ]
 
 
 @torch.no_grad()
@@ -70,4 +91,6 @@ def logits(explainer, batch):
     """All logits [batch, length, vocabulary]."""
     positions = (batch.mask.cumsum(-1) - 1).clamp(min=0)
     embedded = explainer.embeddings(batch)
-    return explainer.model(inputs_embeds=embedded, attention_mask=batch.mask, position_ids=positions).logits
+    return explainer.model(
+        inputs_embeds=embedded, attention_mask=batch.mask, position_ids=positions
+    ).logits

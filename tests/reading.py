@@ -41,4 +41,8 @@ class Page(HTMLParser):
     @property
     def files(self) -> list[str]:
         """The files that it links, from its own folder."""
-        return [attributes["href"] for attributes in self.all("a") if not attributes["href"].startswith("#")]
+        return [
+            attributes["href"]
+            for attributes in self.all("a")
+            if not attributes["href"].startswith("#")
+        ]

@@ -1,4 +1,5 @@
-"""An OpenAI-compatible chat server on loopback, with whatever goes wrong on the way, and a log of what was delivered."""
+"""An OpenAI-compatible chat server on loopback, with whatever goes wrong on the way, and a log of
+what was delivered."""
 
 import json
 import socket
@@ -15,7 +16,8 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER that makes close() send RST
 
 @dataclass(frozen=True)
 class Fault:
-    """What a client meets instead of a reply: an HTTP status, a reset, half a body, another body, or a wait without an end."""
+    """What a client meets instead of a reply: an HTTP status, a reset, half a body, another body,
+    or a wait without an end."""
 
     status: int = 0
     headers: tuple[tuple[str, str], ...] = ()
@@ -27,10 +29,12 @@ class Fault:
 
 
 class ChatServer:
-    """Serves `reply(request)`, a text or a `Fault`, to POST /v1/chat/completions while it is open as a context.
+    """Serves `reply(request)`, a text or a `Fault`, to POST /v1/chat/completions while it is open
+    as a context.
 
-    `request` holds what the client sent, "prompt" (the text of its only message) and "nth" (1 for the first call with this
-    prompt). `delivered` counts the replies that went out per prompt; `usage` sums their tokens, one a word.
+    `request` holds what the client sent, "prompt" (the text of its only message) and "nth" (1 for
+    the first call with this prompt). `delivered` counts the replies that went out per prompt;
+    `usage` sums their tokens, one a word.
     """
 
     def __init__(self, reply: Callable[[dict], str | Fault]):
@@ -44,7 +48,9 @@ class ChatServer:
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
     def __enter__(self):
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         return self
 
     def __exit__(self, *_):
@@ -64,7 +70,12 @@ class ChatServer:
                     server.open += 1
                     server.most_open = max(server.most_open, server.open)
                 try:
-                    self.answer(prompt, server.reply(request | {"prompt": prompt, "nth": len(server.times[prompt])}))
+                    self.answer(
+                        prompt,
+                        server.reply(
+                            request | {"prompt": prompt, "nth": len(server.times[prompt])}
+                        ),
+                    )
                 finally:
                     with server.lock:
                         server.open -= 1
@@ -72,7 +83,10 @@ class ChatServer:
             def answer(self, prompt, reply):
                 match reply:
                     case str():
-                        usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(reply.split())}
+                        usage = {
+                            "prompt_tokens": len(prompt.split()),
+                            "completion_tokens": len(reply.split()),
+                        }
                         with server.lock:
                             server.delivered[prompt] += 1
                             server.usage.update(usage)
@@ -89,11 +103,18 @@ class ChatServer:
                     case Fault(wait=seconds) if seconds:
                         time.sleep(seconds)  # nobody listens any more
                     case Fault(status=status, headers=headers):
-                        self.send(status, json.dumps({"error": {"message": f"status {status}"}}).encode(), headers)
+                        self.send(
+                            status,
+                            json.dumps({"error": {"message": f"status {status}"}}).encode(),
+                            headers,
+                        )
 
             def send(self, status, body, headers=(), cut=0):
                 self.send_response(status)
-                headers = {"Content-Type": "application/json", "Content-Length": str(len(body))} | dict(headers)
+                headers = {
+                    "Content-Type": "application/json",
+                    "Content-Length": str(len(body)),
+                } | dict(headers)
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.end_headers()
@@ -107,6 +128,18 @@ class ChatServer:
 
 def completion(text: str, usage: dict) -> bytes:
     """The body of a chat completion."""
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-    body = {"id": "1", "object": "chat.completion", "created": 0, "model": "any", "choices": [choice]}
-    return json.dumps(body | ({"usage": usage | {"total_tokens": sum(usage.values())}} if usage else {})).encode()
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "message": {"role": "assistant", "content": text},
+    }
+    body = {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "any",
+        "choices": [choice],
+    }
+    return json.dumps(
+        body | ({"usage": usage | {"total_tokens": sum(usage.values())}} if usage else {})
+    ).encode()

@@ -1,1 +1,1 @@
-"""The explanation tasks of the paper: what differs between them is T, the prompts, and how a generation is parsed and scored."""
+"""The explanation procedures T(M, q) -> E, the questions in words, and how answers are read."""

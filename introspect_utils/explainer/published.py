@@ -1,0 +1,109 @@
+"""The authors' published explainers, to be tested without training: full models, and LoRA adapters
+that hold embeddings too.
+
+A profile names one among its explainers, as hub id (`Transluce/act_patch_qwen3_8b_qwen3_8b`) or as
+a folder of that name; with the condition `full` it is asked as a trained explainer is, and
+`training.train` only notes its files. The profile says `vector_scale: raw`, `vector_center: false`
+and the size of the training set.
+
+Known (REFERENCE): `features_explain_*` and `input_ablation_*` are transformers folders,
+`act_patch_*` PEFT folders whose weights hold the embeddings. Assumed: their base is the one that
+`adapter_config.json` names; tokens that were added stand behind its own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from introspect_utils.models.load import LanguageModel, load_model
+from introspect_utils.settings.errors import UserError
+
+BEGINNINGS = ("features_explain_", "act_patch_", "input_ablation_")  # of their names
+# all that are published (README of the authors' code), and the model that each was trained from
+EXPLAINERS = {
+    "features_explain_llama3.1_8b_llama3.1_8b": "llama-3.1-8b",
+    "features_explain_llama3.1_8b_llama3.1_8b_instruct": "llama-3.1-8b-instruct",
+    "features_explain_llama3.1_8b_llama3_8b": "llama-3-8b",
+    "act_patch_llama3.1_8b_llama3.1_8b": "llama-3.1-8b",
+    "act_patch_qwen3_8b_qwen3_8b": "qwen3-8b",
+    "input_ablation_llama3.1_8b_instruct_llama3.1_8b_instruct": "llama-3.1-8b-instruct",
+    "input_ablation_qwen3_8b_qwen3_8b_hint": "qwen3-8b",
+}
+
+
+def is_published(name: str) -> bool:
+    """Whether an explainer's name, a hub id or a folder, is that of a published one."""
+    return "/" in name and Path(name).name.startswith(BEGINNINGS)
+
+
+def trained_from(name: str) -> str | None:
+    """The model that a published explainer was trained from; None for any other name, and for a
+    copy under a name of its own."""
+    return EXPLAINERS.get(Path(name).name) if is_published(name) else None
+
+
+def published_folder(name: str) -> Path:
+    """The files of a published explainer on this machine. Raises `UserError` when they cannot be
+    had."""
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.pt"]))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"cannot load the published explainer {name} ({reason}): check the name and the network"
+        ) from error
+
+
+def load_published(name: str, device: str, dtype: str) -> LanguageModel:
+    """The model of a published explainer; its adapters, where it has some, are on it.
+
+    Raises `UserError` for a folder of another format (no safetensors, no LoRA, embeddings of
+    another model), which it names.
+    """
+    folder = published_folder(name)
+    if not list(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{folder} has no *.safetensors: weights in other formats are not read; is it a "
+            "published explainer?"
+        )
+    if not (folder / "adapter_config.json").is_file():
+        return replace(load_model(str(folder.resolve()), device, dtype), name=name)
+    return _adapted(name, folder, device, dtype)
+
+
+def _adapted(name: str, folder: Path, device: str, dtype: str) -> LanguageModel:
+    from peft import PeftModel
+    from safetensors import safe_open
+
+    described = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    kind, base = described.get("peft_type"), described.get("base_model_name_or_path")
+    if kind != "LORA" or not base:
+        raise UserError(
+            f"{folder}/adapter_config.json is of {kind} on {base}: a LoRA that names its base is "
+            "expected"
+        )
+    lm = load_model(base, device, dtype)
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: download the published explainer again")
+    with safe_open(path, "pt") as saved:
+        shapes = {key: saved.get_slice(key).get_shape() for key in saved.keys()}  # noqa: SIM118
+    rows, width = next(
+        (shape for key, shape in shapes.items() if "embed_tokens" in key), (None, lm.width)
+    )
+    known = lm.model.get_input_embeddings().num_embeddings
+    if width != lm.width or (rows or known) < len(lm.tokenizer):
+        raise UserError(
+            f"{path} has embeddings [{rows}, {width}], and {base} {known} of width {lm.width}: of "
+            "another base?"
+        )
+    if rows and rows != known:
+        lm.model.resize_token_embeddings(rows, mean_resizing=False)
+    model = PeftModel.from_pretrained(lm.model, folder).eval().requires_grad_(False)
+    return LanguageModel(name, model, lm.tokenizer)

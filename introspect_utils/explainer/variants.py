@@ -1,0 +1,126 @@
+"""Explainers made from the target, so that how similar the two are is set and not only observed.
+
+*rotated*: the same function in another basis. RMSNorm's gains are folded into the matrices that
+read the stream, the embeddings untied, and an orthogonal Q applied to the residual stream: h -> Q
+h. Its logits are the target's to float error, its every residual vector stands elsewhere.
+*sibling*: the target trained a little further on other text, in the same basis by descent.
+
+`name@share` is a point on the way: `rotated@0.5` turns by half the angles of Q, `sibling@0.5` has
+the mean of both weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors import safe_open
+from scipy.stats import special_ortho_group
+from torch import Tensor, nn
+
+from introspect_utils.data.text import corpus_texts
+from introspect_utils.explainer.train import fit
+from introspect_utils.models.contexts import contexts
+from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.residual import decoder_layers
+from introspect_utils.settings.errors import UserError
+from introspect_utils.settings.names import folder_name
+from introspect_utils.settings.paths import artifacts_dir
+from introspect_utils.settings.profile import Profile
+
+
+def orthogonal(width: int, share: float = 1.0, seed: int = 0) -> Tensor:
+    """Q^share [width, width] float64, Q a random rotation: each of its planes is turned by `share`
+    of its angle."""
+    q = special_ortho_group.rvs(width, random_state=seed)
+    angles, planes = np.linalg.eig(q)  # e^(i angle), and planes @ planes^H = 1, since Q is normal
+    return torch.from_numpy(((planes * angles**share) @ planes.conj().T).real.copy())
+
+
+@torch.no_grad()
+def rotate(lm: LanguageModel, q: Tensor) -> LanguageModel:
+    """`lm` with its residual stream in another basis, h -> Q h, changed in place: q [width, width]
+    orthogonal.
+
+    Raises `UserError` for an architecture that normalises what its layers write (Gemma), which no
+    matrix can take over.
+    """
+    model = lm.model
+    if any(hasattr(layer, "pre_feedforward_layernorm") for layer in decoder_layers(model)):
+        raise UserError(
+            f"{lm.name} cannot be rotated: it normalises what its layers write; take a Llama or "
+            "Qwen3 as the target"
+        )
+    if model.get_output_embeddings().weight is model.get_input_embeddings().weight:
+        model.get_output_embeddings().weight = nn.Parameter(
+            model.get_input_embeddings().weight.clone(), requires_grad=False
+        )
+        model.config.tie_word_embeddings = False
+    for layer in decoder_layers(model):
+        attention, mlp = layer.self_attn, layer.mlp
+        _turn_reading(
+            layer.input_layernorm, [attention.q_proj, attention.k_proj, attention.v_proj], q
+        )
+        _turn_reading(layer.post_attention_layernorm, [mlp.gate_proj, mlp.up_proj], q)
+        for writing in (attention.o_proj, mlp.down_proj):
+            writing.weight.copy_(q @ writing.weight.double())
+    _turn_reading(model.get_decoder().norm, [model.get_output_embeddings()], q)
+    embeddings = model.get_input_embeddings().weight
+    embeddings.copy_(embeddings.double() @ q.T)
+    return lm
+
+
+def _turn_reading(norm: nn.Module, matrices: list[nn.Module], q: Tensor) -> None:
+    """W diag(gain) Q^T in place of each W: with a gain of 1, the norm of Q h is Q times that of
+    h."""
+    for matrix in matrices:
+        matrix.weight.copy_((matrix.weight.double() * norm.weight.double()) @ q.T)
+    norm.weight.fill_(1.0)
+
+
+def sibling(profile: Profile, lm: LanguageModel, share: float = 1.0) -> LanguageModel:
+    """`lm` with `share` of the way to a model trained further from it, changed in place. The
+    training is done once and kept."""
+    path = _sibling_weights(profile, lm)
+    with safe_open(path, "pt") as trained, torch.no_grad():
+        for name, weight in lm.model.named_parameters():
+            weight.lerp_(trained.get_tensor(f"weight/{name}").to(weight), share)
+    return lm
+
+
+def _sibling_weights(profile: Profile, lm: LanguageModel) -> Path:
+    """The file with the sibling's weights, trained on text that no corpus of the target holds, if
+    it is not there yet."""
+    settings = profile.variants
+    made_from = json.dumps(
+        [lm.name, str(lm.model.dtype), asdict(settings), profile.training.compute_dtype]
+    )
+    digest = hashlib.sha256(made_from.encode()).hexdigest()[:12]
+    path = artifacts_dir(profile.name) / "siblings" / f"{folder_name(lm.name)}-{digest}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.is_file():
+            n_steps, batch_size = settings.sibling_steps, settings.sibling_batch_size
+            unread = corpus_texts(settings.text, n_steps * batch_size)[
+                ::-1
+            ]  # a corpus is cut from the other end
+            ids = contexts(lm, unread, settings.context, n_steps * batch_size).to(lm.device)
+            model = copy.deepcopy(lm.model).float().requires_grad_(True)
+
+            def loss(model: nn.Module, rows: Tensor) -> Tensor:
+                return model(input_ids=rows, labels=rows, use_cache=False).loss
+
+            training = replace(
+                profile.training, learning_rate=settings.sibling_learning_rate, weight_decay=0.0
+            )
+            unfinished = path.with_suffix(".unfinished")
+            fit(model, loss, ids.split(batch_size), training, unfinished, made_from, seed=0)
+            os.replace(unfinished, path)
+    return path

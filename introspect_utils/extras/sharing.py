@@ -1,0 +1,182 @@
+"""A trained explainer, or a data set that was made here, put on the hub with a card that says what
+it is:
+
+python -m introspect_utils.extras.sharing small RUN owner/name
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import yaml
+
+from introspect_utils.runs import plan
+from introspect_utils.runs.run import Run
+from introspect_utils.settings.errors import UserError, command
+from introspect_utils.settings.names import MODELS, VARIANTS, variant
+from introspect_utils.settings.paths import artifacts_dir, run_dir
+from introspect_utils.settings.profile import Profile, load_profile
+from introspect_utils.settings.reading import nearest
+
+CARD = """---
+{head}---
+# {title}
+
+{what}
+
+Made by the companion of *Training Language Models to Explain Their Own Computations* (Li et al., arXiv 2511.08579): run
+`{run}` of the profile `{profile}`, commit `{commit}`.
+
+{use}
+
+## Settings
+
+```json
+{settings}
+```
+"""
+LOAD = """    from huggingface_hub import snapshot_download
+    from introspect_utils.explainer.explainer import Explainer
+
+    explainer = Explainer.load(snapshot_download("{name}"))"""
+READ = """    from datasets import load_dataset
+
+    rows = load_dataset("{name}", split="test")
+
+Columns: {columns}."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m introspect_utils.extras.sharing",
+        description="Put a run's explainer or data on the hub.",
+    )
+    parser.add_argument("profile")
+    parser.add_argument("run", help="id of a run, as listed by ./run_all.sh PROFILE --dry-run")
+    parser.add_argument(
+        "name", help="owner/name on the hub; it is made, private, where it is not there"
+    )
+    asked = parser.parse_args()
+    profile = load_profile(asked.profile)
+    runs = {run.id: run for run in plan(profile)}
+    if asked.run not in runs:
+        raise UserError(
+            f"profile {profile.name} has no run {asked.run!r}; {nearest(asked.run, list(runs))}"
+        )
+    folder, kind = staged(profile, runs[asked.run], asked.name)
+    print(push(folder, asked.name, kind))
+
+
+def staged(profile: Profile, run: Run, name: str) -> tuple[Path, str]:
+    """(folder, "model" or "dataset"): links to what a finished run made, with its card, ready to be
+    put on the hub as `name`.
+
+    Raises `UserError` when the run is not finished on this machine, or made neither an explainer
+    nor Parquet files of rows.
+    """
+    record, checkpoint = (
+        run_dir(profile.name, run.id) / "run.json",
+        artifacts_dir(profile.name) / "checkpoints" / run.id,
+    )
+    rows = [
+        path
+        for path in run.outputs
+        if path.suffix == ".parquet" and path.is_relative_to(artifacts_dir(profile.name))
+    ]
+    files = (
+        [path for path in checkpoint.iterdir() if path.is_file()] if checkpoint.is_dir() else rows
+    )
+    if not record.is_file() or not files or not all(path.is_file() for path in files):
+        raise UserError(
+            f"{run.id} has no explainer and no rows here: choose a run of notebooks 02, 03 or 05 "
+            "to 07, and run it"
+        )
+    folder = artifacts_dir(profile.name) / "shared" / run.id
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in files:
+        (folder / path.name).unlink(missing_ok=True)
+        (folder / path.name).symlink_to(path)
+    made = json.loads(record.read_text("utf-8"))
+    kind = "model" if checkpoint.is_dir() else "dataset"
+    (folder / "README.md").write_text(
+        (model_card if kind == "model" else data_card)(profile, run, made, name, files), "utf-8"
+    )
+    return folder, kind
+
+
+def model_card(profile: Profile, run: Run, made: dict, name: str, files: list[Path]) -> str:
+    target, explainer = run.parameters["target"], run.parameters["explainer"]
+    base = target if variant(explainer)[0] in VARIANTS else explainer
+    adapted = any(path.name == "adapter_config.json" for path in files)
+    head = {
+        "library_name": "peft" if adapted else "transformers",
+        "tags": ["introspection", made["task"]],
+    }
+    if base in MODELS and MODELS[base].hub:
+        head["base_model"] = MODELS[base].hub
+    what = (
+        f"An explainer ({explainer}) of {target}, trained on {made['n_train']:,} rows of the task "
+        f"{made['task']}; SHA-256 of its "
+        f"weights {made['checkpoint_sha256'][:16]}. The licence of its base, {base}, applies."
+    )
+    return _card(profile, run, made, head, what, LOAD.format(name=name))
+
+
+def data_card(profile: Profile, run: Run, made: dict, name: str, files: list[Path]) -> str:
+    import pyarrow.parquet as pq
+
+    head = {
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": p.stem, "path": p.name} for p in files],
+            }
+        ]
+    }
+    counts = ", ".join(f"{pq.read_metadata(path).num_rows:,} {path.stem}" for path in files)
+    what = f"Questions and true answers of the task {made['task']} on {run.parameters['target']}: {counts} rows."
+    return _card(
+        profile,
+        run,
+        made,
+        head,
+        what,
+        READ.format(name=name, columns=", ".join(pq.read_schema(files[0]).names)),
+    )
+
+
+def _card(profile: Profile, run: Run, made: dict, head: dict, what: str, use: str) -> str:
+    return CARD.format(
+        head=yaml.safe_dump(head, sort_keys=False),
+        title=run.summary,
+        what=what,
+        run=run.id,
+        profile=profile.name,
+        commit=made["commit"],
+        use=use,
+        settings=json.dumps(run.settings, indent=1),
+    )
+
+
+def push(folder: Path, name: str, kind: str) -> str:
+    """Put a folder on the hub as the model or data set `name`, private where it is new; its
+    address.
+
+    Raises `UserError` when the hub cannot be reached or refuses.
+    """
+    from httpx2 import HTTPError  # of the hub's client
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        HfApi().create_repo(name, repo_type=kind, private=True, exist_ok=True)
+        return HfApi().upload_folder(repo_id=name, repo_type=kind, folder_path=folder).commit_url
+    except (HTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"cannot put {name} on the hub ({reason}): check the name, HF_TOKEN and the network"
+        ) from error
+
+
+if __name__ == "__main__":
+    command(main)

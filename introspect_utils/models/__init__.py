@@ -1,0 +1,1 @@
+"""The target M: loading it, its residual stream h(l, t), and patching (eq. 4)."""

@@ -1,0 +1,237 @@
+"""Targets and explainers by name: the registry, and one way to load an asset, a hub id, a folder or
+a tiny random model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from introspect_utils.settings.errors import UserError
+from introspect_utils.settings.names import MODELS, ModelSpec
+from introspect_utils.settings.paths import ASSET_CACHE
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def plain(user: str, system: str = "") -> str:
+    """A prompt without roles: the system prompt, if there is one, stands above the user's text."""
+    return "\n\n".join(filter(None, (system, user)))
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model with its tokenizer: a target or the base of an explainer."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def n_layers(self) -> int:
+        return self.model.config.num_hidden_layers
+
+    @property
+    def width(self) -> int:
+        return self.model.config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def window(self) -> int:
+        """How many tokens back every layer sees: the length of attention windows (Gemma), else all
+        that the model reads."""
+        config = self.model.config
+        windows = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+        return config.sliding_window if windows else config.max_position_embeddings
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` behind exactly one BOS (none if the tokenizer has none or the text, a
+        chat, brings its own)."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        bos = self.tokenizer.bos_token_id
+        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+    def check_length(self, n: int, what: str) -> None:
+        """Raises `UserError` when `what`, of `n` tokens, is longer than the model was made to
+        read."""
+        most = self.model.config.max_position_embeddings
+        if n > most:
+            raise UserError(
+                f"{what} has {n:,} tokens, and {self.name} reads at most {most:,}: shorten it, or "
+                "take another model"
+            )
+
+    def chat(self, user: str, system: str = "") -> str:
+        """`user` as the only turn of a chat that awaits the assistant: no default system prompt,
+        thinking off (Qwen3).
+
+        Gemma 2 has no system role: there a system prompt stands above the user's text. Raises
+        `UserError` for a base model without a chat template.
+        """
+        if not self.tokenizer.chat_template:
+            raise UserError(
+                f"{self.name} has no chat template: set explainer.prompt: base, or take an "
+                "instruction-tuned model"
+            )
+        turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        # Llama 3.1 writes the day's date into its prompt, which is to be the same tomorrow
+        settings = {
+            "tokenize": False,
+            "add_generation_prompt": True,
+            "enable_thinking": False,
+            "date_string": "26 Jul 2024",
+        }
+        if "System role not supported" in self.tokenizer.chat_template:
+            turns = [{"role": "user", "content": plain(user, system)}]
+        return self.tokenizer.apply_chat_template(turns, **settings)
+
+
+def choose_device(device: str = "auto") -> str:
+    """The device for a setting: "auto" is CUDA where there is a GPU, else the CPU."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device: cuda was asked for, and there is no usable GPU here: set device: auto or cpu"
+        )
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def choose_dtype(dtype: str = "auto", device: str = "auto") -> torch.dtype:
+    """The dtype for a setting: "auto" is bfloat16 on CUDA and float32 on the CPU."""
+    import torch
+
+    if dtype == "auto":
+        return torch.bfloat16 if choose_device(device) == "cuda" else torch.float32
+    return getattr(torch, dtype)
+
+
+def choose_compute_dtype(compute_dtype: str = "auto", device: str = "auto") -> str:
+    """The dtype of training's matrix products: "auto" is bfloat16 where hardware has it (CUDA,
+    AVX512-BF16), else float32."""
+    import torch
+
+    if compute_dtype != "auto":
+        return compute_dtype
+    fast = choose_device(device) == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return "bfloat16" if fast else "float32"
+
+
+def load_model(
+    name: str, device: str = "auto", dtype: str = "auto", seed: int = 0
+) -> LanguageModel:
+    """Load a model of `MODELS`, a hub id ("owner/name") or a local folder in the transformers
+    format.
+
+    Raises `UserError` when the name is unknown, the download is refused (gated, no network), or a
+    file is damaged. `seed` draws the weights of a tiny model.
+    """
+    spec = MODELS.get(name) or ModelSpec(hub=name)
+    torch_dtype, where = choose_dtype(dtype, device), choose_device(device)
+    if spec.tiny:
+        from introspect_utils.models.tiny import tiny_model
+
+        model, tokenizer = tiny_model(spec.tiny, seed)
+        model = model.to(torch_dtype)
+    else:
+        model, tokenizer = _from_files(
+            name, _converted(spec.asset) if spec.asset else spec.hub, torch_dtype
+        )
+    model.to(where).eval()
+    model.requires_grad_(False)
+    return LanguageModel(name, model, tokenizer)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer alone of a model that `load_model` loads by this name."""
+    spec = MODELS.get(name) or ModelSpec(hub=name)
+    if spec.tiny:
+        from introspect_utils.models.tiny import tiny_model
+
+        return tiny_model(spec.tiny)[1]
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(_converted(spec.asset) if spec.asset else spec.hub)
+
+
+def _from_files(
+    name: str, path: str | Path, dtype: torch.dtype
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if "/" not in str(path):
+        from introspect_utils.settings.reading import nearest
+
+        raise UserError(
+            f"no model is called {name!r}; {nearest(name, list(MODELS))} (a hub id has the form "
+            "owner/name)"
+        )
+    what = name if name == str(path) else f"{name} ({path})"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    except SafetensorError as error:
+        raise UserError(
+            f"a weight file of {what} is damaged ({error}): delete it and get it again"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"cannot load {what}: {reason.rstrip('.')}; {_hint(name, Path(path))}"
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"the tokenizer of {what} has no EOS token, which ends an explanation: set eos_token "
+            "in its settings"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def _hint(name: str, path: Path) -> str:
+    if path.is_dir():
+        return "a model folder holds config.json, the tokenizer and *.safetensors, as save_pretrained writes them"
+    if path.is_absolute():
+        return "there is no such folder"
+    if MODELS.get(name, ModelSpec()).gated:
+        return "accept its licence on the hub, set HF_TOKEN, and check the network"
+    return "check the name and the network"
+
+
+def _converted(asset: str) -> Path:
+    """The asset's GGUF as a transformers folder, converted on first use (reading a GGUF takes from
+    20 s to 2 min each time)."""
+    import torch
+    from filelock import FileLock
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from introspect_utils.data.assets import ASSETS, fetch
+
+    folder = ASSET_CACHE / "converted" / f"{asset}-{ASSETS[asset].sha256[:12]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            print(f"converting {asset} to safetensors (once)", flush=True)
+            gguf = fetch(asset)
+            source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+            quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+                # a model read from GGUF refuses to be saved, so its weights go into a plain one
+                quantised.config.__dict__.pop("quantization_config", None)
+                plain = AutoModelForCausalLM.from_config(quantised.config)
+                plain.load_state_dict(quantised.state_dict())
+                plain.save_pretrained(temporary)
+                AutoTokenizer.from_pretrained(**source).save_pretrained(temporary)
+                os.chmod(temporary, 0o755)
+                os.rename(temporary, folder)
+                os.mkdir(temporary)  # the context manager expects to find its folder
+    return folder

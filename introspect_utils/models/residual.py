@@ -1,0 +1,232 @@
+"""Read and write the residual stream h(l, t): the output of decoder layer l at token position t,
+batched.
+
+Batches are padded on the left, so the last tokens of all rows line up and "the k-th position from
+the end" is one column.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from introspect_utils.settings.errors import UserError
+
+SAVED = 32  # tokens that a pass of its own has to save: on a CPU it reads all weights once more
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    return model.get_decoder().layers
+
+
+def pad_left(
+    rows: Sequence[Sequence[int]], pad: int, device: torch.device | str = "cpu", shared: int = 0
+) -> tuple[Tensor, Tensor]:
+    """(ids, mask), both [batch, longest]. The padding stands behind the first `shared` tokens of a
+    row."""
+    longest = max(map(len, rows))
+    ids = [[*row[:shared], *[pad] * (longest - len(row)), *row[shared:]] for row in rows]
+    mask = [
+        [*[1] * shared, *[0] * (longest - len(row)), *[1] * (len(row) - shared)] for row in rows
+    ]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """The number of tokens that all rows begin with, short of the shortest: each keeps one of its
+    own to read."""
+    shortest = min(map(len, rows)) - 1
+    return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)
+
+
+def worth_sharing(starts: Sequence[Sequence[int]], length: int, window: int) -> int:
+    """How many of the first tokens of a batch of `length` columns are read once for all rows: those
+    that its `starts` have in common. 0 where that saves less than a pass of their own costs, and
+    where an attention `window` would count the padding behind them."""
+    shared = common_prefix(starts)
+    return shared if shared * (len(starts) - 1) >= SAVED and length <= window else 0
+
+
+def read_shared(model: PreTrainedModel, embedded: Tensor, shared: int) -> DynamicCache | None:
+    """Keys and values of the first `shared` columns of `embedded` [batch, length, width], which are
+    the same in all rows and pass through the model once; None where there are none. Gradients
+    flow."""
+    if not shared:
+        return None
+    cache = DynamicCache()
+    model.get_decoder()(inputs_embeds=embedded[:1, :shared], past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(len(embedded))
+    return cache
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Position ids [batch, length] that count from a row's first token, whichever side is
+    padded."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+@contextmanager
+def layer_hooks(model: PreTrainedModel, hooks: dict) -> Iterator[None]:
+    """Within the context, `hooks[l](output)` sees layer l's output [batch, length, width] and may
+    return another in its place.
+
+    Raises `UserError` for a layer that the model has not.
+    """
+    layers, handles = decoder_layers(model), []
+    strange = [layer for layer in hooks if not 0 <= layer < len(layers)]
+    if strange:
+        raise UserError(
+            f"there is no layer {strange[0]}: the model has {len(layers)} layers, 0 to "
+            f"{len(layers) - 1}"
+        )
+    try:
+        for layer, f in hooks.items():
+            handles.append(
+                layers[layer].register_forward_hook(lambda module, args, output, f=f: f(output))
+            )
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def recorded(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Within the context the yielded dictionary is given h [batch, length, width] of each of
+    `layers` at every pass."""
+    found: dict[int, Tensor] = {}
+    with layer_hooks(
+        model,
+        {layer: lambda output, layer=layer: found.__setitem__(layer, output) for layer in layers},
+    ):
+        yield found
+
+
+def check_finite(residual: dict[int, Tensor], mask: Tensor | None = None) -> None:
+    """Raises `UserError` with layer and token where a residual [batch, length, width] is not
+    finite; padding does not count."""
+    for layer, h in sorted(residual.items()):
+        broken = ~h.isfinite().all(-1)
+        if mask is not None:
+            broken &= mask.bool()
+        if broken.any():
+            row, column = broken.nonzero()[0].tolist()
+            position = column if mask is None else int(mask[row, :column].sum())
+            raise UserError(
+                f"the residual stream at layer {layer}, token {position} of text {row} of its "
+                "batch is not finite: the model is "
+                "damaged, or its numbers outgrow its dtype; set dtype: float32"
+            )
+
+
+@dataclass(frozen=True)
+class CleanRun:
+    """One unpatched forward pass over a left-padded batch.
+
+    `next_token` [batch]: the greedy continuation; `residual`: l -> [batch, length, width] for the
+    layers asked for; `cache`: keys and values of every layer.
+    """
+
+    mask: Tensor
+    next_token: Tensor
+    residual: dict[int, Tensor]
+    cache: DynamicCache
+
+
+@torch.inference_mode()
+def clean_run(
+    model: PreTrainedModel, ids: Tensor, mask: Tensor, layers: Sequence[int] = ()
+) -> CleanRun:
+    """The pass over `ids`, `mask` [batch, length]. Raises `UserError` where a residual is not
+    finite."""
+    with recorded(model, layers) as residual:
+        output = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions(mask),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+    check_finite(residual, mask)
+    return CleanRun(mask, output.logits[:, -1].argmax(-1), residual, output.past_key_values)
+
+
+class _Passed(nn.Module):
+    """Stands in for a layer that a run resumed above it does not compute."""
+
+    def forward(self, hidden: Tensor, *args, **kwargs) -> Tensor:
+        return hidden
+
+
+@contextmanager
+def _layers_above(model: PreTrainedModel, layer: int) -> Iterator[None]:
+    """Within the context the model computes only the layers above `layer`."""
+    decoder, layers = model.get_decoder(), decoder_layers(model)
+    decoder.layers = nn.ModuleList([*(_Passed() for _ in range(layer + 1)), *layers[layer + 1 :]])
+    try:
+        yield
+    finally:
+        decoder.layers = layers
+
+
+def patched_next_token(
+    model: PreTrainedModel,
+    clean: CleanRun,
+    block: Sequence[int],
+    from_end: int,
+    rows: Tensor,
+    v: Tensor,
+) -> Tensor:
+    """The greedy continuation under the patch of `patched_logits`, [len(rows)]."""
+    return patched_logits(model, clean, block, from_end, rows, v).argmax(-1)
+
+
+@torch.inference_mode()
+def patched_logits(
+    model: PreTrainedModel,
+    clean: CleanRun,
+    block: Sequence[int],
+    from_end: int,
+    rows: Tensor,
+    v: Tensor,
+) -> Tensor:
+    """Eq. 4 for a block of layers: next-token logits [len(rows), vocabulary] when h(l, t) <- v for
+    its every layer l.
+
+    t is the position `from_end` from the right (1 = last token); `rows` [n] are rows of the clean
+    run, v [n, width]. Causality makes most of the pass trivial: positions before t and layers up to
+    the block's first are those of the clean run, so only the last `from_end` tokens pass only the
+    layers above, reading the clean keys and values of the tokens before t. `clean.residual` must
+    hold the block's first layer.
+    """
+    first = block[0]
+    hidden = clean.residual[first][rows, -from_end:].clone()  # [n, from_end, width]
+    hidden[:, 0] = v
+    before = clean.mask.shape[1] - from_end
+    cache = DynamicCache()
+    for index, layer in enumerate(clean.cache.layers):
+        # layers up to `first` are passed over: their slot only has to have the right length
+        keys, values = (
+            (layer.keys[rows], layer.values[rows])
+            if index > first
+            else (layer.keys[:1], layer.values[:1])
+        )
+        cache.update(keys[:, :, :before], values[:, :, :before], index)
+
+    def write(output: Tensor) -> Tensor:
+        output[:, 0] = v
+        return output
+
+    mask = clean.mask[rows]
+    with _layers_above(model, first), layer_hooks(model, dict.fromkeys(block[1:], write)):
+        output = model(
+            inputs_embeds=hidden,
+            attention_mask=mask,
+            position_ids=positions(mask)[:, before:],
+            past_key_values=cache,
+            logits_to_keep=1,
+        )
+    return output.logits[:, -1]

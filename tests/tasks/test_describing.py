@@ -1,0 +1,335 @@
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+import torch
+from explaining import SETTINGS, make_explainer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from introspect_utils.explainer.explainer import Explainer
+from introspect_utils.explainer.generate import generate
+from introspect_utils.features.directions import Directions
+from introspect_utils.models.load import load_model
+from introspect_utils.models.residual_store import LEAD_IN, token_activations
+from introspect_utils.report.results import COLUMNS
+from introspect_utils.scores import descriptions
+from introspect_utils.settings.errors import UserError
+from introspect_utils.tasks import describing
+from introspect_utils.tasks.question import VECTOR
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# Appendix D, filled in by hand, and the same without the layer (B.4), read and found to be English
+FULL = [
+    "At layer 12, [s]v[e] encodes",
+    "[s]v[e] activates at layer 12 for",
+    "We can describe [s]v[e] at layer 12 as encoding",
+    "Generate a description of this feature at layer 12: [s]v[e].",
+    "What does [s]v[e] mean at layer 12?",
+    "[s]v[e] activates at layer 12 for inputs with the following features:",
+]
+NO_LAYER = [
+    "[s]v[e] encodes",
+    "[s]v[e] activates for",
+    "We can describe [s]v[e] as encoding",
+    "Generate a description of this feature: [s]v[e].",
+    "What does [s]v[e] mean?",
+    "[s]v[e] activates for inputs with the following features:",
+]
+CONDITIONS = ["full", "zero-vector", "shuffled-vector", "no-layer", "wrong-layer"]
+
+
+def directions(n, layers=(3, 12), data=("sae", "act")):
+    """Row i has the vector [i + 1, 1]; layers and data in turn."""
+    data, layers = (
+        tuple(data[i % len(data)] for i in range(n)),
+        tuple(layers[i // 2 % len(layers)] for i in range(n)),
+    )
+    names = tuple(
+        f"{kind}/{layer}/{i}" for i, (kind, layer) in enumerate(zip(data, layers, strict=True))
+    )
+    vectors = torch.stack([torch.arange(n) + 1.0, torch.ones(n)], dim=1)
+    return Directions(names, data, ("test",) * n, layers, vectors, ("",) * n)
+
+
+def questions(rows, condition, seed=0):
+    return [example.question for example in describing.examples(rows, rows.names, condition, seed)]
+
+
+def test_the_six_templates_of_appendix_d_with_and_without_the_layer():
+    assert [describing.prompt(template, 12) for template in describing.TEMPLATES] == FULL
+    assert [describing.prompt(template, None) for template in describing.TEMPLATES] == NO_LAYER
+
+
+def test_each_row_asks_for_the_description_of_its_vector_at_its_layer():
+    rows = directions(40)
+    texts = [f"text {i}" for i in range(40)]
+    for i, example in enumerate(describing.examples(rows, texts, "full", 0)):
+        question = example.question
+        assert question.text in [text.replace("12", str(rows.layers[i])) for text in FULL]
+        assert question.vector.tolist() == [i + 1.0, 1.0]
+        assert (question.layers, question.system, example.explanation) == (
+            (rows.layers[i],),
+            "",
+            f"text {i}",
+        )
+
+
+def test_templates_are_drawn_evenly_and_depend_on_seed_and_row_alone():
+    def drawn(n, condition, seed):
+        texts = [
+            question.text for question in questions(directions(n, layers=(12, 12)), condition, seed)
+        ]
+        return [(NO_LAYER if condition == "no-layer" else FULL).index(text) for text in texts]
+
+    chosen = drawn(600, "full", 0)
+    assert min(Counter(chosen)[template] for template in range(6)) > 60
+    assert all(
+        drawn(600, condition, 0) == chosen
+        for condition in ("zero-vector", "shuffled-vector", "no-layer")
+    )
+    assert drawn(600, "full", 1) != chosen
+    assert drawn(50, "full", 0) == chosen[:50]  # fewer training rows are the first rows of more
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_condition_changes_what_it_says_and_nothing_else(condition):
+    rows = directions(40)
+    before = rows.vectors.clone()
+    for i, (asked, full) in enumerate(
+        zip(questions(rows, condition), questions(rows, "full"), strict=True)
+    ):
+        assert asked.text.count(VECTOR) == 1 and asked.layers == full.layers == (rows.layers[i],)
+        other_text, other_vector = (
+            asked.text != full.text,
+            asked.vector.tolist() != full.vector.tolist(),
+        )
+        assert other_text == (condition in ("no-layer", "wrong-layer"))
+        assert other_vector == (condition in ("zero-vector", "shuffled-vector"))
+        if condition == "wrong-layer":
+            assert asked.text == full.text.replace(
+                str(rows.layers[i]), str(15 - rows.layers[i])
+            )  # of layers 3 and 12 the other
+        if condition == "zero-vector":
+            assert asked.vector.tolist() == [0.0, 0.0]
+        if condition == "shuffled-vector":
+            source = int(asked.vector[0]) - 1
+            assert (rows.layers[source], rows.data[source]) == (rows.layers[i], rows.data[i])
+    assert torch.equal(rows.vectors, before)
+
+
+def test_shuffled_vectors_are_each_taken_once():
+    taken = [question.vector.tolist() for question in questions(directions(30), "shuffled-vector")]
+    assert sorted(taken) == directions(30).vectors.tolist()
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=2, max_size=12), st.integers(0, 100))
+def test_another_row_of_the_same_kind_where_there_is_one(kinds, seed):
+    found, sizes = describing.others(kinds, seed), Counter(kinds)
+    assert sorted(found) == list(range(len(kinds)))
+    assert all(other != row for row, other in enumerate(found))
+    lonely = sum(size == 1 for size in sizes.values())
+    strangers = sum(kinds[other] != kinds[row] for row, other in enumerate(found))
+    assert strangers == (
+        2 if lonely == 1 else lonely
+    )  # a single one changes places with nobody of its kind
+    assert found == describing.others(kinds, seed)
+
+
+def test_another_seed_shuffles_otherwise():
+    assert describing.others("a" * 30, 0) != describing.others("a" * 30, 1)
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=2, max_size=30).filter(
+        lambda layers: len(set(layers)) > 1
+    ),
+    st.integers(0, 100),
+)
+def test_a_wrong_layer_is_another_one_that_occurs(layers, seed):
+    wrong = describing.other_layers(layers, seed)
+    assert len(wrong) == len(layers) and set(wrong) <= set(layers)
+    assert all(other != own for other, own in zip(wrong, layers, strict=True))
+
+
+def test_every_other_layer_comes_up():
+    wrong = describing.other_layers([0, 1, 2, 3] * 50, 0)
+    assert {(own, other) for own, other in zip([0, 1, 2, 3] * 50, wrong, strict=True)} == {
+        (a, b) for a in range(4) for b in range(4) if a != b
+    }
+
+
+def test_controls_that_cannot_be_made():
+    with pytest.raises(UserError, match="a single row has no other row's vector"):
+        questions(directions(1), "shuffled-vector")
+    with pytest.raises(
+        UserError, match="all directions are of layer 3, so there is no other layer"
+    ):
+        questions(directions(4, layers=(3,)), "wrong-layer")
+
+
+def test_descriptions_must_be_as_many_as_directions():
+    with pytest.raises(ValueError, match="zip"):
+        describing.examples(directions(3), ["a"] * 2, "full", 0)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_an_explainer_can_be_asked(condition):
+    explainer = make_explainer(d_target=2, projection="always")
+    explainer.layer_index = {(3,): 0, (12,): 1}
+    assert len(generate(explainer, questions(directions(6), condition), 4, 3)) == 6
+
+
+@pytest.mark.parametrize(
+    ("generation", "expected"),
+    [
+        ("words for animals.", "words for animals"),
+        ("  words for animals \n\nThis feature", "words for animals"),
+        ("\n\nnames of cities.\nmore", "names of cities"),
+        ("the abbreviation U.S. in law . . ", "the abbreviation U.S. in law"),
+        ("and so on...", "and so on"),
+        ("the number 3.14", "the number 3.14"),
+        ("", ""),
+        (" \n.\n", ""),
+    ],
+)
+def test_the_description_in_a_generation(generation, expected):
+    assert describing.description(generation) == expected
+
+
+@given(st.text(st.sampled_from("ab. \n\r\t")))
+def test_a_description_is_one_line_and_stays_what_it_is(generation):
+    found = describing.description(generation)
+    assert describing.description(found) == found == found.strip()
+    assert "\n" not in found and "\r" not in found and found in generation
+
+
+def test_t_feat_is_the_first_candidate_of_the_highest_score():
+    candidates = [["cities", "animals", "days"], ["only"], ["a", "b"]]
+    scores = [[0.1, 0.7, 0.7], [-0.3], [-0.2, -0.1]]
+    assert describing.t_feat(candidates, scores) == [("animals", 0.7), ("only", -0.3), ("b", -0.1)]
+
+
+def test_t_feat_names_a_direction_without_candidates():
+    with pytest.raises(UserError, match="direction 1 has no candidate"):
+        describing.t_feat([["a"], []], [[0.5], []])
+
+
+@pytest.mark.parametrize("scores", [[[0.5]], [[0.5], [0.1]]])
+def test_every_candidate_needs_its_score(scores):
+    with pytest.raises(ValueError, match="zip"):
+        describing.t_feat([["a"], ["b", "c"]], scores)
+
+
+def test_the_most_frequent_description_is_the_first_of_equals():
+    assert describing.most_frequent(["b", "a", "a", "c", "b"]) == "b"
+    assert describing.most_frequent(["b", "a", "a"]) == "a"
+
+
+def test_tokens_match_by_position():
+    tokenizer = load_model("tiny-llama", "cpu", "float32").tokenizer
+    words = [" the", " of", " in", " is", " was", " a", " to", " and", " by", " for", " on", " at"]
+    words = [
+        word for word in words if len(tokenizer(word, add_special_tokens=False)["input_ids"]) == 1
+    ]
+
+    def text(*numbers):
+        return "".join(words[i] for i in numbers)
+
+    assert len(words) >= 6
+    assert describing.token_match(tokenizer, text(0, 1, 2, 3), text(0, 1, 2, 3)) == 1
+    assert describing.token_match(tokenizer, text(0, 1, 2, 3), text(0, 4, 2, 5)) == 0.5
+    assert (
+        describing.token_match(tokenizer, text(0, 1, 2), text(1, 2, 0)) == 0
+    )  # the same tokens elsewhere
+    assert describing.token_match(tokenizer, text(0, 1), text(0, 1, 2, 3)) == 0.5  # one has ended
+    assert describing.token_match(tokenizer, text(0, 1, 2, 3), text(0, 1)) == 0.5
+    assert (
+        describing.token_match(tokenizer, text(*[0] * 10, 1), text(*[0] * 10, 2)) == 1
+    )  # the eleventh does not count
+    assert describing.token_match(tokenizer, text(0, 1, 2), text(0, 1, 3), n=2) == 1
+    assert describing.token_match(tokenizer, "", "") == 1
+    assert describing.token_match(tokenizer, "", text(0)) == 0
+
+
+def test_predictions_have_the_columns_of_the_file():
+    rows = directions(4)  # sae, act, sae, act
+    gold = ["cities", "", "animals", ""]
+    r = torch.tensor([0.5, 0.25, -0.5, 0.0])
+    table = descriptions.predictions(
+        rows, list("wxyz"), gold, [0.25, 1.0], r, r.abs(), [0, 1, 2, 3], "self", "full"
+    )
+    assert table["judge"].isna().tolist() == [False, True, False, True]
+    written = pa.Table.from_pandas(
+        table, schema=pa.schema(COLUMNS["features"]), preserve_index=False
+    )
+    assert set(table.columns) == set(COLUMNS["features"])
+    assert written.to_pylist()[1:3] == [
+        {
+            "row": 1,
+            "feature": "act/3/1",
+            "data": "act",
+            "layer": "3",
+            "explainer": "self",
+            "condition": "full",
+        }
+        | {
+            "generation": "x",
+            "gold": "",
+            "judge": None,
+            "simulator": 0.25,
+            "simulator_abs": 0.25,
+            "constant": 1,
+        },
+        {
+            "row": 2,
+            "feature": "sae/12/2",
+            "data": "sae",
+            "layer": "12",
+            "explainer": "self",
+            "condition": "full",
+        }
+        | {
+            "generation": "y",
+            "gold": "animals",
+            "judge": 1.0,
+            "simulator": -0.5,
+            "simulator_abs": 0.5,
+            "constant": 2,
+        },
+    ]
+
+
+@pytest.mark.parametrize("judge", [[0.5], [0.5] * 3, [0.5] * 4])
+def test_a_rating_belongs_to_every_gold_label_and_to_no_other_row(judge):
+    with pytest.raises(ValueError, match="zip"):
+        descriptions.predictions(
+            directions(4),
+            list("wxyz"),
+            ["a", "", "b", ""],
+            judge,
+            [0.0] * 4,
+            [0.0] * 4,
+            [0] * 4,
+            "self",
+            "full",
+        )
+
+
+def test_a_token_is_read_behind_the_lead_in():
+    target = load_model("tiny-llama")
+    ids = target.tokenizer("a b c", add_special_tokens=False)["input_ids"]
+    whole = torch.tensor([[*target.encode(LEAD_IN), *ids]])
+    hidden = target.model.get_decoder()(whole, output_hidden_states=True).hidden_states[3]
+    h = token_activations(target, "a b c", 2)  # the output of layer 2
+    torch.testing.assert_close(h, hidden[0, -len(ids) :].detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_one_vector_or_a_batch_is_described_alike():
+    explainer = Explainer(load_model("tiny-llama"), SETTINGS, 32, ((1,), (2,))).eval()
+    vectors = torch.randn(3, explainer.d_target)
+    said = explainer.describe(vectors, 2, max_new_tokens=4)
+    assert said == [explainer.describe(v, 2, max_new_tokens=4) for v in vectors]
+    with pytest.raises(UserError, match="knows no vectors from layers"):
+        explainer.describe(vectors[0], 3)

@@ -1,0 +1,207 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from introspect_utils.tasks import outcome, patching_questions
+from introspect_utils.tasks.question import VECTOR, Question
+
+V = np.arange(4, dtype=np.float32)
+ROW = {
+    "layer": list(range(8, 16)),
+    "input_tokens": ["", "Rome", " is", " the", " capital", " of"],
+    "patch_position": {"orig_text_token": "Rome", "intervention_vector": V},
+    "is_different": True,
+    "ablated_continuation": [" Italy"],
+}
+TEXT, LAYERS = "<<<Rome is the capital of>>>", "8, 9, 10, ..., 15"
+
+# Appendix D, filled in by hand
+FULL = [
+    f"If feature [s]v[e] at layer {LAYERS} is added to tokens <Rome> when processing the text "
+    f"{TEXT},"
+    " how would the output change?",
+    f"When feature [s]v[e] at layer {LAYERS} is added at tokens <Rome> in the input {TEXT}, what "
+    "happens to the model's output?",
+    f"Consider the input text: {TEXT}. If we steer layer {LAYERS} towards feature [s]v[e] at "
+    "tokens <Rome>,"
+    " how does this affect the generated continuation?",
+    f"Given the text {TEXT}, what would be the effect on the output if feature [s]v[e] at layer "
+    f"{LAYERS}"
+    " is added to tokens <Rome>?",
+    f"If we steer towards feature [s]v[e] at layer {LAYERS} and tokens <Rome> when processing "
+    f"{TEXT},"
+    " how would the model's response differ?",
+]
+# Each ablation of Table 2, read and found to be English
+ABLATED = {
+    "no-vector": [
+        f"If a feature at layer {LAYERS} is added to tokens <Rome> when processing the text "
+        f"{TEXT}, how would the output change?",
+        f"When a feature at layer {LAYERS} is added at tokens <Rome> in the input {TEXT}, what "
+        "happens to the model's output?",
+        f"Consider the input text: {TEXT}. If we steer layer {LAYERS} towards a feature at tokens "
+        "<Rome>,"
+        " how does this affect the generated continuation?",
+        f"Given the text {TEXT}, what would be the effect on the output if a feature at layer "
+        f"{LAYERS}"
+        " is added to tokens <Rome>?",
+        f"If we steer towards a feature at layer {LAYERS} and tokens <Rome> when processing {TEXT},"
+        " how would the model's response differ?",
+    ],
+    "no-layer": [
+        f"If feature [s]v[e] is added to tokens <Rome> when processing the text {TEXT}, how would "
+        "the output change?",
+        f"When feature [s]v[e] is added at tokens <Rome> in the input {TEXT}, what happens to the "
+        "model's output?",
+        f"Consider the input text: {TEXT}. If we steer towards feature [s]v[e] at tokens <Rome>,"
+        " how does this affect the generated continuation?",
+        f"Given the text {TEXT}, what would be the effect on the output if feature [s]v[e] is "
+        "added to tokens <Rome>?",
+        f"If we steer towards feature [s]v[e] at tokens <Rome> when processing {TEXT}, how would "
+        "the model's response differ?",
+    ],
+    "no-token": [
+        f"If feature [s]v[e] at layer {LAYERS} is added when processing the text {TEXT}, how would "
+        "the output change?",
+        f"When feature [s]v[e] at layer {LAYERS} is added in the input {TEXT}, what happens to the "
+        "model's output?",
+        f"Consider the input text: {TEXT}. If we steer layer {LAYERS} towards feature [s]v[e],"
+        " how does this affect the generated continuation?",
+        f"Given the text {TEXT}, what would be the effect on the output if feature [s]v[e] at "
+        f"layer {LAYERS} is added?",
+        f"If we steer towards feature [s]v[e] at layer {LAYERS} when processing {TEXT}, how would "
+        "the model's response differ?",
+    ],
+}
+F2 = f"""If feature [s]v[e] at layer {LAYERS} is inserted into token <Rome> when processing the text {TEXT}, \
+how would the output change?
+Respond with exactly one of the two options below, and nothing else:
+
+The output would remain unchanged from <<<X>>>.
+The output would change to <<<X>>>.
+
+Replace X with the next token of the answer following the input. Make sure X is a *single* next token.
+
+Example Outputs:
+The output would remain unchanged from <<<Paris>>>.
+The output would change to <<<doctor>>>.
+The output would remain unchanged from <<<Apple>>>.
+The output would change to <<<unknown>>>."""
+
+
+@pytest.mark.parametrize(("condition", "expected"), [("full", FULL), *ABLATED.items()])
+def test_the_five_templates_under_each_condition(condition, expected):
+    assert [
+        patching_questions.prompt(template, ROW, condition)
+        for template in patching_questions.TEMPLATES
+    ] == expected
+
+
+def test_the_prompt_of_the_untrained_model_is_that_of_f2():
+    assert patching_questions.prompt(patching_questions.UNTRAINED, ROW, "untrained") == F2
+    assert patching_questions.examples([ROW], "untrained", 0)[0].question.text == F2
+
+
+def test_the_question_and_answer_of_c1():
+    [example] = patching_questions.examples([ROW], "locate", 0)
+    assert example.question.text == f"Where did feature [s]v[e] come from in {TEXT}?"
+    assert example.explanation == f"Token <<<Rome>>> at layers {LAYERS}."
+    assert (
+        "Rome>" not in example.question.text.replace(TEXT, "")
+        and LAYERS not in example.question.text
+    )
+
+
+@pytest.mark.parametrize(
+    "condition", ["full", "no-vector", "no-layer", "no-token", "untrained", "locate"]
+)
+def test_a_question_holds_its_vector_and_nothing_that_was_taken_away(condition):
+    rows = [ROW] * 40
+    for example in patching_questions.examples(rows, condition, seed=0):
+        text, vector = example.question.text, example.question.vector
+        assert text.count(VECTOR) == (condition != "no-vector")
+        if condition == "no-vector":
+            assert vector is None
+        else:
+            assert vector.dtype == torch.float32 and vector.tolist() == V.tolist()
+        assert text.count(TEXT) == 1
+        assert ("layer" in text) == (condition not in ("no-layer", "locate"))
+        assert ("<Rome>" in text.replace(TEXT, "")) == (condition not in ("no-token", "locate"))
+        assert example.question.layers == tuple(
+            range(8, 16)
+        )  # they choose the projection, whatever the text says
+        if condition != "locate":
+            assert outcome.parse(example.explanation) == (True, " Italy")
+
+
+def test_the_explanation_follows_the_outcome():
+    assert patching_questions.answer(ROW) == outcome.explanation(True, " Italy")
+    assert patching_questions.answer({**ROW, "is_different": False}) == outcome.explanation(
+        False, " Italy"
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "text"),
+    [([3], "3"), ([0, 1, 2, 3], "0, 1, 2, 3"), (list(range(5)), "0, 1, 2, ..., 4")],
+)
+def test_a_block_is_written_as_the_authors_write_it(layers, text):
+    assert patching_questions.layers_text(layers) == text
+
+
+def test_braces_in_a_text_are_text():
+    row = {**ROW, "input_tokens": ["{layer}", " {}"]}
+    assert "<<<{layer} {}>>>" in patching_questions.prompt(patching_questions.TEMPLATES[0], row)
+
+
+def test_templates_are_drawn_evenly_and_alike_in_every_condition():
+    def drawn(condition, seed):
+        texts = [
+            example.question.text
+            for example in patching_questions.examples([ROW] * 500, condition, seed)
+        ]
+        return [(FULL if condition == "full" else ABLATED[condition]).index(text) for text in texts]
+
+    chosen = drawn("full", 0)
+    assert chosen == drawn("no-layer", 0) == drawn("no-vector", 0) != drawn("full", 1)
+    assert min(Counter(chosen)[template] for template in range(5)) > 60
+
+
+def test_vectors_may_come_back_from_a_file_as_lists():
+    row = {**ROW, "patch_position": {**ROW["patch_position"], "intervention_vector": V.tolist()}}
+    vector = patching_questions.question(row, "full", patching_questions.TEMPLATES[0]).vector
+    assert vector.dtype == torch.float32 and vector.tolist() == V.tolist()
+
+
+@given(st.lists(st.sampled_from([(0, 1), (2, 3), (4, 5)]), max_size=20), st.integers(0, 5))
+def test_shuffled_vectors_are_all_others_of_the_same_layers(layers, seed):
+    asked = [
+        Question(f"{VECTOR} {i}", torch.tensor([float(i)]), block) for i, block in enumerate(layers)
+    ]
+    shuffled = patching_questions.shuffle_vectors(asked, seed)
+    sizes = Counter(layers)
+    for i, (before, after) in enumerate(zip(asked, shuffled, strict=True)):
+        assert (after.text, after.layers) == (before.text, before.layers)
+        assert before.vector.item() == i  # the questions given are left as they are
+        assert (after.vector.item() == i) == (sizes[layers[i]] == 1)
+    for block in sizes:
+        vectors = [
+            sorted(q.vector.item() for q in part if q.layers == block) for part in (asked, shuffled)
+        ]
+        assert vectors[0] == vectors[1]
+    assert [q.vector.item() for q in patching_questions.shuffle_vectors(asked, seed)] == [
+        q.vector.item() for q in shuffled
+    ]
+
+
+def test_another_seed_shuffles_otherwise():
+    asked = [Question(f"{VECTOR} {i}", torch.tensor([float(i)]), (0,)) for i in range(30)]
+    orders = [
+        [q.vector.item() for q in patching_questions.shuffle_vectors(asked, seed)]
+        for seed in (0, 1)
+    ]
+    assert orders[0] != orders[1]
