@@ -26,7 +26,7 @@ import pathlib, time
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import ROOT
 from introspect_utils.settings.profile import load_profile
-from introspect_utils.runs import plan
+from introspect_utils.runs.plan import plan
 
 [run] = [run for run in plan(load_profile(profile)) if run.parameters == {parameters}]
 assert all(path.is_file() for path in run.inputs)
@@ -142,7 +142,7 @@ class ToyRepo:
         code = f"""if True:
             from introspect_utils.settings.profile import load_profile
             from introspect_utils.runs.due import mark_done
-            from introspect_utils.runs import plan
+            from introspect_utils.runs.plan import plan
             profile = load_profile("toy")
             for run in [run for run in plan(profile) if run.id in {ids}]:
                 for path in run.outputs:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from introspect_utils.runs import plan
+from introspect_utils.runs.plan import plan
 from introspect_utils.runs.run import Run
 from introspect_utils.settings.errors import UserError, command
 from introspect_utils.settings.names import MODELS, VARIANTS, variant

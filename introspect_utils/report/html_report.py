@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from introspect_utils.report.claims import CLAIMS
 from introspect_utils.report.table import Score, Table
 from introspect_utils.report.table_rows import self_explained
-from introspect_utils.runs import plan
+from introspect_utils.runs.plan import plan
 from introspect_utils.runs.run import TASKS
 from introspect_utils.runs.run_notebook import clock
 from introspect_utils.settings.paths import REPO, artifacts_dir, figures_dir, replaced

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from introspect_utils.explainer.gates import warnings
 from introspect_utils.report.records import records
-from introspect_utils.runs import plan
+from introspect_utils.runs.plan import plan
 from introspect_utils.scores import metrics
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import figures_dir, replaced

@@ -8,7 +8,7 @@ from explaining import make_examples, make_explainer, training_settings
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.train import train
 from introspect_utils.extras.sharing import push, staged
-from introspect_utils.runs import plan
+from introspect_utils.runs.plan import plan
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import load_profile

@@ -8,7 +8,7 @@ import pytest
 from reading import Page
 
 from introspect_utils.report import results
-from introspect_utils.runs import plan
+from introspect_utils.runs.plan import plan
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import load_profile

@@ -5,7 +5,7 @@ import torch
 from explaining import encode, make_examples, make_explainer, training_settings
 
 from introspect_utils.explainer.train import in_file_order, train
-from introspect_utils.runs import plan
+from introspect_utils.runs.plan import plan
 from introspect_utils.settings.as_released import AsReleased, as_released
 from introspect_utils.settings.paths import REPO
 from introspect_utils.settings.profile import Training, load_profile

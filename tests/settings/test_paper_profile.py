@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from introspect_utils.report.paper import lookup
-from introspect_utils.runs import plan
+from introspect_utils.runs.plan import plan
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import REPO
 from introspect_utils.settings.profile import load_profile

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from introspect_utils.report import results
-from introspect_utils.runs import plan
+from introspect_utils.runs.plan import plan
 from introspect_utils.runs.run import PUBLISHED, TASKS
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from introspect_utils.runs import plan
+from introspect_utils.runs.plan import plan
 from introspect_utils.runs.cost import estimate
 from introspect_utils.runs.run_all import snakemake_options
 from introspect_utils.settings.names import VARIANTS

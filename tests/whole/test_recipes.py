@@ -99,7 +99,7 @@ def test_a_model_is_a_line(copy, tmp_path):
     said = copy.run(
         "from introspect_utils.models.load import load_model; from "
         "introspect_utils.settings.profile import load_profile\n"
-        "from introspect_utils.runs import plan\n"
+        "from introspect_utils.runs.plan import plan\n"
         "print(load_model('my-llama').width, *(run.id for run in plan(load_profile('smoke'))))"
     )
     assert (
@@ -112,7 +112,7 @@ def test_an_explainer_is_a_name_or_a_function(copy):
     said = copy.run(
         "from introspect_utils.explainer.make import make_explainer; from "
         "introspect_utils.settings.profile import load_profile\n"
-        "from introspect_utils.runs import plan\n"
+        "from introspect_utils.runs.plan import plan\n"
         "profile = load_profile('smoke')\n"
         "for name in (*profile.ablation.explainers, 'noisy@0.5'):\n"
         "    lm = make_explainer(profile, 'patching', name, 'full', 'tiny-llama', 32, [(0,)], "
