@@ -21,8 +21,8 @@ from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.load import LanguageModel, load_model
 from introspect_utils.models.residual import clean_run, pad_left, patched_next_token
 from introspect_utils.models.residual_store import mean_residual, open_residuals, token_activations
-from introspect_utils.runs.plan import plan
 from introspect_utils.runs.all_tasks import checkpoint, self_explainer
+from introspect_utils.runs.plan import plan
 from introspect_utils.scores.neighbours import nearest
 from introspect_utils.scores.simulator import (
     Simulator,

@@ -23,9 +23,10 @@ import websocket
 from test_ablation_notebooks import execute
 
 from introspect_utils.data.assets import ASSETS, is_present
-from introspect_utils.runs import plan, record
+from introspect_utils.runs import record
 from introspect_utils.runs.all_tasks import ASK
 from introspect_utils.runs.due import upstream
+from introspect_utils.runs.plan import plan
 from introspect_utils.settings import paths
 from introspect_utils.settings.paths import REPO
 from introspect_utils.settings.profile import load_profile

@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 
 from introspect_utils.runs import cost as estimates
-from introspect_utils.runs.plan import plan
 from introspect_utils.runs.cost import downloads, estimate, resources, training
+from introspect_utils.runs.plan import plan
 from introspect_utils.settings.profile import load_profile
 
 PAPER = load_profile("paper")

@@ -5,8 +5,9 @@ import dataclasses
 
 import pytest
 
-from introspect_utils.runs import plan, preflight, run_all
+from introspect_utils.runs import preflight, run_all
 from introspect_utils.runs.cost import Estimate
+from introspect_utils.runs.plan import plan
 from introspect_utils.runs.preflight import free_disk, missing, shown, to_download, total
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import load_profile

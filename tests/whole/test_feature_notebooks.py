@@ -13,8 +13,9 @@ from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.report import feature_tables, style
 from introspect_utils.report.paper import ERROR_CATEGORIES
 from introspect_utils.report.results import read_run, records
-from introspect_utils.runs import plan, record
+from introspect_utils.runs import record
 from introspect_utils.runs.all_tasks import ASK, checkpoint
+from introspect_utils.runs.plan import plan
 from introspect_utils.scores import simulator
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError

@@ -6,8 +6,8 @@ import shlex
 
 import pytest
 
-from introspect_utils.runs.plan import plan
 from introspect_utils.runs.cost import estimate
+from introspect_utils.runs.plan import plan
 from introspect_utils.runs.run_all import snakemake_options
 from introspect_utils.settings.names import VARIANTS
 from introspect_utils.settings.paths import REPO
