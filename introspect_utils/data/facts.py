@@ -7,6 +7,7 @@ et al. 2022) is read from its JSON file or from the hub.
 
 import json
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -45,17 +46,28 @@ TEMPLATES = {
 @dataclass(frozen=True, order=True)
 class Fact:
     """One fact. `prompt` is the text before the object and contains the subject; no string begins
-    or ends with a space."""
+    or ends with a space.
+
+    `start` is where the template put the subject: words like it may stand before. Where there is no
+    template it is the first place that holds the subject as whole words.
+    """
 
     relation: str
     subject: str
     object: str
     prompt: str
+    start: int = -1
+
+    def __post_init__(self) -> None:
+        if self.start < 0:
+            word = re.search(rf"(?<!\w){re.escape(self.subject)}(?!\w)", self.prompt)
+            start = word.start() if word else self.prompt.find(self.subject)
+            object.__setattr__(self, "start", start)
 
     @property
     def template(self) -> str:
         """The prompt with "{}" for the subject. CounterFact words one relation in several ways."""
-        return self.prompt.replace(self.subject, "{}", 1)
+        return f"{self.prompt[: self.start]}{{}}{self.prompt[self.start + len(self.subject) :]}"
 
 
 @dataclass(frozen=True)
@@ -121,14 +133,17 @@ def _counterfact(row: dict, where: str) -> Fact:
         if "requested_rewrite" in row:
             row = row["requested_rewrite"]
             subject, answer = row["subject"].strip(), row["target_true"]["str"].strip()
-            prompt = row["prompt"].replace("{}", subject, 1).strip()
+            prompt = row["prompt"].strip()
+            start = prompt.find("{}")
+            prompt = prompt.replace("{}", subject, 1)
         else:  # subject and target carry a leading space there
-            subject, answer, prompt = (
+            subject, answer, prompt, start = (
                 row["subject"].strip(),
                 row["target_true"].strip(),
                 row["prompt"].strip(),
+                -1,
             )
-        fact = Fact(row["relation_id"].strip(), subject, answer, prompt)
+        fact = Fact(row["relation_id"].strip(), subject, answer, prompt, start)
     except KeyError as error:
         raise UserError(
             f"{where}: no field {error}; neither the nested nor the flat CounterFact format"

@@ -26,7 +26,7 @@ def target_prompt(
     """Solved examples, one a line; the statement up to its object; and the answer options of E.2
     where there are any."""
     before = "".join(f"{demo.prompt} {demo.object}.\n" for demo in demonstrations)
-    start = len(before) + fact.prompt.index(fact.subject)
+    start = len(before) + fact.start
     text, spans = before + fact.prompt, {}
     end = len(text)
     if options:

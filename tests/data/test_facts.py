@@ -17,6 +17,7 @@ from introspect_utils.data.facts import (
     make_pairs,
     split_subjects,
 )
+from introspect_utils.data.prompts import target_prompt
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import REPO
 
@@ -261,3 +262,27 @@ def test_differently_worded_facts_of_a_relation_are_not_paired():
     pairs = make_pairs(facts, 100, seed=0)
     assert len(pairs) == 12
     assert all(pair.original.template == pair.counterfactual.template for pair in islice(pairs, 12))
+
+
+@pytest.mark.parametrize(
+    ("template", "subject", "start"),
+    [
+        ("In the time of {}, the state was", "the", 15),  # stands earlier, as a word
+        ("The Roman Empire began in {} as", "Rom", 26),  # earlier, as a part of one
+        ("{} and {}", "a", 0),
+    ],
+)
+def test_the_subject_stands_where_the_template_put_it(tmp_path, template, subject, start):
+    rewrite = {"prompt": template, "subject": subject, "relation_id": "P1"}
+    row = {"requested_rewrite": rewrite | {"target_true": {"str": "x"}}}
+    (tmp_path / "facts.json").write_text(json.dumps([row]))
+    [fact] = load_facts(str(tmp_path / "facts.json"))
+    assert fact.start == start and fact.template == template
+    span = target_prompt(fact, [fact]).subject
+    assert target_prompt(fact, [fact]).text[slice(*span)] == subject
+    assert span[0] == len(f"{fact.prompt} x.\n") + start
+
+
+def test_a_flat_record_has_its_subject_as_a_whole_word():
+    fact = Fact("r", "Tom", "x", "Tomorrow never came for Tom in")
+    assert fact.template == "Tomorrow never came for {} in"
