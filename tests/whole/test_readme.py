@@ -3,6 +3,7 @@ whole."""
 
 import re
 import shlex
+import sys
 
 import pytest
 
@@ -12,6 +13,9 @@ from introspect_utils.runs.run_all import snakemake_options
 from introspect_utils.settings.names import VARIANTS
 from introspect_utils.settings.paths import REPO
 from introspect_utils.settings.profile import PROJECTED, load_profile
+
+sys.path.insert(0, str(REPO / "scripts"))
+import page_numbers  # noqa: E402
 
 README = (REPO / "README.md").read_text("utf-8")
 PAGES = (REPO / "README.md", REPO / "figures" / "README.md", REPO / "benchmarks" / "README.md")
@@ -81,3 +85,33 @@ def test_the_hours_of_a_profile_are_those_that_a_dry_run_estimates(name):
     hours = sum(made.hours for run in plan(profile) if (made := estimate(profile, run)))
     (said,) = re.findall(rf"\| `{name}` \|.*about ([\d,.]+) H100 hours", README)
     assert float(said.replace(",", "")) == pytest.approx(hours, rel=0.15)
+
+
+def test_every_number_is_that_of_a_record():
+    page = (REPO / "figures" / "README.md").read_text("utf-8")
+    right, wrong = page_numbers.read(page)
+    assert not wrong
+    assert page == right, "run python scripts/page_numbers.py"
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("Self scores 12.3 by the judge.", "belongs to no record"),
+        ("Self scores 12.3<!--= 1, sae, nobody, judge-->.", "0 records"),
+        ("Self scores 12.3<!--= 1, sae, self-->.", "records of small have"),
+        ("| a | b<!--= 1, sae, judge--> |\n|---|---|\n| self | 12.3 |", "belongs to no record"),
+    ],
+)
+def test_a_number_without_a_record_is_found(line, fault):
+    _, wrong = page_numbers.read(line)
+    assert wrong and all(fault in each for each in wrong)
+
+
+def test_a_wrong_number_is_replaced_in_text_and_tables():
+    key = "1, sae, self, full, judge"
+    right, _ = page_numbers.read(f"Self scores 12.3 ± 0.4<!--= {key}-->, it says.")
+    number = re.search(r"[\d.]+ ± [\d.]+", right)[0]
+    assert number != "12.3 ± 0.4"
+    table = "| | judge<!--= 1, sae, judge--> | n |\n|---|---|---|\n| me<!--= self, full--> | {} | |"
+    assert page_numbers.read(table.format("12.3 ± 0.4"))[0] == table.format(number) + "\n"
