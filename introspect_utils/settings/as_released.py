@@ -1,7 +1,7 @@
 """`as_released: true` in a profile: training as in the authors' code, where that is done otherwise
 here.
 
-README, "Deviations and known limits", has a row for every deviation, also for those that are not
+docs/deviations.md has a row for every deviation, also for those that are not
 set back. `introspect_utils.explainer.train` reads the three of `AsReleased`;
 `Profile.explainer_for` caps the rank of a projection beside LoRA.
 """

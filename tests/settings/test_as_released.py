@@ -11,14 +11,16 @@ from introspect_utils.settings.paths import REPO
 from introspect_utils.settings.profile import Training, load_profile
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-README = (REPO / "README.md").read_text("utf-8")
+PAGES = [
+    (REPO / "docs" / f"{name}.md").read_text("utf-8") for name in ("deviations", "authors_configs")
+]
 
 
 def rows(header):
-    """The cells of each row of the README's table that begins with `header`."""
+    """The cells of each row of the table that begins with `header`."""
     lines = [
         line
-        for line in README.split(header)[1].split("\n\n")[0].splitlines()
+        for line in "\n\n".join(PAGES).split(header)[1].split("\n\n")[0].splitlines()
         if line.startswith("|")
     ]
     return [

@@ -1,5 +1,5 @@
-"""What the README says is so: its links lead somewhere, its commands are taken, its tables are
-whole."""
+"""What the README and docs/ say is so: links lead somewhere, commands are taken, tables are whole,
+and every number of a result is that of a record."""
 
 import re
 import shlex
@@ -17,81 +17,64 @@ from introspect_utils.settings.profile import PROJECTED, load_profile
 sys.path.insert(0, str(REPO / "scripts"))
 import page_numbers  # noqa: E402
 
-README = (REPO / "README.md").read_text("utf-8")
-PAGES = (REPO / "README.md", REPO / "figures" / "README.md", REPO / "benchmarks" / "README.md")
-LINKS = [
-    (page, link)
-    for page in PAGES
-    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8"))
-]
-COMMANDS = [
-    line.split(" # ")[0].strip()
-    for line in README.splitlines()
-    if line.startswith("    ") and "./run_all.sh" in line
-]
+PAGES = {
+    str(path.relative_to(REPO)): path.read_text("utf-8")
+    for pattern in ("*.md", "docs/*.md", "figures/*.md", "benchmarks/*.md")
+    for path in REPO.glob(pattern)
+}
+NOTEBOOKS = {path.stem for path in (REPO / "notebooks").glob("*.ipynb")}
 
 
-@pytest.mark.parametrize(("page", "link"), LINKS)
-def test_a_link_leads_to_a_file(page, link):
-    assert "://" in link or (page.parent / link).exists()
+def test_every_link_leads_to_a_file():
+    for page, text in PAGES.items():
+        for link in re.findall(r"\]\(([^)#]+)\)", text):
+            assert "://" in link or ((REPO / page).parent / link).exists(), (page, link)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_is_one_that_run_all_takes(command):
-    _, *arguments = shlex.split(command)
-    profile = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "mini"
-    ids = {run.id for run in plan(load_profile("mini" if profile.endswith(".yaml") else profile))}
-    options = snakemake_options([argument.replace("RUN", "tables") for argument in arguments])
-    assert set(options.forcerun) <= ids
+def test_every_command_is_one_that_run_all_takes():
+    lines = [line for text in PAGES.values() for line in text.splitlines()]
+    commands = {line.split(" # ")[0].strip() for line in lines if line.startswith("    ./run_all")}
+    assert len(commands) >= 8
+    for command in commands:
+        _, *arguments = shlex.split(command)
+        name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "mini"
+        ids = {run.id for run in plan(load_profile("mini" if name.endswith(".yaml") else name))}
+        options = snakemake_options([argument.replace("RUN", "tables") for argument in arguments])
+        assert set(options.forcerun) <= ids
 
 
-def table(header):
-    """The first cells of the table that begins with `header`, without backquotes."""
-    body = README.split(header)[1].split("\n\n")[0]
-    return [
-        line.split("|")[1].strip()
-        for line in body.splitlines()
-        if line.startswith("|") and "---" not in line
-    ]
+def first_cells(page, header):
+    """The first cells of the table that begins with `header`."""
+    body = PAGES[page].split(header)[1].split("\n\n")[0]
+    return [line.split("|")[1] for line in body.splitlines() if line.startswith("|")]
 
 
-def test_the_table_of_notebooks_has_them_all():
-    named = [
-        cell.strip("`") for cell in table("| notebook | what it does | reads | writes | minutes |")
-    ]
-    assert named == sorted(path.stem for path in (REPO / "notebooks").glob("*.ipynb"))
-
-
-def test_the_tables_of_profiles_explainers_and_conditions_are_whole():
-    assert {cell.split("`")[1] for cell in table("| profile | for |")} == {
-        path.stem for path in (REPO / "params").glob("*.yaml")
-    }
-    assert set(VARIANTS) <= set(
-        re.findall(r"`(\w+)`", " ".join(table("| explainer | what it is |")))
-    )
-    assert set(PROJECTED) <= set(
-        re.findall(r"`([\w-]+)`", " ".join(table("| condition | what it is |")))
-    )
-
-
-def test_it_is_run_by_two_scripts_that_are_there():
-    for name in ("run_all.sh", "run_tests.sh"):
-        assert f"./{name}" in README and (REPO / name).stat().st_mode & 0o111
+def test_the_tables_of_notebooks_profiles_explainers_and_conditions_are_whole():
+    assert set(re.findall(r"notebooks/(\w+)\.ipynb", PAGES["README.md"])) == NOTEBOOKS
+    named = first_cells("docs/notebooks.md", "| notebook | what it does |")
+    assert set(re.findall(r"`(\w+)`", "".join(named))) == NOTEBOOKS
+    profiles = {path.stem for path in (REPO / "params").glob("*.yaml")}
+    of_table = "".join(first_cells("docs/scale.md", "| profile | for |"))
+    assert set(re.findall(r"`([\w-]+)`", of_table)) == profiles
+    explainers = "".join(first_cells("docs/explainers.md", "| explainer | what it is |"))
+    assert set(VARIANTS) <= set(re.findall(r"`(\w+)`", explainers))
+    conditions = "".join(first_cells("docs/explainers.md", "| condition | what it is |"))
+    assert set(PROJECTED) <= set(re.findall(r"`([\w-]+)`", conditions))
 
 
 @pytest.mark.parametrize("name", ["paper", "published"])
 def test_the_hours_of_a_profile_are_those_that_a_dry_run_estimates(name):
     profile = load_profile(name)
     hours = sum(made.hours for run in plan(profile) if (made := estimate(profile, run)))
-    (said,) = re.findall(rf"\| `{name}` \|.*about ([\d,.]+) H100 hours", README)
+    (said,) = re.findall(rf"\| `{name}` \|.*about ([\d,.]+) H100 hours", PAGES["docs/scale.md"])
     assert float(said.replace(",", "")) == pytest.approx(hours, rel=0.15)
 
 
-def test_every_number_is_that_of_a_record():
-    page = (REPO / "figures" / "README.md").read_text("utf-8")
-    right, wrong = page_numbers.read(page)
+@pytest.mark.parametrize("page", page_numbers.PAGES)
+def test_every_number_is_that_of_a_record(page):
+    right, wrong = page_numbers.read(PAGES[page])
     assert not wrong
-    assert page == right, "run python scripts/page_numbers.py"
+    assert PAGES[page] == right, "run python scripts/page_numbers.py"
 
 
 @pytest.mark.parametrize(

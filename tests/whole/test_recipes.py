@@ -1,5 +1,5 @@
-"""The README's recipes, followed to the letter in a copy of the package: each on models of four
-layers."""
+"""The recipes of docs/adding.md, followed to the letter in a copy of the package: each on models of
+four layers."""
 
 import os
 import re
@@ -13,12 +13,12 @@ import pytest
 from introspect_utils.models.load import load_model
 from introspect_utils.settings.paths import REPO
 
-CHAPTER = (REPO / "README.md").read_text("utf-8").split("## Adding to it\n")[1].split("\n## ")[0]
+CHAPTER = (REPO / "docs" / "adding.md").read_text("utf-8")
 
 
 def blocks(recipe):
     """(where it goes, the code) of each block of a recipe; its first line says where."""
-    part = CHAPTER.split(f"### {recipe}\n")[1].split("\n### ")[0]
+    part = CHAPTER.split(f"## {recipe}\n")[1].split("\n## ")[0]
     return [
         tuple(code.removeprefix("# ").split("\n", 1))
         for code in re.findall(r"```\w+\n(.*?)```", part, re.DOTALL)
