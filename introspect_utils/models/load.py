@@ -165,7 +165,9 @@ def _from_files(
     name: str, path: str | Path, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
+
+    from introspect_utils.models.weights import read_model
 
     if "/" not in str(path):
         from introspect_utils.settings.reading import nearest
@@ -177,7 +179,7 @@ def _from_files(
     what = name if name == str(path) else f"{name} ({path})"
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        model = read_model(path, dtype)
     except SafetensorError as error:
         raise UserError(
             f"a weight file of {what} is damaged ({error}): delete it and get it again"

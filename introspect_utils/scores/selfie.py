@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from introspect_utils.models.load import LanguageModel
 from introspect_utils.models.residual import read_shared
+from introspect_utils.models.weights import generate_greedily
 from introspect_utils.settings.errors import UserError
 
 # Norms of the inserted vector. The paper writes v, 5v, ..., 50v, the authors' code takes v / ||v||
@@ -78,16 +79,12 @@ def selfie(
             part = tokens[start : start + batch_size]
             inputs = embedded.repeat(len(part), 1, 1)
             inputs[:, places] = part.unsqueeze(1)
-            ids = lm.model.generate(
+            ids = generate_greedily(
+                lm,
+                max_new_tokens,
                 inputs_embeds=inputs,
                 attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long, device=lm.device),
                 past_key_values=read_shared(lm.model, inputs, places[0]),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                # as in generation.generate: greedy, whatever the model's own generation config says
-                repetition_penalty=1.0,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
             )
             said += [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
             progress.update(len(part))

@@ -1,0 +1,105 @@
+"""Weights: read whole from files, shared between models, and what is decoded with them greedily."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from introspect_utils.settings.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from introspect_utils.models.load import LanguageModel
+
+
+def check_keys(where: str | Path, missing: Iterable[str], unused: Iterable[str]) -> None:
+    """Raises `UserError` when weights of a model were not in its files, or weights in its files
+    were not used. Prefixes of wrappers (`_orig_mod.`, `module.`) are not stripped."""
+    for keys, what in ((missing, "lacks"), (unused, "holds unknown")):
+        if keys := sorted(keys):
+            some = ", ".join(keys[:3]) + ", ..." * (len(keys) > 3)
+            raise UserError(
+                f"{where} {what} weights ({len(keys)}: {some}): they do not fit this model; save "
+                "them again from the model itself, without wrappers and with all layers"
+            )
+
+
+def read_model(path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The causal language model of a folder or hub id. Raises `UserError` as `check_keys` does, and
+    for weights of another shape."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, output_loading_info=True
+        )
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the weights of {path} do not fit its config.json ({reason})") from error
+    check_keys(path, report["missing_keys"], report["unexpected_keys"])
+    return model
+
+
+def read_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """`model` with the LoRA of a PEFT folder in its modules. Raises `UserError` as `read_model`."""
+    from peft import PeftConfig, get_peft_model
+
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise UserError(f"{folder} has no adapter_model.safetensors: get the adapter again")
+    config = PeftConfig.from_pretrained(folder)
+    config.inference_mode = True
+    try:
+        adapted = get_peft_model(model, config)
+        report = adapted.load_adapter(folder, "default")
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the adapter in {folder} does not fit its base ({reason})") from error
+    check_keys(folder, report.missing_keys, report.unexpected_keys)
+    return adapted
+
+
+def sharing_weights(lm: LanguageModel) -> LanguageModel:
+    """`lm` with modules of its own over the same weights in memory: adapters, merging and added
+    embeddings in one do not reach the other. Training in place would."""
+    from torch import nn
+
+    own = {id(p): nn.Parameter(p.data, p.requires_grad) for p in lm.model.parameters()}
+    return replace(lm, model=copy.deepcopy(lm.model, own))
+
+
+def end_tokens(lm: LanguageModel) -> list[int]:
+    """Where an answer ends: the tokenizer's EOS, which explainers learn, those of the model's own
+    settings, and the special token that ends a turn of its chats."""
+    given, tokenizer = lm.model.generation_config.eos_token_id, lm.tokenizer
+    ends = {tokenizer.eos_token_id, *(given if isinstance(given, list) else [given])}
+    if tokenizer.chat_template:
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "ANSWER"}]
+        after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("ANSWER")[2]
+        first = tokenizer(after.strip(), add_special_tokens=False)["input_ids"][:1]
+        ends |= set(first) & set(tokenizer.all_special_ids)
+    return sorted(ends - {None})
+
+
+def generate_greedily(lm: LanguageModel, max_new_tokens: int, **inputs) -> torch.Tensor:
+    """The tokens [batch, n] that `lm` continues `inputs` with, most likely first. The model's own
+    generation settings (penalties, suppressed tokens, beams, ...) have no effect."""
+    from transformers import GenerationConfig
+
+    greedy = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=end_tokens(lm),
+        pad_token_id=lm.tokenizer.pad_token_id,
+    )
+    given = lm.model.generation_config
+    lm.model.generation_config = GenerationConfig()  # what `greedy` leaves open is taken from here
+    try:
+        return lm.model.generate(**inputs, generation_config=greedy)
+    finally:
+        lm.model.generation_config = given

@@ -1,0 +1,184 @@
+"""What a load left out is an error, models share weights and nothing else, and greedy is greedy."""
+
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from introspect_utils.models.load import load_model
+from introspect_utils.models.weights import (
+    end_tokens,
+    generate_greedily,
+    read_adapter,
+    sharing_weights,
+)
+from introspect_utils.settings.errors import UserError
+
+IDS = torch.arange(20, 44).view(2, 12)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """{kind: a folder}: a full model, and a LoRA on it."""
+    root, lm = tmp_path_factory.mktemp("saved"), load_model("tiny-llama", "cpu")
+    lm.model.save_pretrained(root / "full")
+    lm.tokenizer.save_pretrained(root / "full")
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    get_peft_model(lm.model, config).save_pretrained(root / "lora", save_embedding_layers=False)
+    return {kind: root / kind for kind in ("full", "lora")}
+
+
+def read(kind, folder):
+    return (
+        load_model(str(folder), "cpu").model
+        if kind == "full"
+        else read_adapter(load_model("tiny-llama", "cpu").model, folder)
+    )
+
+
+def changed(saved, kind, to, change):
+    """A copy of a saved folder with other weights."""
+    to.mkdir()
+    for path in saved[kind].iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    [weights] = to.glob("*.safetensors")
+    save_file(change(load_file(weights)), weights, {"format": "pt"})
+    return to
+
+
+def without(part):
+    return lambda weights: {name: w for name, w in weights.items() if part not in name}
+
+
+def renamed(old, new):
+    return lambda weights: {name.replace(old, new, 1): w for name, w in weights.items()}
+
+
+FAULTS = {
+    ("full", "compiled"): (renamed("model.", "_orig_mod.model."), "lacks weights .3"),
+    ("full", "parallel"): (renamed("model.", "module.model."), "lacks weights"),
+    ("full", "layer"): (without("layers.2."), "lacks weights .9: model.layers.2.input_layernorm"),
+    ("full", "norm"): (without("model.norm."), "lacks weights .1: model.norm.weight"),
+    ("full", "more"): (
+        lambda w: w | {"model.layers.4.mlp.up_proj.bias": torch.zeros(2)},
+        "holds unknown weights .1: model.layers.4.mlp.up_proj.bias",
+    ),
+    ("full", "shape"): (
+        lambda w: w | {"model.norm.weight": torch.zeros(3)},
+        "do not fit its config.json",
+    ),
+    ("lora", "compiled"): (
+        renamed("base_model.model.", "base_model.model._orig_mod."),
+        "lacks weights .56: ",
+    ),
+    ("lora", "parallel"): (renamed("base_model.", "module.base_model."), "lacks weights"),
+    ("lora", "unprefixed"): (renamed("base_model.model.", ""), "lacks weights"),
+    ("lora", "layer"): (without("layers.1."), "lacks weights .14: .*layers.1"),
+    ("lora", "without B"): (without("lora_B"), "lacks weights .28: .*lora_B"),
+    ("lora", "one B"): (without("layers.3.mlp.up_proj.lora_B"), "lacks weights .1: .*lora_B"),
+    ("lora", "more"): (
+        lambda w: w | {"base_model.model.model.layers.9.mlp.up_proj.lora_A.weight": w[min(w)] + 1},
+        "holds unknown weights .1: .*layers.9",
+    ),
+    ("lora", "shape"): (
+        lambda w: {name: value[:, :1].contiguous() for name, value in w.items()},
+        "does not fit its base",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_whole_weights_are_read_as_they_were_saved(saved, kind, tmp_path):
+    state = read(kind, changed(saved, kind, tmp_path / "same", dict)).state_dict()
+    [path] = saved[kind].glob("*.safetensors")
+    for name, weight in load_file(path).items():
+        loaded = state[name if kind == "full" else name.replace(".weight", ".default.weight")]
+        assert torch.equal(loaded, weight)
+
+
+@pytest.mark.parametrize(("kind", "fault"), list(FAULTS))
+def test_what_a_load_left_out_is_an_error_that_names_it(saved, tmp_path, kind, fault):
+    change, message = FAULTS[kind, fault]
+    with pytest.raises(UserError, match=message):
+        read(kind, changed(saved, kind, tmp_path / "x", change))
+
+
+def test_an_adapter_of_another_base_is_refused(saved):
+    with pytest.raises(UserError, match="does not fit its base"):
+        read_adapter(load_model("tiny-gemma3", "cpu").model, saved["lora"])
+
+
+# --- one base, two uses
+# ------------------------------------------------------------------------------------
+
+
+def test_models_that_share_weights_share_memory_and_nothing_that_is_put_into_one(saved):
+    lm = load_model("tiny-llama", "cpu")
+    before = lm.model(IDS).logits
+    other = sharing_weights(lm)
+    places = {w.data_ptr() for w in lm.model.parameters()}
+    assert {w.data_ptr() for w in other.model.parameters()} == places
+    assert other.model.lm_head.weight is other.model.get_input_embeddings().weight
+    adapted = read_adapter(other.model, saved["lora"])
+    adapted.merge_adapter(safe_merge=True)
+    other.model.resize_token_embeddings(2000)
+    assert not torch.allclose(adapted(IDS).logits[..., :1000], before[..., :1000], atol=0.1)
+    assert torch.equal(lm.model(IDS).logits, before)
+
+
+# --- greedy
+# ------------------------------------------------------------------------------------------------
+
+SETTINGS = {
+    "suppress_tokens": list(range(600)),
+    "bad_words_ids": [[token] for token in range(20, 500)],
+    "sequence_bias": [[[token], 50.0] for token in range(20, 40)],
+    "num_beams": 3,
+    "length_penalty": 5.0,
+    "no_repeat_ngram_size": 1,
+    "repetition_penalty": 9.0,
+    "min_new_tokens": 4,
+    "begin_suppress_tokens": list(range(600)),
+    "forced_eos_token_id": 2,
+    "do_sample": True,
+    "temperature": 30.0,
+    "prompt_lookup_num_tokens": 3,
+    "max_length": 1,
+    "renormalize_logits": True,
+    "exponential_decay_length_penalty": (1, 9.0),
+}
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_no_generation_setting_of_the_model_changes_what_it_says(name):
+    lm = load_model("tiny-llama", "cpu")
+    inputs = {"inputs_embeds": lm.model.get_input_embeddings()(IDS)}
+    expected = generate_greedily(lm, 8, **inputs)
+    token = lm.model(IDS).logits[:, -1].argmax(-1)
+    assert torch.equal(expected[:, 0], token)  # beams and penalties aside: the most likely
+    setattr(lm.model.generation_config, name, SETTINGS[name])
+    given = json.dumps(lm.model.generation_config.to_dict(), default=str)
+    assert torch.equal(generate_greedily(lm, 8, **inputs), expected)
+    assert json.dumps(lm.model.generation_config.to_dict(), default=str) == given
+
+
+def test_an_answer_ends_at_every_end_that_the_model_has():
+    lm = load_model("tiny-llama", "cpu")
+    learned, special = lm.tokenizer.eos_token_id, lm.tokenizer.all_special_ids
+    assert end_tokens(lm) == [learned]
+    lm.model.generation_config.eos_token_id = [5, 7]
+    assert end_tokens(lm) == sorted({5, 7, learned})
+    lm.model.generation_config.eos_token_id = None
+    turn = lm.tokenizer.convert_ids_to_tokens(special[-1])
+    lm.tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['content'] }} " + turn + "\n{% endfor %}"
+    )
+    assert end_tokens(lm) == sorted({special[-1], learned})
+    inputs = {"inputs_embeds": lm.model.get_input_embeddings()(IDS)}
+    first = generate_greedily(lm, 3, **inputs)[0, 0].item()
+    lm.model.generation_config.eos_token_id = first
+    said = generate_greedily(lm, 3, **inputs)[0].tolist()
+    assert said[0] == first and set(said[1:]) <= {lm.tokenizer.pad_token_id}
