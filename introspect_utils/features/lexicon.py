@@ -1,82 +1,23 @@
-"""What is known of English words and of punctuation marks: base forms, names, and the classes that
-a word is in."""
+"""What is known of English words and punctuation marks: base forms, names and classes."""
 
 import json
 import re
+from collections import defaultdict
 from functools import cache
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-WORD_LISTS = (
-    Path(__file__).parent.parent / "data" / "categories.json"
-)  # rebuilt by scripts/build_categories.py
 UNREADABLE = "\ufffd"  # what a tokenizer decodes a part of a character to
-MARKS = {
-    ",": "commas",
-    ".": "full stops",
-    ";": "semicolons",
-    ":": "colons",
-    "?": "question marks",
-    "!": "exclamation marks",
-    '"': "quotation marks",
-    "“": "opening quotation marks",
-    "”": "closing quotation marks",
-    "'": "apostrophes",
-    "’": "apostrophes",
-    "‘": "opening quotation marks",
-    "(": "opening brackets",
-    ")": "closing brackets",
-    "[": "opening square brackets",
-    "]": "closing square brackets",
-    "-": "hyphens",
-    "–": "dashes",
-    "—": "dashes",
-    "/": "slashes",
-    "&": "ampersands",
-    "%": "percent signs",
-    "$": "dollar signs",
-    "£": "pound signs",
-    "#": "hash signs",
-    "*": "asterisks",
-    "+": "plus signs",
-    "=": "equals signs",
-    "°": "degree signs",
-    "…": "ellipses",
-    "\n": "line breaks",
-    " ": "spaces",
-}
-MARK_CLASSES = {  # phrase -> the characters of which the mark has one
-    "marks that end a sentence": ".?!",
-    "quotation marks": "\"“”‘'’",
-    "brackets": "()[]{}",
-    "hyphens and dashes": "-–—",
-    "line breaks": "\n",
-    "currency signs": "$£€¥",
-    "mathematical signs": "+=<>×%°^",
-}
-SHAPES = {  # phrase -> pattern of a whole word, case-sensitive
-    "capitalised words": r"[A-Z].*",
-    "words in capital letters": r"[A-Z]{2,}",
-    "single capital letters": r"[B-HJ-Z]",
-    "long words": r"[A-Za-z]{10,}",
-    "numbers": r"\d+",
-    "single digits": r"\d",
-    "two-digit numbers": r"\d\d",
-    "large numbers": r"\d{3,}",
-    "years": r"1[0-9]\d\d|20\d\d",
-    "foreign letters and special symbols": rf".*([^\W\d_a-zA-Z]|{UNREADABLE}).*",
-}
-ALWAYS = (
-    ("ing", "verbs"),
-    ("ed", "verbs"),
-    ("s", "nouns"),
-)  # endings, and of what they make other forms
-OF_UNKNOWN = (
-    ("ing", "nouns"),
-    ("ed", "nouns"),
-    ("s", "verbs"),
+WORD_LISTS = Path(__file__).parent.parent / "data/categories.json"  # scripts/build_categories.py
+# the name of each mark; phrase -> its characters; phrase -> pattern of a whole word
+MARKS, MARK_CLASSES, SHAPES = json.loads(
+    Path(__file__).with_suffix(".json").read_text("utf-8")
+).values()
+# endings, and the part of speech of the base form; for words in no list some more
+ENDINGS = (("ing", "verbs"), ("ed", "verbs"), ("s", "nouns"))
+OF_UNKNOWN = (("ing", "nouns"), ("ed", "nouns"), ("s", "verbs")) + (
     ("er", "adjectives"),
     ("est", "adjectives"),
 )
@@ -84,8 +25,8 @@ OF_UNKNOWN = (
 
 @cache
 def word_lists() -> dict[str, dict[str, list[str]]]:
-    """The tables "classes" (function words), "categories", "parts" (phrase -> words), "irregular"
-    (base form -> other forms)."""
+    """The tables "classes" (function words), "categories", "parts" (phrase -> words) and
+    "irregular" (base form -> other forms)."""
     tables = json.loads(WORD_LISTS.read_text("utf-8"))
     return {
         name: {phrase: words.split() for phrase, words in table.items()}
@@ -103,15 +44,13 @@ def _bases() -> tuple[dict[str, str], dict[str, set[str]]]:
 
 @cache
 def lemma(word: str) -> str:
-    """The base form of a lower-case English word: "went" -> "go", "cities" -> "city"; the word
-    itself if none is known."""
+    """The base form of a lower-case English word ("went" -> "go"); the word itself if unknown."""
     irregular, parts = _bases()
     if word in irregular:
         return irregular[word]
-    # WordNet also has "making" and "used", for rare uses of their own: these are forms of a verb
-    # all the same.
-    known = any(word in words for words in parts.values())
-    for ending, part in ALWAYS if known else ALWAYS + OF_UNKNOWN:
+    # WordNet also lists "making" and "used" by themselves; here they are forms of a verb
+    listed = any(word in words for words in parts.values())
+    for ending, part in ENDINGS if listed else ENDINGS + OF_UNKNOWN:
         if word.endswith(ending) and not word.endswith(("ss", "eed")):
             for base in _stems(word.removesuffix(ending), ending):
                 if len(base) > 1 and base in parts[part]:
@@ -120,75 +59,69 @@ def lemma(word: str) -> str:
 
 
 def _stems(stem: str, ending: str) -> list[str]:
-    """What may have stood before the ending, likeliest first."""
+    """Words that an ending may have been added to, the likeliest first."""
     if ending == "s":
         return [stem, stem.removesuffix("e"), re.sub("ie$", "y", stem)]
     doubled = stem[:-1] if stem[-1:] == stem[-2:-1] else stem
-    with_e = (
-        [stem, stem + "e"] if re.search("[^aeiou]{2}$|[aeiou]{2}.$", stem) else [stem + "e", stem]
-    )  # sing-ing, mak-ing
-    return [*with_e, doubled, re.sub("i$", "y", stem)]
+    first = [stem, stem + "e"]  # singing; making is the other way round
+    if not re.search("[^aeiou]{2}$|[aeiou]{2}.$", stem):
+        first.reverse()
+    return [*first, doubled, re.sub("i$", "y", stem)]
 
 
 def inflections(word: str) -> list[str]:
-    """The phrases of the grammatical forms that a lower-case word is most often seen in."""
+    """Phrases for the grammatical forms that a lower-case word is most often seen in."""
     parts, base = _bases()[1], lemma(word)
-    found = [part for part, known in parts.items() if word in known]
+    phrases = [part for part, words in parts.items() if word in words]
     if base == word:
-        return found + ["verbs in their base form"] * ("verbs" in found)
+        return phrases + ["verbs in their base form"] * ("verbs" in phrases)
     if word.endswith("ing") or base in parts["verbs"] and word.endswith("s"):
-        return [*found, "verbs", f"verbs ending in '{'-s' if word.endswith('s') else '-ing'}'"]
+        return [*phrases, "verbs", f"verbs ending in '{'-s' if word.endswith('s') else '-ing'}'"]
     if word.endswith("ed") or base in parts["verbs"]:
-        return [*found, "verbs", "verbs in the past tense"]
-    return [*found, "nouns", "plural nouns"] if base in parts["nouns"] else [*found, "adjectives"]
+        return [*phrases, "verbs", "verbs in the past tense"]
+    return [*phrases, *(["nouns", "plural nouns"] if base in parts["nouns"] else ["adjectives"])]
 
 
 def mark_name(mark: str) -> str:
     """A punctuation mark in words: `)."` -> "closing brackets followed by full stops"."""
-    names = list(
-        dict.fromkeys(MARKS.get(character, f"the character '{character}'") for character in mark)
-    )
+    names = dict.fromkeys(MARKS.get(sign, f"the character '{sign}'") for sign in mark)
     runs = {"...": "ellipses", "--": "dashes", "---": "dashes"}
-    return runs.get(mark) or " followed by ".join(names[:2])
+    return runs.get(mark) or " followed by ".join(list(names)[:2])
 
 
 def word_classes(words: list[str]) -> tuple[list[str], list[str], np.ndarray]:
     """(phrases, kinds, which words are in which [len(words), C]) of all classes of words."""
-    lists = word_lists()
-    of_entry: dict[str, set[str]] = {}  # word or base form -> its classes
+    lists, entries = word_lists(), defaultdict(set)  # entries: word or base form -> its classes
+    for phrase, listed in (lists["classes"] | lists["categories"]).items():
+        for entry in listed:
+            entries[entry].add(phrase)
     closed = set(chain.from_iterable(lists["classes"].values()))
-    for table in ("classes", "categories"):
-        for phrase, entries in lists[table].items():
-            for entry in entries:
-                of_entry.setdefault(entry, set()).add(phrase)
-    kinds = {phrase: "class" for phrase in lists["classes"]} | {
-        phrase: "category" for phrase in lists["categories"]
-    }
-    found = []
-    for word in words:
-        lower = word.lower()
-        forms = {word.title() if word.isupper() else word, lower} | (
-            {lemma(lower)} if lower not in closed else set()
-        )
-        phrases = set().union(*(of_entry.get(form, ()) for form in forms))
-        if lower in closed:
-            phrases.add("function words")
-        elif lower.isalpha():
-            phrases |= set(inflections(lower))
-        if word and not any(character.isalnum() for character in word):
-            phrases |= {
-                phrase for phrase, marks in MARK_CLASSES.items() if set(word) & set(marks)
-            } | {"punctuation marks"}
-        phrases |= {
-            phrase for phrase, pattern in SHAPES.items() if re.fullmatch(pattern, word, re.DOTALL)
-        }
-        found.append(phrases)
-    names = sorted(set().union(*found))
+    of_words = [_phrases(word, entries, closed) for word in words]
+    names = sorted(set().union(*of_words))
     column = {phrase: i for i, phrase in enumerate(names)}
     member = np.zeros((len(words), len(names)), dtype=bool)
-    for row, phrases in enumerate(found):
+    for row, phrases in enumerate(of_words):
         member[row, [column[phrase] for phrase in phrases]] = True
-    others = dict.fromkeys([*MARK_CLASSES, "punctuation marks"], "mark") | dict.fromkeys(
-        SHAPES, "shape"
-    )
-    return names, [(kinds | others).get(phrase, "part") for phrase in names], member
+    kinds = {
+        **dict.fromkeys(lists["classes"], "class"),
+        **dict.fromkeys(lists["categories"], "category"),
+        **dict.fromkeys([*MARK_CLASSES, "punctuation marks"], "mark"),
+        **dict.fromkeys(SHAPES, "shape"),
+    }
+    return names, [kinds.get(phrase, "part") for phrase in names], member
+
+
+def _phrases(word: str, entries: dict[str, set[str]], closed: set[str]) -> set[str]:
+    """The classes of a word, `entries` those of listed words; function words are `closed`."""
+    lower = word.lower()
+    forms = {word.title() if word.isupper() else word, lower}
+    phrases = {phrase for phrase, pattern in SHAPES.items() if re.fullmatch(pattern, word, re.S)}
+    if lower in closed:
+        phrases.add("function words")
+    else:
+        forms.add(lemma(lower))
+        phrases |= set(inflections(lower)) if lower.isalpha() else set()
+    if word and not any(character.isalnum() for character in word):
+        marks = (phrase for phrase, signs in MARK_CLASSES.items() if set(word) & set(signs))
+        phrases |= {"punctuation marks", *marks}
+    return phrases.union(*(entries.get(form, ()) for form in forms))
