@@ -43,7 +43,7 @@ def compare(lm: LanguageModel, n: int) -> Comparison:
     corpus = contexts(lm, texts, LENGTH, n * K)
     zeros = torch.zeros(n)
     exemplars = Exemplars(
-        corpus, torch.arange(n * K).view(n, K), torch.zeros(n, K, LENGTH), zeros, zeros, zeros, K
+        corpus, torch.arange(n * K).view(n, K), torch.zeros(n, K, LENGTH), zeros, zeros, K
     )
     said = [" ".join(other.split()[:6]) for other in texts[-n:]]
     few_shot = contexts(lm, [" ".join(texts[:40])], FEW_SHOT, 1)

@@ -101,7 +101,7 @@ def make_exemplars(
     A direction with fewer than n_top and n_random of them, or that is positive nowhere, is left
     out: the list says which are kept. The publications give no statistics of the corpus. `mean` is
     0, as in the authors' code, which bins a / peak (and an SAE feature is 0 nearly everywhere);
-    `peak` is the highest activation here; `sd` is not known, and NaN.
+    `peak` is the highest activation here.
 
     Raises `UserError` when no direction is left.
     """
@@ -126,7 +126,6 @@ def make_exemplars(
         sequences,
         activations,
         torch.zeros_like(peak),
-        torch.full_like(peak, torch.nan),
         peak,
         n_top,
     )

@@ -182,7 +182,7 @@ def simulated(models: Models, text: str, v: Tensor, layer: int, description: str
     """
     a = token_activations(models.target, text, layer) @ v
     tokens = torch.tensor([models.target.tokenizer(text, add_special_tokens=False)["input_ids"]])
-    moments = (models.means[layer] @ v, a.std(correction=0), a.max())
+    moments = (models.means[layer] @ v, a.max())
     own = Exemplars(
         tokens,
         torch.zeros(1, 1, dtype=torch.int64),

@@ -267,7 +267,7 @@ def exemplars(
     Of each exported sequence the `length` tokens around its highest activation are taken, where
     they are text of known ids. The top `n_top` are the highest; the others are drawn from the rest,
     which Neuronpedia took from lower ranges of activation: they are no random sample of the corpus.
-    What `mean`, `sd` and `peak` are: see `make_exemplars`.
+    What `mean` and `peak` are: see `make_exemplars`.
 
     Raises `UserError` as `descriptions` does, or when no feature has enough sequences.
     """

@@ -255,7 +255,7 @@ def exemplars(
     rows the layer must have: the archive holds exemplars of one split only, and rows of another
     would be other features'. `tokenizer` is the target's. Of each sequence the `length` tokens
     around its highest activation are taken, BOS and padding left out; the `n_random` others are the
-    first of `random_{corpus}`, which is not read for 0. What `mean`, `sd` and `peak` are: see
+    first of `random_{corpus}`, which is not read for 0. What `mean` and `peak` are: see
     `make_exemplars`.
 
     Raises `UserError` when a file is missing, damaged or of another shape, or no vector has enough

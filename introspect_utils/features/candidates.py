@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from introspect_utils.features.exemplars import Exemplars
-from introspect_utils.features.lexicon import UNREADABLE, inflections, mark_name
+from introspect_utils.features.lexicon import COST, UNREADABLE, inflections, mark_name
 from introspect_utils.features.words import AFFIXES, NONE, Words
 
 ACTIVE = 0.5  # active tokens of top exemplars are above this share of the way from mean to peak
@@ -26,23 +26,6 @@ MAX_WORDS = 12  # of a description
 SAME = 0.95  # overlap of the tokens of two rules from which on they say the same
 OF_KIND = 2  # candidates of one kind at most
 WORST = 0.5  # share of the best rule's worth below which a rule is no candidate
-# What a kind of rule loses on the scoring half of the exemplars beyond what the simplest lose: the
-# more rules of a kind, the easier one fits by chance. Measured on SmolLM2 with four top and two
-# random exemplars in either half.
-COST = dict.fromkeys(("class", "mark", "shape", "part", "place", "word"), 0.0) | {
-    "forms": 0.02,
-    "piece": 0.02,
-    "category": 0.02,
-    "capitalised": 0.04,
-    "neighbour class": 0.05,
-    "both": 0.05,
-    "union": 0.05,
-    "affix": 0.06,
-    "phrase": 0.06,
-    "set of 2": 0.1,
-    "neighbour": 0.14,
-    "set of 3": 0.17,
-}
 JOINED = {"class", "mark", "part", "category", "word", "forms", "piece"}  # may be in a union
 NARROWED = {"class", "shape", "part", "category"}  # may be narrowed by a neighbour
 Rule = tuple[str, str, int, np.ndarray]  # text, kind, number of words it is about, holds [k, T]

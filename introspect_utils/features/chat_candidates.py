@@ -7,6 +7,8 @@ active tokens marked {{like this}}, a few worked examples, and a short phrase as
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from introspect_utils.models.chat import Endpoint, complete
@@ -17,34 +19,12 @@ if TYPE_CHECKING:
 
     from introspect_utils.features.exemplars import Exemplars
 
-MARKED = (
-    0.5  # a token is marked from this share of its excerpt's peak on, counted from the corpus mean
-)
+MARKED = 0.5  # share of an excerpt's peak, from the corpus mean, from which a token is marked
 LONGEST = 200  # characters of a description
-
-PROMPT = """We study a language model. One direction of its activations responds to something particular in text. Below are \
-excerpts on which it responds most; the tokens with the highest activation are marked {{{{like this}}}}. Say in one short \
-phrase what the marked tokens are, or what about their surroundings makes them marked. Describe what they have in common; \
-do not list them, and do not mention the excerpts or the marks.
-
-Example 1
- 1. The vet looked at the{{{{ dog}}}} and then at my neighbour's{{{{ horse}}}}.
- 2. a farm with forty{{{{ cows}}}}, two{{{{ goats}}}} and no tractor
-Description: words for domestic animals
-
-Example 2
- 1. at the end of{{{{ March}}}} the river rises
- 2. the history of{{{{ glass}}}} is the history of{{{{ trade}}}}
-Description: the word after "of"
-
-Example 3
- 1. an{{{{ educa}}}}tion in the{{{{ founda}}}}tions of law
- 2. their{{{{ separa}}}}tion was final
-Description: the beginning of words that end in "-tion"
-
-Now this direction
-{excerpts}
-Description:"""
+LABEL = re.compile(r"^(short )?(description|answer)\s*:\s*", re.I)
+INTRODUCTION = re.compile(r"(sure|certainly|of course|okay|here is|here's|here’s)\b", re.I)
+REFUSAL = re.compile(r"(i['’]m |i am )?(sorry|unable)|i can('t|’t|not)\b|as an ai\b", re.I)
+PROMPT = Path(__file__).with_suffix(".txt").read_text("utf-8").removesuffix("\n")
 
 
 def chat_candidates(
@@ -62,11 +42,9 @@ def chat_candidates(
     random order, the same ranks for all directions. Give the half of the exemplars that
     descriptions are written from (`exemplars.describing()`). Raises what `chat.complete` raises.
     """
-    n_shown = min(n_shown, exemplars.n_top)
-    draw = random.Random(seed)
-    orders = [list(range(n_shown))] + [
-        draw.sample(range(exemplars.n_top), n_shown) for _ in range(n - 1)
-    ]
+    n_shown, draw = min(n_shown, exemplars.n_top), random.Random(seed)
+    drawn = [draw.sample(range(exemplars.n_top), n_shown) for _ in range(n - 1)]
+    orders = [list(range(n_shown)), *drawn]
     prompts = [
         prompt(exemplars, row, order, tokenizer)
         for row in range(len(exemplars))
@@ -81,13 +59,11 @@ def prompt(
 ) -> str:
     """What the chat model is asked about direction `row`, with its exemplars of these ranks."""
     texts = []
-    for rank in ranks:
+    for number, rank in enumerate(ranks, 1):
         above = exemplars.activations[row, rank] - exemplars.mean[row]  # [T]
         tokens = exemplars.tokens[exemplars.sequences[row, rank]]
-        texts.append(with_marks(tokens, above >= MARKED * above.max(), tokenizer))
-    return PROMPT.format(
-        excerpts="\n".join(f" {number}. {text}" for number, text in enumerate(texts, 1))
-    )
+        texts.append(f" {number}. {with_marks(tokens, above >= MARKED * above.max(), tokenizer)}")
+    return PROMPT.replace("{excerpts}", "\n".join(texts))
 
 
 def with_marks(tokens: Tensor, marked: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -101,10 +77,18 @@ def with_marks(tokens: Tensor, marked: Tensor, tokenizer: PreTrainedTokenizerBas
 
 
 def parse_description(reply: str) -> str | None:
-    """The first line of a reply without its quotes and full stop; None if that is empty, too long,
-    or holds marks."""
-    lines = reply.strip().splitlines() or [""]
-    text = lines[0].removeprefix("Description:").strip().removesuffix(".").strip()
-    if len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2:
-        text = text[1:-1].strip().removesuffix(".")
-    return text if text and len(text) <= LONGEST and "{{" not in text else None
+    """The phrase in a reply, without thoughts, introduction, label, markup, quotes and full stop.
+    None for a refusal, and for what is empty, unfinished, too long or holds marks."""
+    reply = re.sub(r"<think>.*?</think>", "", reply, flags=re.DOTALL)
+    lines = [re.sub(r"\*\*|__|`", "", line).strip() for line in reply.splitlines()]
+    labelled = [number for number, line in enumerate(lines) if LABEL.match(line)]
+    for line in lines[labelled[0] if labelled else 0 :]:
+        text = LABEL.sub("", line)
+        text = text.partition(":")[2] if INTRODUCTION.match(text) else text
+        text = text.strip().removesuffix(".").strip()
+        if len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2:
+            text = text[1:-1].strip().removesuffix(".")
+        if text:
+            wrong = len(text) > LONGEST or "{{" in text or "<think>" in text or REFUSAL.match(text)
+            return None if wrong else text
+    return None

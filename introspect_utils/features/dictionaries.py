@@ -1,5 +1,5 @@
-"""Dictionaries of SAE features (section 3.1), SAELens's: released ones by their id, or TopK ones
-trained here by SAELens on stored residuals."""
+"""Dictionaries of SAE features (section 3.1) in SAELens's format: released ones by their id, or
+TopK ones that SAELens trains here on stored residuals."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from introspect_utils.settings.errors import UserError
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETrainer
+    from sae_lens.config import SAETrainerConfig
 
 BLOCK = 4096  # tokens encoded at once
-SAMPLE = 16_384  # tokens that the mean and the norm of a layer's residuals are estimated on
+SAMPLE = 16_384  # tokens that estimate the mean and the norm of a layer's residuals
 
 
 def train_dictionary(
@@ -38,99 +39,74 @@ def train_dictionary(
     device: str = "cpu",
     compute_dtype: str = "float32",
 ) -> SAE:
-    """A TopK dictionary of `d_sae` latents, k active a token, trained by SAELens on `residuals` [N,
-    T, d], kept in `folder`.
+    """A TopK dictionary of `d_sae` latents, k active a token, trained on `residuals` [N, T, d] and
+    kept in `folder`; one made there from the same settings and residuals is read back.
 
-    `n_samples` tokens are seen, shuffled, in as many epochs as that takes; `compute_dtype` bfloat16
-    is autocast, faster where there is hardware for it. One of the same settings that is in `folder`
-    already is read back.
+    `n_samples` tokens are seen, shuffled, in as many epochs as that takes. `compute_dtype` bfloat16
+    is autocast.
     """
+    from sae_lens.config import LoggingConfig, SAETrainerConfig
+
     settings = (d_sae, k, n_samples, batch_size, lr, seed, compute_dtype)
-    made_from = _fingerprint(settings, residuals)
+    some = residuals[:: max(1, len(residuals) // 64)].float().cpu().numpy()
+    about = repr((settings, residuals.shape)).encode()
+    made_from = hashlib.sha256(about + some.tobytes()).hexdigest()
     if (folder / "cfg.json").is_file():
         dictionary = load_dictionary(str(folder), device=device)
         if dictionary.cfg.metadata.made_from == made_from:
             return dictionary
-
-    trainer, scale = _trainer(
-        residuals.flatten(0, 1), d_sae, k, n_samples, batch_size, lr, seed, device, compute_dtype
-    )
-    # SAETrainer.fit without its progress bar and its wandb histograms
-    with tqdm(
-        total=n_samples, desc=folder.name, unit="token", unit_scale=True, mininterval=10
-    ) as progress:
-        while trainer.n_training_samples < n_samples:
-            batch = next(trainer.data_provider)
-            loss = trainer.step(batch).loss
-            trainer.n_training_steps += 1
-            progress.set_postfix(loss=f"{loss.item():.3g}", refresh=False)
-            progress.update(len(batch))
-    trainer.sae.fold_activation_norm_scaling_factor(scale)
-    trainer.sae.cfg.metadata.made_from = made_from
-    (folder / "cfg.json").unlink(
-        missing_ok=True
-    )  # SAELens writes it last, so it means that the weights are there
-    trainer.sae.save_inference_model(folder)
-    return load_dictionary(str(folder), device=device)
-
-
-def _trainer(
-    tokens: Tensor,
-    d_sae: int,
-    k: int,
-    n_samples: int,
-    batch_size: int,
-    lr: float,
-    seed: int,
-    device: str,
-    compute_dtype: str,
-) -> tuple[SAETrainer, float]:
-    """SAELens's trainer of an untrained dictionary, and the scale that brings `tokens` [n, d] to a
-    mean norm of sqrt(d)."""
-    from sae_lens import SAETrainer, TopKTrainingSAE, TopKTrainingSAEConfig
-    from sae_lens.config import LoggingConfig, SAETrainerConfig
-
     steps = max(1, n_samples // batch_size)
-    settings = SAETrainerConfig(
+    config = SAETrainerConfig(
         total_training_samples=n_samples,
         train_batch_size_samples=batch_size,
         lr=lr,
         lr_end=lr,
         lr_warm_up_steps=steps // 20,
         lr_decay_steps=steps // 5,
-        dead_feature_window=max(
-            1, steps // 10
-        ),  # passes without firing, after which the auxiliary loss revives a latent
+        # steps without firing after which the auxiliary loss revives a latent
+        dead_feature_window=max(1, steps // 10),
         device=device,
         autocast=choose_compute_dtype(compute_dtype, device) == "bfloat16",
         logger=LoggingConfig(log_to_wandb=False),
     )
-    width = tokens.shape[1]
+    trainer, scale = _trainer(residuals.flatten(0, 1), config, d_sae, k, seed)
+    # SAETrainer.fit without its progress bar and its wandb histograms
+    bar = {"unit": "token", "unit_scale": True, "mininterval": 10}
+    with tqdm(total=n_samples, desc=folder.name, **bar) as progress:
+        while trainer.n_training_samples < n_samples:
+            loss = trainer.step(next(trainer.data_provider)).loss
+            trainer.n_training_steps += 1
+            progress.set_postfix(loss=f"{loss.item():.3g}", refresh=False)
+            progress.update(batch_size)
+    trainer.sae.fold_activation_norm_scaling_factor(scale)
+    trainer.sae.cfg.metadata.made_from = made_from
+    # SAELens writes cfg.json last, so it means that the weights are there
+    (folder / "cfg.json").unlink(missing_ok=True)
+    trainer.sae.save_inference_model(folder)
+    return load_dictionary(str(folder), device=device)
+
+
+def _trainer(
+    tokens: Tensor, config: SAETrainerConfig, d_sae: int, k: int, seed: int
+) -> tuple[SAETrainer, float]:
+    """SAELens's trainer of an untrained dictionary, and the scale that brings `tokens` [n, d] to a
+    mean norm of sqrt(d)."""
+    from sae_lens import SAETrainer, TopKTrainingSAE, TopKTrainingSAEConfig
+
+    width, normalize = tokens.shape[1], {"normalize_activations": "expected_average_only_in"}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        sae = TopKTrainingSAE(
-            TopKTrainingSAEConfig(
-                width, d_sae, k=k, device=device, normalize_activations="expected_average_only_in"
-            )
-        )
+        shape = TopKTrainingSAEConfig(width, d_sae, k=k, device=config.device, **normalize)
+        sae = TopKTrainingSAE(shape)
     draw = torch.Generator().manual_seed(seed)
-    sample = tokens[torch.randint(len(tokens), (SAMPLE,), generator=draw)].to(device).float()
+    sample = tokens[torch.randint(len(tokens), (SAMPLE,), generator=draw)]
+    sample = sample.to(config.device).float()
     scale = width**0.5 / sample.norm(dim=1).mean().item()
-    sae.b_dec.data.copy_(
-        scale * sample.mean(0)
-    )  # else most of a short training goes into finding the mean
-    trainer = SAETrainer(settings, sae, _batches(tokens, batch_size, draw))
+    # without this most of a short training goes into finding the mean
+    sae.b_dec.data.copy_(scale * sample.mean(0))
+    trainer = SAETrainer(config, sae, _batches(tokens, config.train_batch_size_samples, draw))
     trainer.activation_scaler.scaling_factor = scale
     return trainer, scale
-
-
-def _fingerprint(settings: tuple, residuals: Tensor) -> str:
-    """What a dictionary belongs to: its settings, and the residuals (their shape and some of
-    them)."""
-    some = residuals[:: max(1, len(residuals) // 64)].float().cpu()
-    return hashlib.sha256(
-        repr((settings, residuals.shape)).encode() + some.numpy().tobytes()
-    ).hexdigest()
 
 
 def _batches(tokens: Tensor, batch_size: int, draw: torch.Generator) -> Iterator[Tensor]:
@@ -144,19 +120,20 @@ def load_dictionary(source: str, sae_id: str | None = None, device: str = "cpu")
     """A dictionary in SAELens's format from a local folder, or a released one:
     ("llama_scope_lxr_32x", "l19r_32x").
 
-    What it was trained to divide its inputs by is folded into the weights: it reads, and writes,
-    the residual stream as it is. Raises `UserError` when it cannot be loaded, or when that scale is
+    The norm that its inputs were divided by in training is folded into the weights: it reads and
+    writes the residual stream as it is. Raises `UserError` when it cannot be loaded or that norm is
     unknown.
     """
     from sae_lens import SAE
+    from sae_lens.loading.pretrained_saes_directory import get_norm_scaling_factor
 
     try:
         with warnings.catch_warnings(record=True):
-            sae = (
-                SAE.load_from_disk(source, device)
-                if sae_id is None
-                else SAE.from_pretrained(source, sae_id, device)
-            )
+            if sae_id is None:
+                sae = SAE.load_from_disk(source, device)
+            else:
+                sae = SAE.from_pretrained(source, sae_id, device)
+                sae.cfg.metadata.folded_scale = get_norm_scaling_factor(source, sae_id)
     except (OSError, ValueError, KeyError) as error:  # no such folder, release or id; no network
         what = f"dictionary {source!r}" + (f", id {sae_id!r}" if sae_id else "")
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -173,9 +150,9 @@ def load_dictionary(source: str, sae_id: str | None = None, device: str = "cpu")
 
 
 def decoder(sae: SAE) -> Tensor:
-    """[d_sae, d] float32: row i is what one unit of latent i adds to the residual stream.
-    (LlamaScope's files hold columns.)"""
-    return sae.W_dec.detach().float()
+    """[d_sae, d] float32: the directions of the latents, as published. SAELens divides a released
+    dictionary's decoder by the norm that it folds in (layer 0 of LlamaScope by 58.9)."""
+    return sae.W_dec.detach().float() * (sae.cfg.metadata.folded_scale or 1)
 
 
 def dictionary_directions(
@@ -188,8 +165,7 @@ def dictionary_directions(
             f"layer {layer} has {len(latents)} latents to describe, and {n_test} are to be held "
             "out: lower that"
         )
-    test = set(random.Random(f"{seed}-{layer}").sample(list(latents), n_test))
-    n = len(latents)
+    test, n = set(random.Random(f"{seed}-{layer}").sample(list(latents), n_test)), len(latents)
     return Directions(
         names=tuple(f"sae/{layer}/{latent}" for latent in latents),
         data=("sae",) * n,
@@ -202,7 +178,7 @@ def dictionary_directions(
 
 @torch.inference_mode()
 def _encoded(sae: SAE, residuals: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """(h [tokens, d], latents [tokens, d_sae]), both float32, block after block of residuals [N, T,
+    """(h [tokens, d], latents [tokens, d_sae]), both float32, block by block of residuals [N, T,
     d]."""
     for block in residuals.flatten(0, 1).split(BLOCK):
         h = block.to(sae.device).float()
@@ -213,19 +189,17 @@ def _encoded(sae: SAE, residuals: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def dictionary_report(sae: SAE, residuals: Tensor) -> dict[str, float]:
     """On residuals [N, T, d] it was not trained on: explained variance, L0 (active latents a
     token), share of dead latents."""
-    n_tokens = residuals.shape[:2].numel()
     mean = mean_residual(residuals).double().to(sae.device)
-    error = variance = active = 0.0
-    fired = torch.zeros(sae.cfg.d_sae, dtype=torch.bool, device=sae.device)
+    error = variance = 0.0
+    active = torch.zeros(sae.cfg.d_sae, dtype=torch.int64, device=sae.device)
     for h, latents in _encoded(sae, residuals):
         error += (h - sae.decode(latents)).double().square().sum().item()
         variance += (h - mean).square().sum().item()
-        active += latents.count_nonzero().item()
-        fired |= latents.any(0)
+        active += latents.count_nonzero(0)
     return {
         "explained_variance": 1 - error / variance,
-        "l0": active / n_tokens,
-        "dead": 1 - fired.float().mean().item(),
+        "l0": active.sum().item() / residuals.shape[:2].numel(),
+        "dead": (active == 0).float().mean().item(),
     }
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from introspect_utils.data.facts import Fact, FactPair
-from introspect_utils.data.prompts import target_prompt
+from introspect_utils.features.pairs import TokenPair
 from introspect_utils.models.load import LanguageModel
 from introspect_utils.models.residual import clean_run, pad_left
 from introspect_utils.models.residual_store import LEAD_IN, read_residuals
@@ -33,6 +33,7 @@ class Directions:
     or "dact"; `split`: "train" or "test" (act and dact are all test); `layers`: the layer each
     comes from; `vectors` [n, d_target] float32; `sources`: where an act or dact comes from, the
     text with its token marked <<<like this>>>, "" for sae.
+    Raises `UserError` for a vector that is not finite.
     """
 
     names: tuple[str, ...]
@@ -43,11 +44,16 @@ class Directions:
     sources: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if len(set(self.names)) != len(self.vectors) or any(
-            len(getattr(self, label)) != len(self.vectors) for label in LABELS
-        ):
+        lengths = {len(getattr(self, label)) for label in LABELS}
+        if {len(set(self.names)), *lengths} != {len(self.vectors)}:
             raise ValueError(
                 "directions need unique names, and as many labels of every kind as vectors"
+            )
+        broken = ~self.vectors.isfinite().all(-1)
+        if broken.any():
+            raise UserError(
+                f"the vector of direction {self.names[broken.nonzero()[0]]} is not finite: the "
+                "residual stream or the dictionary it comes from is damaged; make it again"
             )
 
     def __len__(self) -> int:
@@ -56,28 +62,25 @@ class Directions:
     def take(self, indices: Sequence[int]) -> Directions:
         """Some of the directions, in this order."""
         chosen = {label: tuple(getattr(self, label)[i] for i in indices) for label in LABELS}
-        return replace(
-            self, **chosen, vectors=self.vectors[torch.as_tensor(indices, dtype=torch.int64)]
-        )
+        vectors = self.vectors[torch.as_tensor(indices, dtype=torch.int64)]
+        return replace(self, **chosen, vectors=vectors)
 
     def where(
         self, data: str | None = None, split: str | None = None, layer: int | None = None
     ) -> list[int]:
         """Numbers of the directions with these labels; None stands for any."""
         labels = zip(self.data, self.split, self.layers, strict=True)
-        wanted = (data, split, layer)
         return [
             i
-            for i, own in enumerate(labels)
-            if all(w is None or w == o for w, o in zip(wanted, own, strict=True))
+            for i, (d, s, n) in enumerate(labels)
+            if data in (None, d) and split in (None, s) and layer in (None, n)
         ]
 
     def centred(self, means: Mapping[int, Tensor]) -> Directions:
         """The directions less the mean [d_target] of their layer's residuals, which full
         activations share most of."""
-        return replace(
-            self, vectors=self.vectors - torch.stack([means[layer] for layer in self.layers])
-        )
+        mean = torch.stack([means[layer] for layer in self.layers])
+        return replace(self, vectors=self.vectors - mean)
 
     @staticmethod
     def concat(parts: Sequence[Directions]) -> Directions:
@@ -114,38 +117,32 @@ def full_activations(
 
     No token is used twice. Raises `UserError` when there are too few.
     """
-    wanted = n_per_layer * len(layers)
-    if contexts.numel() < wanted:
+    n = n_per_layer * len(layers)
+    if contexts.numel() < n:
         raise UserError(
-            f"{contexts.numel()} held-out tokens are too few for {wanted} activations: cut more "
+            f"{contexts.numel()} held-out tokens are too few for {n} activations: cut more "
             "held-out contexts"
         )
-    places = random.Random(seed).sample(
-        range(contexts.numel()), wanted
-    )  # the first n_per_layer are the first layer's, and so on
-    rows, columns = (
-        torch.tensor(places) // contexts.shape[1],
-        torch.tensor(places) % contexts.shape[1],
-    )
-    needed, rows = rows.unique(return_inverse=True)
-    vectors = torch.empty(wanted, lm.width)
+    # the first n_per_layer places are the first layer's, and so on
+    places = torch.tensor(random.Random(seed).sample(range(contexts.numel()), n))
+    columns = places % contexts.shape[1]
+    needed, rows = (places // contexts.shape[1]).unique(return_inverse=True)
+    vectors = torch.empty(n, lm.width)
     for batch, h in read_residuals(lm, contexts[needed], layers, batch_size):
-        for number, layer in enumerate(layers):
-            own = torch.arange(number * n_per_layer, (number + 1) * n_per_layer)
-            own = own[(rows[own] >= batch.start) & (rows[own] < batch.stop)]
-            vectors[own] = h[layer][rows[own] - batch.start, columns[own]].float().cpu()
+        for layer, of_layer in zip(layers, torch.arange(n).split(n_per_layer), strict=True):
+            here = of_layer[(rows[of_layer] >= batch.start) & (rows[of_layer] < batch.stop)]
+            vectors[here] = h[layer][rows[here] - batch.start, columns[here]].float().cpu()
     ids = contexts[needed][rows].tolist()
-    sources = [
-        marked_text(lm, context, column)
-        for context, column in zip(ids, columns.tolist(), strict=True)
-    ]
-    return _test_directions("act", layers, n_per_layer, vectors, sources)
+    marked = zip(ids, columns.tolist(), strict=True)
+    return _test_directions(
+        "act", layers, n_per_layer, vectors, [marked_text(lm, *place) for place in marked]
+    )
 
 
 def activation_differences(
     lm: LanguageModel,
     pairs: Sequence[FactPair],
-    demonstrations: dict[str, list[Fact]],
+    demonstrations: Mapping[str, Sequence[Fact]],
     layers: Sequence[int],
     n_per_layer: int,
     seed: int,
@@ -160,77 +157,39 @@ def activation_differences(
     the same in both prompts, counted from the end. Raises `UserError` when that is not enough
     either.
     """
-    rng, wanted = random.Random(seed), n_per_layer * len(layers)
-    prepared = [
-        _aligned(lm, pair, demonstrations[pair.original.relation], with_options) for pair in pairs
-    ]
-    finals = [(i, at.final) for i, at in enumerate(prepared) if at.final]
+    rng, n, lead_in = random.Random(seed), n_per_layer * len(layers), lm.encode(LEAD_IN)
+    encoded = [TokenPair.of(lm, pair, demonstrations, with_options) for pair in pairs]
+    finals = [(i, pair.final) for i, pair in enumerate(encoded) if pair.final]
     others = [
-        (i, t) for i, at in enumerate(prepared) for t in range(1, at.n_same + 1) if t != at.final
+        (i, t)
+        for i, pair in enumerate(encoded)
+        for t in range(1, pair.n_same + 1)
+        if t != pair.final
     ]
-    places = (rng.sample(finals, len(finals)) + rng.sample(others, len(others)))[:wanted]
-    if len(places) < wanted:
+    places = (rng.sample(finals, len(finals)) + rng.sample(others, len(others)))[:n]
+    if len(places) < n:
         raise UserError(
-            f"{len(pairs)} pairs have {len(places)} places for differences, and {wanted} are "
-            "needed: make more pairs"
+            f"{len(pairs)} pairs have {len(places)} places for differences, and {n} are needed: "
+            "make more pairs"
         )
     rng.shuffle(places)
-    vectors, sources = torch.empty(wanted, lm.width), [""] * wanted
-    order = sorted(
-        range(wanted), key=lambda i: len(prepared[places[i][0]].ids)
-    )  # prompts of like length together
-    for start in range(0, wanted, batch_size):
+    vectors, sources = torch.empty(n, lm.width), [""] * n
+    order = sorted(range(n), key=lambda i: len(encoded[places[i][0]].ids))  # like lengths together
+    for start in range(0, n, batch_size):
         batch = order[start : start + batch_size]
+        texts = [encoded[places[i][0]].texts for i in batch]
         runs = []
-        for text in ("ids", "other_ids"):
-            prompts = [lm.encode(LEAD_IN) + getattr(prepared[places[i][0]], text) for i in batch]
+        for of_text in zip(*texts, strict=True):
+            prompts = [lead_in + ids for ids in of_text]
             padded = pad_left(prompts, lm.tokenizer.pad_token_id, lm.device)
             runs.append(clean_run(lm.model, *padded, layers).residual)
         for row, i in enumerate(batch):
-            layer, (pair, from_end) = layers[i // n_per_layer], places[i]
-            vectors[i] = (
-                runs[0][layer][row, -from_end].float() - runs[1][layer][row, -from_end].float()
-            ).cpu()
-            texts = prepared[pair].ids, prepared[pair].other_ids
-            sources[i] = "\nminus\n".join(
-                marked_text(lm, ids, len(ids) - from_end) for ids in texts
-            )
+            layer, from_end = layers[i // n_per_layer], places[i][1]
+            h, other = (run[layer][row, -from_end].float().cpu() for run in runs)
+            vectors[i] = h - other
+            marked = (marked_text(lm, ids, len(ids) - from_end) for ids in texts[row])
+            sources[i] = "\nminus\n".join(marked)
     return _test_directions("dact", layers, n_per_layer, vectors, sources)
-
-
-@dataclass(frozen=True)
-class _Aligned:
-    """x and x' of a pair as token ids, without BOS.
-
-    `final`: the place from the end of the subject's final token, 0 if it is not one place in both.
-    `n_same`: how many tokens behind the first difference, counted from the end, are the same in
-    both.
-    """
-
-    ids: list[int]
-    other_ids: list[int]
-    final: int
-    n_same: int
-
-
-def _aligned(
-    lm: LanguageModel, pair: FactPair, demonstrations: Sequence[Fact], with_options: bool
-) -> _Aligned:
-    texts, finals = [], []
-    for fact in (pair.original, pair.counterfactual):
-        prompt = target_prompt(fact, demonstrations, pair.options if with_options else ())
-        encoded = lm.tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True)
-        final = max(
-            i for i, (start, _) in enumerate(encoded["offset_mapping"]) if start < prompt.subject[1]
-        )
-        texts.append(encoded["input_ids"])
-        finals.append(len(texts[-1]) - final)
-    n_before = next(i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b)
-    behind = [ids[:n_before:-1] for ids in texts]  # from the end
-    n_same = next(
-        (i for i, (a, b) in enumerate(zip(*behind, strict=False)) if a != b), min(map(len, behind))
-    )
-    return _Aligned(*texts, finals[0] if finals[0] == finals[1] else 0, n_same)
 
 
 def marked_text(lm: LanguageModel, ids: Sequence[int], position: int) -> str:
@@ -244,8 +203,7 @@ def marked_text(lm: LanguageModel, ids: Sequence[int], position: int) -> str:
 def _test_directions(
     data: str, layers: Sequence[int], n_per_layer: int, vectors: Tensor, sources: list[str]
 ) -> Directions:
-    """Directions of the layers in turn, `n_per_layer` each; no explainer is trained on any of
-    them."""
+    """Directions of the layers in turn, `n_per_layer` each; no explainer is trained on any."""
     n = len(vectors)
     names = tuple(f"{data}/{layer}/{number}" for layer in layers for number in range(n_per_layer))
     of_layer = tuple(layer for layer in layers for _ in range(n_per_layer))

@@ -36,8 +36,8 @@ class Words:
     its own text; `flags` [N, T, F] of `flag_names`: its place in the text.
     Of each word, [V]: `text`; `lower`, `lemma`: numbers; `prefix`, `suffix` [V, len(AFFIXES)]:
     numbers, NONE if too short; `member` [V, C] of `class_names`: its classes, which have `breadth`
-    [C] words; `is_mark`, `is_digits`, `is_capital`. `shown`: number of a lower-case word -> how to write
-    it in a phrase.
+    [C] words; `is_mark`, `is_digits`, `is_capital`. `shown`: number of a lower-case word -> how a
+    phrase writes it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, tokens: Tensor):

@@ -41,7 +41,7 @@ def exemplars(activations, n_top=6, n_random=3):
     order = activations.amax(2).argsort(dim=1, descending=True, stable=True)[:, : n_top + n_random]
     chosen = torch.stack([a[rows] for a, rows in zip(activations, order, strict=True)])
     flat = activations.flatten(1)
-    return Exemplars(TOKENS, order, chosen, flat.mean(1), flat.std(1), flat.amax(1), n_top)
+    return Exemplars(TOKENS, order, chosen, flat.mean(1), flat.amax(1), n_top)
 
 
 def planted(holds):
@@ -151,7 +151,6 @@ def test_whatever_the_activations_there_are_different_short_phrases(activations,
         torch.arange(5)[None],
         given_ones,
         given_ones.mean((1, 2)),
-        given_ones.std((1, 2)),
         given_ones.amax((1, 2)),
         n_top,
     )

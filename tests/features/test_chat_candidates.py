@@ -34,7 +34,7 @@ def make_exemplars(tokenizer, texts: list[str], n_directions: int) -> Exemplars:
     for i in range(n_directions):
         activations[i, :, i], activations[i, :, i + 1] = 4.0, 1.9
     sequences = torch.arange(len(texts)).expand(n_directions, -1)
-    moments = [torch.full((n_directions,), value) for value in (-0.1, 1.0, 4.0)]
+    moments = [torch.full((n_directions,), value) for value in (-0.1, 4.0)]
     return Exemplars(tokens, sequences, activations, *moments, n_top=len(texts))
 
 
@@ -45,7 +45,7 @@ def test_the_most_active_tokens_are_marked(tokenizer):
         2,
     )
     shown = prompt(exemplars, 1, [1, 0], tokenizer).removeprefix(
-        PROMPT[: PROMPT.index("{excerpts}")].format()
+        PROMPT[: PROMPT.index("{excerpts}")]
     )
     first, second = re.findall(r" \d\. (.*)", shown)[-2:]
     for text, row in ((first, 1), (second, 0)):
@@ -111,6 +111,14 @@ def test_equal_descriptions_are_one_candidate(tokenizer, tmp_path):
         ('the word "York"', 'the word "York"'),
         ('"York" and "Paris"', '"York" and "Paris"'),
         ("Description: commas.\n\nThe marked tokens", "commas"),
+        ("<think>\nthey are animals: dogs?\n</think>\n\nwords for animals", "words for animals"),
+        ("<think>they are", None),  # cut
+        ("Sure! Here is a short phrase:\n\n**words for animals**", "words for animals"),
+        ("Here's the description: words for animals.", "words for animals"),
+        ("**Description:** words for animals", "words for animals"),
+        ("Okay.\n\nDescription:\nwords for `animals`", "words for animals"),
+        ("I'm sorry, but I can't help with that.", None),
+        ("As an AI, I do not see a pattern", None),
         ("", None),
         ('""', None),
         (".", None),

@@ -8,6 +8,7 @@ from introspect_utils.features.directions import (
     full_activations,
     marked_text,
 )
+from introspect_utils.features.pairs import TokenPair
 from introspect_utils.models.load import load_model
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import MODELS
@@ -88,6 +89,19 @@ def test_names_are_unique_and_labels_complete():
         Directions.concat([every, every.take([0])])
     with pytest.raises(ValueError, match="as many labels"):
         Directions(every.names, every.data, every.split, (1, 2), every.vectors, every.sources)
+
+
+def test_a_vector_that_is_not_finite_is_an_error_where_it_enters():
+    every = directions()
+    for value in (torch.nan, torch.inf):
+        vectors = every.vectors.clone()
+        vectors[2, 1] = value
+        with pytest.raises(UserError, match="direction act/1/0 is not finite"):
+            Directions(
+                *(getattr(every, x) for x in ("names", "data", "split", "layers")),
+                vectors,
+                every.sources,
+            )
 
 
 # --- full activations
@@ -223,6 +237,14 @@ def test_no_place_is_taken_twice(tiny):
     n_same = len(tiny.tokenizer(" Smith is in", add_special_tokens=False)["input_ids"])
     with pytest.raises(UserError, match=f"1 pairs have {n_same} places"):
         activation_differences(tiny, [pair], {"r": []}, [0], 1000, seed=0, with_options=False)
+
+
+@pytest.mark.parametrize("subjects", [("Rome", "Rome City"), ("Rome City", "Rome")])
+def test_a_text_that_begins_the_other_has_no_place_behind_the_difference(tiny, subjects):
+    """The subject stands at the end, and one subject begins the other."""
+    facts = [Fact("r", subject, "x", f"The town of {subject}") for subject in subjects]
+    pair = TokenPair.of(tiny, FactPair(*facts, ()), {"r": []}, with_options=False)
+    assert pair.n_aligned == pair.n_same == 0 and pair.final == 1
 
 
 def test_too_few_pairs(tiny, facts):

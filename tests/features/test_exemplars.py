@@ -52,9 +52,6 @@ def test_equals_brute_force_with_ties_by_sequence_number(n_sequences, length, n,
         assert torch.equal(found.activations[i].double(), a[i, found.sequences[i]])
     torch.testing.assert_close(found.peak.double(), a.flatten(1).amax(1))
     torch.testing.assert_close(found.mean.double(), a.flatten(1).mean(1), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(
-        found.sd.double(), a.flatten(1).std(1, correction=0), rtol=1e-5, atol=1e-5
-    )
     assert (
         found.activations.dtype == torch.float32
         and found.sequences.dtype == torch.int64
@@ -73,14 +70,21 @@ def test_the_size_of_blocks_changes_nothing(small_blocks, monkeypatch):
     )
 
 
-def test_the_spread_is_right_when_the_mean_is_far_from_zero(small_blocks):
+def test_the_mean_is_right_when_it_is_far_from_zero(small_blocks):
     draw = torch.Generator().manual_seed(0)
     h = 3000 + torch.randn(200, 5, 4, generator=draw)
     vectors = torch.randn(3, 4, generator=draw)
     a = torch.einsum("std,nd->nst", h.double(), vectors.double()).flatten(1)
     found = find_exemplars(h, torch.zeros(200, 5).long(), vectors, 2, 2, seed=0)
-    torch.testing.assert_close(found.sd.double(), a.std(1, correction=0), rtol=1e-3, atol=0)
     torch.testing.assert_close(found.mean.double(), a.mean(1), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("where", ["residual", "vector"])
+def test_what_is_not_finite_is_an_error(where):
+    h, tokens, vectors = corpus(12)
+    (h[7, 2] if where == "residual" else vectors[4])[1] = torch.nan
+    with pytest.raises(UserError, match="direction . has an activation that is not finite"):
+        find_exemplars(h, tokens, vectors, 3, 2, seed=0)
 
 
 # --- the random others
@@ -144,7 +148,7 @@ def test_describing_and_scoring_share_no_sequence(n_top, n_random):
 def handmade(activations, mean, peak):
     """Exemplars with these activations [n, k, T]."""
     n, k, length = activations.shape
-    moments = torch.tensor(mean), torch.ones(n), torch.tensor(peak)
+    moments = torch.tensor(mean), torch.tensor(peak)
     return Exemplars(
         torch.zeros(9, length).long(), torch.arange(k).expand(n, -1), activations, *moments, n_top=1
     )

@@ -137,7 +137,7 @@ def root(tmp_path, monkeypatch):
     )
     active = torch.zeros(4, 2, ids.shape[1])
     active[2, 0, 2], active[2, 1, 3] = 2.0, 1.0
-    moments = torch.zeros(4), torch.ones(4), torch.full((4,), 2.0)
+    moments = torch.zeros(4), torch.full((4,), 2.0)
     Exemplars(ids, torch.tensor([[0, 1]] * 4), active, *moments, n_top=2).save(
         own / "exemplars.safetensors"
     )

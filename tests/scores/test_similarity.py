@@ -83,7 +83,7 @@ def test_patterns_are_pearson_correlations_on_the_exemplars(make, target, contex
     )
     nothing = torch.zeros(4)  # what no similarity asks for
     exemplars = Exemplars(
-        contexts[:12], torch.arange(12).view(4, 3), activations, nothing, nothing, nothing, n_top=3
+        contexts[:12], torch.arange(12).view(4, 3), activations, nothing, nothing, n_top=3
     )
     assert pattern_similarity(target, make("self"), directions, exemplars) == pytest.approx(
         [1] * 4, abs=1e-4

@@ -60,7 +60,6 @@ def make_exemplars(n=5, k=4, length=6, n_sequences=12, seed=0, vocabulary=1000, 
         sequences,
         activations,
         activations.mean((1, 2)),
-        activations.std((1, 2)),
         activations.amax((1, 2)),
         n_top,
     )
@@ -511,7 +510,7 @@ def test_a_simulator_learns_where_a_description_says_activations_are(tmp_path):
     sequences = torch.stack([torch.randperm(16, generator=draw)[:6] for _ in range(n)])
     activations = torch.stack([(tokens[sequences[i]] == active[i % 2]).float() for i in range(n)])
     exemplars = Exemplars(
-        tokens, sequences, activations, torch.zeros(n), torch.ones(n), torch.ones(n), 3
+        tokens, sequences, activations, torch.zeros(n), torch.ones(n), 3
     )
     texts = [("metals", "cities")[i % 2] for i in range(n)]
     stage = Stage(exemplars, [[text] for text in texts], 30, 3)

@@ -1,0 +1,64 @@
+"""Counterfactual pairs (section 2.3) as the target's tokens, aligned at their ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from introspect_utils.data.facts import Fact, FactPair
+from introspect_utils.data.prompts import Prompt, target_prompt
+from introspect_utils.models.load import LanguageModel
+
+
+def tokens(target: LanguageModel, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """(ids, character spans) of `text` without BOS. Parts of one character share its span."""
+    encoded = target.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return encoded["input_ids"], [tuple(span) for span in encoded["offset_mapping"]]
+
+
+@dataclass(frozen=True)
+class TokenPair:
+    """The prompts x and x' of a pair, as text and as token ids without BOS.
+
+    `spans`: the characters of each token of x. `n_aligned`: how many positions of both lie behind
+    the first difference, counted from the end. `n_same`: at how many of them, from the end, the
+    tokens are the same. `final`: the place from the end of the subject's final token, 0 if it is
+    not one place in both.
+    """
+
+    pair: FactPair
+    prompts: tuple[Prompt, Prompt]
+    texts: tuple[list[int], list[int]]
+    spans: list[tuple[int, int]]
+    n_aligned: int
+    n_same: int
+    final: int
+
+    @property
+    def ids(self) -> list[int]:
+        return self.texts[0]
+
+    @classmethod
+    def of(
+        cls,
+        target: LanguageModel,
+        pair: FactPair,
+        demonstrations: Mapping[str, Sequence[Fact]],
+        with_options: bool,
+    ) -> TokenPair:
+        """`demonstrations`: solved examples of each relation, shown before both prompts."""
+        shown, options = demonstrations[pair.original.relation], pair.options * with_options
+        facts = (pair.original, pair.counterfactual)
+        prompts = tuple(target_prompt(fact, shown, options) for fact in facts)
+        ids, spans = zip(*(tokens(target, prompt.text) for prompt in prompts), strict=True)
+        finals = {
+            len(of_text) - max(i for i, span in enumerate(of_text) if span[0] < prompt.subject[1])
+            for prompt, of_text in zip(prompts, spans, strict=True)
+        }
+        shortest = min(map(len, ids))
+        equal = [a == b for a, b in zip(*ids, strict=False)]
+        n_aligned = shortest - ([*equal, False].index(False))
+        ends = [a == b for a, b in zip(ids[0][::-1], ids[1][::-1], strict=False)]
+        n_same = [*ends[: max(0, n_aligned - 1)], False].index(False)
+        final = finals.pop() if len(finals) == 1 else 0
+        return cls(pair, prompts, ids, spans[0], n_aligned, n_same, final)
