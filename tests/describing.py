@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from introspect_utils.report import results
+from introspect_utils.tasks import TASKS
 
 TARGET = "smollm2-135m-instruct"
 JUDGE, SIMULATOR = "embedding: all-MiniLM-L6-v2", "artifacts/mini/checkpoints/simulator"
@@ -61,7 +62,7 @@ def descriptions(explainer, condition="full", skill=0.5, seed=0):
 
 def data_run(target=TARGET):
     """Directions and candidate descriptions: a run without predictions."""
-    columns = list(results.COLUMNS["features"])
+    columns = list(TASKS["features"].all_columns)
     return RUN | {
         "id": f"data-{target}",
         "target": target,

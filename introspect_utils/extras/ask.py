@@ -24,17 +24,16 @@ from introspect_utils.models.residual_store import mean_residual, open_residuals
 from introspect_utils.runs.all_tasks import checkpoint, self_explainer
 from introspect_utils.runs.plan import plan
 from introspect_utils.scores.neighbours import nearest
-from introspect_utils.scores.simulator import (
-    Simulator,
-    chosen_descriptions,
-    load_simulator,
-    score_predictions,
-)
+from introspect_utils.scores.simulator import Simulator, load_simulator, score_predictions
 from introspect_utils.settings.errors import UserError
-from introspect_utils.settings.names import folder_name
-from introspect_utils.settings.paths import artifacts_dir
 from introspect_utils.settings.profile import Profile
-from introspect_utils.tasks import describing, outcome, patching_questions
+from introspect_utils.tasks import (
+    describing,
+    outcome,
+    patching_questions,
+    task_features,
+    task_patching,
+)
 from introspect_utils.tasks import patching as patch
 
 
@@ -98,17 +97,19 @@ def load(profile: Profile, target: str) -> Models:
     patching may be.
     """
     runs = plan(profile)
-    explained, patching = (self_explainer(runs, task, target) for task in ("features", "patching"))
+    explained, patching = (
+        self_explainer(runs, task.name, target) for task in (task_features.TASK, task_patching.TASK)
+    )
     if explained is None:
         raise UserError(
             f"profile {profile.name} trains no self-explainer of features of {target}: add self to "
             "features.explainers"
         )
-    folder = artifacts_dir(profile.name) / "features" / folder_name(target)
+    folder = task_features.TASK.folder(profile, target)
     directions = Directions.load(folder / "directions.safetensors")
     lm = load_model(target, profile.device, profile.dtype, profile.seeds[0])
     simulator = load_simulator(profile, lm)
-    gold = chosen_descriptions(profile, target)
+    gold = task_features.chosen_descriptions(profile, target)
     rows = describing.split(
         directions, gold, explained.parameters["n_train"], explained.parameters["seed"]
     )["train"]

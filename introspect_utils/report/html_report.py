@@ -18,10 +18,10 @@ from introspect_utils.report.claims import CLAIMS
 from introspect_utils.report.table import Score, Table
 from introspect_utils.report.table_rows import self_explained
 from introspect_utils.runs.plan import plan
-from introspect_utils.runs.run import TASKS
 from introspect_utils.runs.run_notebook import clock
 from introspect_utils.settings.paths import REPO, artifacts_dir, figures_dir, replaced
 from introspect_utils.settings.profile import Profile
+from introspect_utils.tasks import TASKS
 
 N_PREDICTIONS = 20
 NUMBERS = re.compile(r"[-+\d.,e/– ]+")
@@ -127,7 +127,8 @@ def export_notebooks(profile: Profile, runs: RUNS) -> list[Path]:
 def first_predictions(runs: RUNS) -> Table | None:
     """What the self-explainer, of the largest training size and the first seed, says of the first
     held-out SAE features; None where no run of feature descriptions has trained one."""
-    explained = self_explained(runs, "features")
+    described = next(task.name for task in TASKS.values() if task.simulated)
+    explained = self_explained(runs, described)
     if not explained:
         return None
     run, said = explained
@@ -150,7 +151,7 @@ def _explained(profile: Profile, files: list[dict]) -> dict[str, dict[str, list]
     the explainers to come."""
     finished = {run["id"] for run in files}
     tasks = {}
-    for task in (task for task in TASKS if getattr(profile, task)):
+    for task in (task for task in TASKS if profile.section(task)):
         asked = [run for run in plan(profile) if run.notebook == TASKS[task].train]
         done = [run.parameters for run in asked if run.id in finished]
         coming = [run.parameters["explainer"] for run in asked if run.id not in finished]

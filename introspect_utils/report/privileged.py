@@ -15,12 +15,13 @@ from matplotlib.lines import Line2D
 
 from introspect_utils.report import style
 from introspect_utils.report.layout import column, published_rows
+from introspect_utils.report.paper import lookup
 from introspect_utils.report.table import Score, Table
 from introspect_utils.settings.names import variant
 
-TASKS = {"1": "features", "2": "patching", "3": "ablation", "4": "features"}  # of each table
+TABLES = ("1", "2", "3", "4")
 SMALLER = "scaling-paired"  # explainers trained on fewer rows than those of the tables
-PAIRED = (*(f"{table}-paired" for table in TASKS), SMALLER)
+PAIRED = (*(f"{table}-paired" for table in TABLES), SMALLER)
 
 
 def _trained_other(explainer: str, condition: str) -> bool:
@@ -48,7 +49,7 @@ def paper_gaps() -> list[dict]:
     """The paper's own gaps: differences of the rows of its Tables 1 to 4 (v1), errors added as if
     the rows were independent."""
     found = []
-    for table in TASKS:
+    for table in TABLES:
         rows = published_rows(table)
         own = {
             target: by
@@ -61,7 +62,7 @@ def paper_gaps() -> list[dict]:
                     {
                         **{
                             "table": table,
-                            "task": TASKS[table],
+                            "task": lookup("v1", table=table)[0].task,
                             "target": target,
                             "explainer": explainer,
                         },

@@ -29,12 +29,9 @@ from introspect_utils.report.table_rows import (
     stacked,
 )
 from introspect_utils.scores import metrics
+from introspect_utils.tasks import TASKS
 
 VECTOR_CONTROLS = ("no-vector", "zero-vector", "shuffled-vector")
-OUTCOME_TABLES = {
-    "patching": "2",
-    "ablation": "3",
-}  # explanations of the form "changes to" / "remains unchanged from"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +84,7 @@ def _outcomes(rows: list[OutcomeRow]) -> list[dict]:
 
     An oracle is told what explainers have to find out: it is no competitor.
     """
-    found, table = [], OUTCOME_TABLES[rows[0].task]
+    found, table = [], TASKS[rows[0].task].table
     for metric in PATCHING_METRICS:
         scores = [_score(row, metric) for row in rows]
         competing = [i for i, row in enumerate(rows) if row.explainer != "oracle"]
@@ -169,7 +166,7 @@ def _paired(rows: list[OutcomeRow]) -> list[dict]:
                 a.scores(metric)[of_a].mean(axis=0), b.scores(metric)[of_b].mean(axis=0)
             )
             found.append(
-                record(f"{OUTCOME_TABLES[a.task]}-paired", b, metric, score, p) | {"seeds": both}
+                record(f"{TASKS[a.task].table}-paired", b, metric, score, p) | {"seeds": both}
             )
     return found
 
@@ -220,7 +217,7 @@ def _hints(run: dict) -> list[dict]:
 def records(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
     """All records of the runs, sorted. Tables 1 to 4 take each explainer's largest training size;
     table "scaling" the others."""
-    rows = _rows([(run, predictions) for run, predictions in runs if run["task"] in OUTCOME_TABLES])
+    rows = _rows([(run, said) for run, said in runs if not TASKS[run["task"]].simulated])
     located = [row for row in rows if row.condition == "locate"]
     in_table, smaller = by_size([row for row in rows if row.condition != "locate"])
     found = [record("C.1", row, "exact_match", _score(row, "exact_match")) for row in located]
@@ -234,8 +231,6 @@ def records(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
         found += _outcomes(of_target) + _vector(of_target) + _paired(of_target)
     found += [behind for row in in_table if row.says_hint is not None for behind in _behind(row)]
     found += [counted for run, _ in runs for counted in _table_6(run) + _table_7(run) + _hints(run)]
-    found += feature_records(
-        [(run, predictions) for run, predictions in runs if run["task"] == "features"]
-    )
+    found += feature_records([(run, said) for run, said in runs if TASKS[run["task"]].simulated])
     keys = ("table", "task", "target", "explainer", "condition", "data", "metric", "n_train")
     return sorted(found, key=lambda record: [str(record[key]) for key in keys])

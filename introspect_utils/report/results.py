@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from introspect_utils.explainer.gates import warnings
 from introspect_utils.report.records import records
 from introspect_utils.runs.plan import plan
-from introspect_utils.scores import metrics
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import figures_dir, replaced
 from introspect_utils.settings.profile import load_profile
+from introspect_utils.tasks import TASKS
 
 RUN_KEYS = {
     "id",
@@ -39,36 +39,6 @@ RUN_KEYS = {
         "statistics",
     )
 }
-ROW = {  # the test row; one line for each of them, explainer and condition
-    "row": pa.int64(),
-    "condition": pa.string(),
-    "explainer": pa.string(),
-    "generation": pa.string(),
-}
-OUTCOME = ROW | {
-    "predicted_changed": pa.bool_(),  # null where the answer could not be parsed
-    "predicted_content": pa.string(),
-    "is_different": pa.bool_(),
-    "content": pa.string(),
-    "exact_match": pa.bool_(),
-    "has_changed": pa.bool_(),  # predicted_changed is right
-    "content_match": pa.bool_(),
-}
-FEATURE = ROW | {
-    "feature": pa.string(),  # the direction's name
-    "data": pa.string(),  # its held-out set: sae | act | dact
-    "layer": pa.string(),
-    "gold": pa.string(),  # "" for act and dact, which have no label
-    "judge": pa.float64(),  # 0..1; null for act and dact
-    "simulator": pa.float64(),  # eq. 2, -1..1
-    "simulator_abs": pa.float64(),  # the mean |r|
-    "constant": pa.int64(),  # exemplars without a correlation, which entered both means as 0
-}
-COLUMNS = {
-    "patching": OUTCOME | dict.fromkeys(("token_type", "block"), pa.string()),
-    "ablation": OUTCOME | dict.fromkeys(("subject", "hint"), pa.string()),
-    "features": FEATURE,
-}
 
 
 def _to_arrow(run: dict, predictions: pd.DataFrame) -> pa.Table:
@@ -79,12 +49,15 @@ def _to_arrow(run: dict, predictions: pd.DataFrame) -> pa.Table:
             f"run {run.get('id')}: keys of run.json missing or unknown: "
             f"{sorted(run.keys() ^ RUN_KEYS)}"
         )
-    columns = COLUMNS[run["task"]]
+    task = TASKS[run["task"]]
+    columns = task.all_columns
     if set(predictions.columns) != set(columns):
         wrong = sorted(set(predictions.columns) ^ set(columns))
         raise UserError(f"run {run['id']}: columns of the predictions missing or unknown: {wrong}")
     try:
-        table = pa.Table.from_pandas(predictions, schema=pa.schema(columns), preserve_index=False)
+        table = pa.Table.from_pandas(
+            predictions, schema=pa.schema(list(columns.items())), preserve_index=False
+        )
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise UserError(
             f"run {run['id']}: a column of the predictions has the wrong type: {error.args[-1]}"
@@ -94,40 +67,10 @@ def _to_arrow(run: dict, predictions: pd.DataFrame) -> pa.Table:
             f"run {run['id']}: a test row occurs twice for one explainer and condition, write one "
             "line for each"
         )
-    wrong = _wrong_scores(run, predictions)
+    wrong = task.wrong(run, predictions)
     if wrong:
         raise UserError(f"run {run['id']}: {wrong}")
     return table.replace_schema_metadata(None)
-
-
-def _wrong_scores(run: dict, predictions: pd.DataFrame) -> str | None:
-    """What cannot be in the scores of `predictions`, which have the task's columns."""
-    if run["task"] != "features":
-        right = metrics.codes(predictions["predicted_changed"]) == metrics.codes(
-            predictions["is_different"]
-        )
-        if (predictions["has_changed"].to_numpy(dtype=bool) != right).any():
-            return (
-                "has_changed must be predicted_changed == is_different, and False where it is null"
-            )
-    elif len(predictions):
-        if not predictions["data"].isin(["sae", "act", "dact"]).all():
-            return "data must be sae, act or dact"
-        if (predictions["judge"].notna() != (predictions["data"] == "sae")).any():
-            return "judge must be a number in the rows of sae, and null in those of act and dact"
-        judge, r, abs_r = (
-            predictions[column] for column in ("judge", "simulator", "simulator_abs")
-        )
-        if not (
-            judge.dropna().between(0, 1).all()
-            and (r.abs() <= abs_r + 1e-6).all()
-            and abs_r.between(0, 1 + 1e-6).all()
-        ):
-            return "judge and simulator_abs must lie in 0..1, simulator within plus or minus simulator_abs"
-        missing = {"judge", "simulator"} - run["statistics"].keys()
-        if missing:
-            return f"its statistics must say which judge and which simulator scored it; not given: {sorted(missing)}"
-    return None
 
 
 def write_run(directory: Path, run: dict, predictions: pd.DataFrame | None = None) -> None:
@@ -138,7 +81,9 @@ def write_run(directory: Path, run: dict, predictions: pd.DataFrame | None = Non
     `gates.warnings` finds strange is printed, and kept as `warnings` among the run's statistics.
     """
     predictions = (
-        pd.DataFrame(columns=list(COLUMNS[run["task"]])) if predictions is None else predictions
+        pd.DataFrame(columns=list(TASKS[run["task"]].all_columns))
+        if predictions is None
+        else predictions
     )
     table = _to_arrow(run, predictions)
     if strange := warnings(run, predictions):

@@ -19,6 +19,7 @@ from matplotlib.ticker import NullLocator
 from introspect_utils.report import style
 from introspect_utils.report.layout import column
 from introspect_utils.report.paper import lookup
+from introspect_utils.tasks import TASKS
 
 SHARE = 0.008  # of the training directions: the paper's 1,024 a layer
 CONTROLS = ("zero-vector", "shuffled-vector", "dot-product")
@@ -39,7 +40,7 @@ def curves(records: Sequence[dict], target: str, name: str) -> dict[tuple[str, s
     for r in records:
         if (
             r["table"] in ("1", "4", "scaling")
-            and r["task"] == "features"
+            and TASKS[r["task"]].simulated
             and r["target"] == target
             and r["n_train"]
         ):

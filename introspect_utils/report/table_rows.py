@@ -11,6 +11,7 @@ import pandas as pd
 from introspect_utils.explainer.published import trained_from
 from introspect_utils.report.paper import AS_PUBLISHED, model_name, published
 from introspect_utils.settings.errors import UserError
+from introspect_utils.tasks import TASKS
 
 SURFACE = (
     "lookup",
@@ -21,12 +22,6 @@ SURFACE = (
     "logistic",
     "oracle",
 )  # they see neither vector nor model
-OUTCOME = ("row", "is_different", "content")
-TEST_SET = {
-    "patching": OUTCOME,
-    "ablation": OUTCOME,
-    "features": ("row", "feature", "layer", "gold"),
-}  # what a test row is
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +98,7 @@ def grouped(runs: list[tuple[dict, pd.DataFrame]]) -> Iterator[tuple[dict, list[
         found.sort(key=lambda pair: pair[0]["seed"] or 0)
         for run, part in found:
             located = key[4] == "locate"
-            test_set = part[["row"] if located else list(TEST_SET[run["task"]])].to_numpy()
+            test_set = part[["row"] if located else list(TASKS[run["task"]].test_row)].to_numpy()
             first = test_sets.setdefault((key[:3], located), (run["id"], test_set))
             if not np.array_equal(first[1], test_set):
                 raise UserError(

@@ -4,10 +4,11 @@ one token put to them."""
 import dataclasses
 from pathlib import Path
 
-from introspect_utils.runs.run import TASKS, Run
+from introspect_utils.runs.run import Run
 from introspect_utils.settings.names import folder_name
 from introspect_utils.settings.paths import artifacts_dir, run_dir
 from introspect_utils.settings.profile import Profile
+from introspect_utils.tasks import TASKS, task_features, task_patching
 
 ASK, JOINT = "13_ask_the_explainer", "14_joint_training"
 
@@ -87,7 +88,8 @@ def asked(profile: Profile, runs: list[Run]) -> list[Run]:
     found = []
     for target in dict.fromkeys(run.parameters["target"] for run in runs):
         explained, patching = (
-            self_explainer(runs, task, target) for task in ("features", "patching")
+            self_explainer(runs, task.name, target)
+            for task in (task_features.TASK, task_patching.TASK)
         )
         if explained:
             run_id = f"ask-{folder_name(target)}"

@@ -27,9 +27,10 @@ import math
 from dataclasses import dataclass
 
 from introspect_utils.explainer.published import is_published, trained_from
-from introspect_utils.runs.run import PUBLISHED, TASKS, Run
+from introspect_utils.runs.run import PUBLISHED, Run
 from introspect_utils.settings.names import MODELS, VARIANTS, variant
 from introspect_utils.settings.profile import Features, Profile
+from introspect_utils.tasks import TASKS, task_ablation
 
 PEAK = 989e12  # FLOP/s of an H100 SXM in bfloat16, dense
 READING, WRITING = 0.4, 0.05
@@ -41,11 +42,6 @@ ACTIVATIONS = (
 )
 CHECKPOINTED = 0.1  # of them: 2 of the 34 bytes, and all of one layer
 WIDTH = 4096  # of a residual stream: of Llama-3.1-8B and Qwen3-8B; Gemma-2-9B's is 3584
-ROW = {
-    "features": 64,
-    "patching": 128,
-    "ablation": 256,
-}  # tokens of a question with its explanation
 DESCRIPTION, SELFIE = (
     20,
     70,
@@ -59,8 +55,7 @@ WRITTEN = (330, 15)  # for one candidate description, besides its five excerpts
 SHOWN = 5  # excerpts
 ADAPTER = 3.2e9  # bytes of a published LoRA with its embeddings
 ARCHIVE = 26.9e9  # of the authors' features
-PUBLISHED_ROW = {"patching": 4 * WIDTH, "ablation": 1600}
-TASK = {task.train: name for name, task in TASKS.items()}
+TASK = {task.train: task for task in TASKS.values()}
 TEXT = 3000  # bytes of a text of FineWeb
 
 
@@ -179,7 +174,7 @@ def _feature_data(file: Profile, run: Run) -> Estimate:
 def _published_data(file: Profile, run: Run) -> Estimate:
     """What is fetched stays; of the archive, which is there, a converted copy and the vectors that
     are used."""
-    if run.parameters["task"] != "features":
+    if not TASKS[run.parameters["task"]].simulated:
         return Estimate(disk=sum(downloads(file, run).values()))
     return Estimate(disk=ARCHIVE + 4 * WIDTH * (max(file.features.sizes) + _tested(file.features)))
 
@@ -201,23 +196,23 @@ def _simulator(file: Profile, run: Run) -> Estimate:
 def _explainer(file: Profile, run: Run) -> Estimate:
     task, target = TASK[run.notebook], run.parameters["target"]
     wanted, n, m = (
-        getattr(file, task),
+        file.section(task.name),
         size(run.parameters["explainer"], target),
         size(target, target),
     )
     settings = run.settings["training"]
     trained = Estimate(memory=2.2 * n)
     if settings:
-        trained = training(vars(file.training) | settings, n, run.parameters["n_train"], ROW[task])
+        trained = training(
+            vars(file.training) | settings, n, run.parameters["n_train"], task.row_tokens
+        )
     held = max(trained.memory, 2.2 * n)
-    asked = (
-        3 if run.parameters["condition"] == "full" and task != "ablation" else 1
-    )  # with a zero and another vector too
-    rows = asked * (_tested(wanted) if task == "features" else wanted.n_test)
+    asked = 1 + len(task.controls) * (run.parameters["condition"] == "full")
+    rows = asked * (_tested(wanted) if task.simulated else wanted.n_test)
     testing = hours(2 * n * rows * file.generation.max_new_tokens, WRITING) + hours(
-        2 * n * rows * ROW[task], READING
+        2 * n * rows * task.row_tokens, READING
     )
-    if task != "features":
+    if not task.simulated:
         return Estimate(
             trained.hours + testing, held, trained.disk, trained.scratch, gpus=trained.gpus
         )
@@ -262,7 +257,10 @@ def _patching_data(file: Profile, run: Run) -> Estimate:
 def _ablation_data(file: Profile, run: Run) -> Estimate:
     wanted, n = file.ablation, size(run.parameters["target"], "")
     return Estimate(
-        hours(2 * n * 2 * (max(wanted.sizes) + wanted.n_test) * ROW["ablation"], READING), 2.2 * n
+        hours(
+            2 * n * 2 * (max(wanted.sizes) + wanted.n_test) * task_ablation.TASK.row_tokens, READING
+        ),
+        2.2 * n,
     )
 
 
@@ -311,13 +309,10 @@ def downloads(profile: Profile, run: Run) -> dict[str, float]:
         run.parameters.get(name, "") for name in ("task", "target", "explainer")
     )
     if run.notebook == PUBLISHED:
-        section = getattr(file, task)
-        return (
-            {}
-            if task == "features"
-            else {section.published: PUBLISHED_ROW[task] * (max(section.sizes) + section.n_test)}
-        )
-    adapts = is_published(explainer) and run.notebook == TASKS["patching"].train
+        section, row_bytes = file.section(task), TASKS[task].published_row_bytes
+        rows = max(section.sizes) + section.n_test
+        return {section.published: row_bytes * rows} if row_bytes else {}
+    adapts = is_published(explainer) and TASK[run.notebook].published_adapters
     names = {
         name
         for name in (target, trained_from(explainer) if adapts else explainer)

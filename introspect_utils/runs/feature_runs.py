@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from introspect_utils.explainer.published import is_published
-from introspect_utils.runs.run import JUDGING, Run
+from introspect_utils.runs.run import Run
 from introspect_utils.settings.names import folder_name
 from introspect_utils.settings.paths import ROOT, artifacts_dir, run_dir
 from introspect_utils.settings.profile import Profile
@@ -90,7 +90,10 @@ def baselines(profile: Profile, target: str, n_train: int, inputs: tuple[Path, .
         outputs=(folder / "run.json", folder / "predictions.parquet"),
         summary=f"baselines · {target} · n={n_train}",
         settings={"target": target, "dtype": profile.dtype, "rows": n_train}
-        | {name: getattr(profile.features, name) for name in (*JUDGING, "selfie_scales")},
+        | {
+            name: getattr(profile.features, name)
+            for name in ("judge", "chat_model", "selfie_scales")
+        },
     )
 
 

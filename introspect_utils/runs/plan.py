@@ -8,16 +8,16 @@ from introspect_utils.explainer.published import is_published
 from introspect_utils.runs import feature_runs
 from introspect_utils.runs.all_tasks import JOINT, asked, checkpoint, joint
 from introspect_utils.runs.feature_runs import ERRORS, SCALING
-from introspect_utils.runs.run import PUBLISHED, TASKS, Run
+from introspect_utils.runs.run import PUBLISHED, Run
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import VARIANTS, folder_name, variant
-from introspect_utils.settings.paths import artifacts_dir, figures_dir, run_dir
+from introspect_utils.settings.paths import figures_dir, run_dir
 from introspect_utils.settings.profile import PROJECTED, Profile
+from introspect_utils.tasks import TASKS
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
 TABLE_FORMATS = ("md", "csv", "tex")
 PLACE = {PUBLISHED: "01", JOINT: "08"}  # among the notebooks: all data first, what takes long early
-FEATURE_FILES = ("directions.safetensors", "exemplars.safetensors", "candidates.parquet")
 
 
 def plan(profile: Profile) -> list[Run]:
@@ -31,12 +31,12 @@ def plan(profile: Profile) -> list[Run]:
     """
     runs = []
     for task in TASKS:
-        files = [file for file in (profile, *profile.parts) if getattr(file, task)]
+        files = [file for file in (profile, *profile.parts) if file.section(task)]
         for target in dict.fromkeys(
-            target for file in files for target in getattr(file, task).targets
+            target for file in files for target in file.section(task).targets
         ):
             runs += _runs_of(
-                task, target, [file for file in files if target in getattr(file, task).targets]
+                task, target, [file for file in files if target in file.section(task).targets]
             )
     runs += [*joint(profile, runs), *asked(profile, runs)]
     runs.sort(key=lambda run: PLACE.get(run.notebook, run.notebook))  # stable
@@ -46,9 +46,9 @@ def plan(profile: Profile) -> list[Run]:
 def _runs_of(task: str, target: str, files: list[Profile]) -> list[Run]:
     """The runs about one target. Its data, which the files share, and what is no explainer belong
     to the first of them, which has the most training rows."""
-    rows = max(getattr(files[0], task).sizes)
+    rows = max(files[0].section(task).sizes)
     data = _once([_data(file, task, target, rows) for file in files])
-    if task != "features":
+    if not TASKS[task].simulated:
         return data + _once(
             [run for file in files for run in _explainer_runs(file, task, target, data[0].outputs)]
         )
@@ -89,23 +89,25 @@ def _once(runs: list[Run]) -> list[Run]:
 
 def _data(profile: Profile, task: str, target: str, rows: int) -> Run:
     """Questions and answers of the task's procedure T on one target, made here or published."""
-    section = getattr(profile, task)
+    section = profile.section(task)
     run_id = f"data-{task}-{folder_name(target)}"
-    folder = artifacts_dir(profile.name) / task / folder_name(target)
-    files = FEATURE_FILES if task == "features" else ("train.parquet", "test.parquet")
+    folder = TASKS[task].folder(profile, target)
     made = Run(
         id=run_id,
         notebook=TASKS[task].data,
         parameters={"profile": profile.source, "target": target},
         inputs=(),
-        outputs=(run_dir(profile.name, run_id) / "run.json", *(folder / name for name in files)),
+        outputs=(
+            run_dir(profile.name, run_id) / "run.json",
+            *(folder / name for name in TASKS[task].data_files),
+        ),
         summary=f"data · {task} · {target}",
         settings={
             "target": target,
             "dtype": profile.dtype,
             "seed": profile.seeds[0],
             "rows": rows,
-            **{name: getattr(section, name) for name in TASKS[task].settings},
+            **{name: getattr(section, name) for name in TASKS[task].data_settings},
         },
     )
     return _published(profile, task, made) if section.published else made
@@ -114,9 +116,9 @@ def _data(profile: Profile, task: str, target: str, rows: int) -> Run:
 def _published(profile: Profile, task: str, made: Run) -> Run:
     """What the authors published in place of the data that `made` makes; of features also the
     descriptions, which are chosen."""
-    section, outputs = getattr(profile, task), made.outputs
+    section, outputs = profile.section(task), made.outputs
     settings = {"target": made.parameters["target"], "published": section.published}
-    if task == "features":
+    if TASKS[task].simulated:
         described = (
             run_dir(profile.name, f"simulator-{folder_name(settings['target'])}")
             / "descriptions.parquet"
@@ -137,7 +139,7 @@ def _explainer_runs(
 ) -> list[Run]:
     """An explainer trained and tested. Ablated conditions are run at the largest size only; the
     untrained explainer, which has no size, and whose greedy answers have no seed, once."""
-    section = getattr(profile, task)
+    section = profile.section(task)
     if "lora" in section.conditions and profile.training_for(task).tuning != "lora":
         raise UserError(
             f"profile {profile.source}: {task}.conditions names lora, and {task}.tuning is not lora"
@@ -178,6 +180,7 @@ def _explainer_run(
     n_train: int,
     seed: int,
 ) -> Run:
+    section = profile.section(task)
     run_id = (
         f"{task}-{folder_name(target)}-{folder_name(explainer)}-{condition}-n{n_train}-seed{seed}"
     )
@@ -211,7 +214,7 @@ def _explainer_run(
             **({"variants": dataclasses.asdict(profile.variants)} if made_with_variants else {}),
             **({"as_released": True} if profile.as_released else {}),
             "max_new_tokens": profile.generation.max_new_tokens,
-            **{name: getattr(getattr(profile, task), name) for name in TASKS[task].scoring},
+            **{name: getattr(section, name) for name in TASKS[task].scoring_settings},
         },
     )
 
@@ -220,12 +223,12 @@ def _tables(profile: Profile, runs: list[Run]) -> Run:
     """Every table and figure from the files of all runs (notebook 12)."""
     figures = figures_dir(profile.name)
     drawn = [
-        task for task in TASKS if any(getattr(file, task) for file in (profile, *profile.parts))
+        task for task in TASKS if any(file.section(task) for file in (profile, *profile.parts))
     ]
     tables = [
         figures / "tables" / f"{table}.{form}"
         for task in drawn
-        for table in TASKS[task].tables
+        for table in TASKS[task].table_files
         for form in TABLE_FORMATS
     ]
     of_notebook = {SCALING: ("5", "7"), ERRORS: ("8",)}

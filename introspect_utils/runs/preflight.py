@@ -12,6 +12,7 @@ from introspect_utils.runs.run import PUBLISHED, Run
 from introspect_utils.settings.names import MODELS
 from introspect_utils.settings.paths import ROOT
 from introspect_utils.settings.profile import Profile
+from introspect_utils.tasks import TASKS
 
 
 def free_disk(path: Path) -> int:
@@ -143,7 +144,7 @@ def _archives(runs: Sequence[Run]) -> str | None:
     read = [
         run.settings["published"]
         for run in runs
-        if run.notebook == PUBLISHED and run.parameters["task"] == "features"
+        if run.notebook == PUBLISHED and TASKS[run.parameters["task"]].simulated
     ]
     paths = [archive(folder, data) for folder in read for data in ARCHIVES]
     absent = [str(path) for path in paths if not path.is_dir()]

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ from introspect_utils.models.load import LanguageModel, choose_dtype, load_model
 from introspect_utils.models.residual import decoder_layers, pad_left, positions
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import folder_name
-from introspect_utils.settings.paths import artifacts_dir, run_dir
+from introspect_utils.settings.paths import artifacts_dir
 from introspect_utils.settings.profile import Profile
 
 PROMPT = "## Neuron Description: {}\n\n ## Input: "
@@ -276,19 +275,6 @@ def load_simulator(profile: Profile, target: LanguageModel) -> Simulator:
         )
         return Simulator.load(folder, target)
     return Simulator.load_published(checkpoint, target, profile.dtype)
-
-
-def chosen_descriptions(profile: Profile, target: str) -> dict[str, str]:
-    """T_feat (eq. 2): the description of each direction, by its name, that the simulator of
-    notebook 04 chose.
-
-    Raises `UserError` where that has not been run.
-    """
-    path = run_dir(profile.name, f"simulator-{folder_name(target)}") / "descriptions.parquet"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: notebooks/04_simulator.ipynb makes it")
-    described = pd.read_parquet(path)
-    return dict(zip(described["feature"], described["description"], strict=True))
 
 
 def score_predictions(predicted: Tensor, exemplars: Exemplars, rows: Sequence[int]) -> Scores:

@@ -14,7 +14,7 @@ trained differently, as the paper's are, each way has a file of its own, as whol
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 
@@ -301,6 +301,27 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class Section:
+    """The settings of a task of your own (README, "A task")."""
+
+    targets: tuple[Annotated[str, model_name], ...]
+    explainers: tuple[Annotated[str, explainer_name], ...]
+    conditions: tuple[Condition, ...]
+    sizes: tuple[Count, ...]  # training rows
+    n_test: Count
+    prompt: Literal["chat", "base"] | None  # these five stand in for those under explainer and
+    tuning: Literal["lora", "full"] | None  # training
+    learning_rate: Annotated[float, above_zero] | None
+    batch_size: Count | None
+    epochs: Count | None
+    published: Published | None
+    options: dict[str, Any] | None  # its own
+
+
+SECTIONS = ("features", "patching", "ablation")
+
+
+@dataclass(frozen=True)
 class Profile:
     # the file's stem, of a part its folder's; names the folders under artifacts/ and figures/
     name: str
@@ -320,27 +341,26 @@ class Profile:
     ablation: Ablation | None
     joint: bool  # train one self-explainer on all tasks at once, too
     variants: Variants
+    tasks: dict[str, Section] | None  # of tasks beside the three above
+
+    def section(self, task: str) -> Any:
+        """The settings of a task; None if the profile leaves it out."""
+        return getattr(self, task) if task in SECTIONS else (self.tasks or {}).get(task)
 
     def explainer_for(self, task: str) -> ExplainerSettings:
         """The explainer's settings for a task: `explainer`, with the prompt that the section, if
         there is one, has of its own."""
         capped = self.as_released and self.training_for(task).tuning == "lora"
         rank = self.training.lora_r if capped else self.explainer.projection_rank
-        prompt = getattr(getattr(self, task, None), "prompt", self.explainer.prompt)
+        prompt = getattr(self.section(task), "prompt", None) or self.explainer.prompt
         return replace(self.explainer, prompt=prompt, projection_rank=rank)
 
     def training_for(self, task: str) -> Training:
         """The training settings of a task, or of the "simulator": `training`, with what the
         section, if any, has of its own."""
-        section = self.features.simulator if task == "simulator" else getattr(self, task, None)
-        return replace(
-            self.training,
-            **{
-                f.name: getattr(section, f.name)
-                for f in fields(Training)
-                if hasattr(section, f.name)
-            },
-        )
+        section = self.features.simulator if task == "simulator" else self.section(task)
+        own = {f.name: getattr(section, f.name, None) for f in fields(Training)}
+        return replace(self.training, **{k: v for k, v in own.items() if v is not None})
 
 
 def load_profile(name_or_path: str | Path) -> Profile:

@@ -50,6 +50,14 @@ def _read(kind: Any, value: Any, at: str, mistakes: list[str]) -> Any:
     wrong = None
     if origin in OPTIONAL:
         value = _read(arguments[0], value, at, mistakes)
+    elif origin is dict:
+        if not isinstance(value, dict):
+            wrong = f"must be settings (key: value), got {_shown(value)}"
+        elif arguments[1] is not Any:
+            value = {
+                key: _read(arguments[1], item, f"{at}.{key}", mistakes)
+                for key, item in value.items()
+            }
     elif origin is tuple:
         if isinstance(value, list) and (
             value or arguments[0] is str

@@ -6,13 +6,12 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
-
-import torch
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from introspect_utils.data.splits import check_disjoint
 from introspect_utils.settings.errors import UserError
+from introspect_utils.tasks.conditions import controlled
 from introspect_utils.tasks.question import VECTOR, Example, Question
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ TEMPLATES = (
     f"What does {VECTOR} mean{{at_layer}}?",
     f"{VECTOR} activates{{at_layer}} for inputs with the following features:",
 )
-Condition = Literal["full", "zero-vector", "shuffled-vector", "no-layer", "wrong-layer"]
 
 
 def prompt(template: str, layer: int | None) -> str:
@@ -40,7 +38,7 @@ def prompt(template: str, layer: int | None) -> str:
 
 
 def examples(
-    directions: Directions, descriptions: Sequence[str], condition: Condition, seed: int
+    directions: Directions, descriptions: Sequence[str], condition: str, seed: int
 ) -> list[Example]:
     """Directions with their descriptions ("" where there is none) as training or test examples (eq.
     3).
@@ -53,45 +51,19 @@ def examples(
     Raises `UserError` where there is no other row, or no other layer.
     """
     templates = random.Random(seed).choices(TEMPLATES, k=len(directions))
-    named, vectors = list(directions.layers), directions.vectors
-    if condition == "zero-vector":
-        vectors = torch.zeros_like(vectors)
-    elif condition == "shuffled-vector":
-        vectors = vectors[others(list(zip(directions.data, directions.layers, strict=True)), seed)]
-    elif condition == "no-layer":
+    named = list(directions.layers)
+    if condition == "no-layer":
         named = [None] * len(named)
     elif condition == "wrong-layer":
         named = other_layers(named, seed)
-    return [
+    worded = [
         Example(Question(prompt(template, name), vector, (layer,)), description)
         for template, name, vector, layer, description in zip(
-            templates, named, vectors, directions.layers, descriptions, strict=True
+            templates, named, directions.vectors, directions.layers, descriptions, strict=True
         )
     ]
-
-
-def others(kinds: Sequence[Hashable], seed: int) -> list[int]:
-    """For each row another one, at random and each taken once; of the same kind, where the kind has
-    two rows or more."""
-    of_kind: dict[Hashable, list[int]] = {}
-    for row, kind in enumerate(kinds):
-        of_kind.setdefault(kind, []).append(row)
-    groups = [rows for rows in of_kind.values() if len(rows) > 1]
-    alone = [rows[0] for rows in of_kind.values() if len(rows) == 1]
-    if len(alone) > 1:
-        groups.append(alone)
-    elif alone and groups:
-        groups[0] += alone
-    elif alone:
-        raise UserError(
-            "shuffled-vector: a single row has no other row's vector to take; give at least two"
-        )
-    rng, found = random.Random(seed), [0] * len(kinds)
-    for rows in groups:
-        rng.shuffle(rows)
-        for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
-            found[row] = other
-    return found
+    kinds = list(zip(directions.data, directions.layers, strict=True))
+    return controlled(worded, condition, seed, kinds)
 
 
 def other_layers(layers: Sequence[int], seed: int) -> list[int]:

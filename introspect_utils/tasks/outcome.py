@@ -70,6 +70,11 @@ def score(
     return table
 
 
+def fact_pair(row: dict) -> str:
+    """The facts x and x' of a row of patching, which has other rows at other layers and tokens."""
+    return f"{''.join(row['input_tokens'])} | {row['counterfactual_text']}"
+
+
 def predictions(
     rows: list[dict], generations: list[str], explainer: str, condition: str
 ) -> pd.DataFrame:
@@ -86,4 +91,7 @@ def predictions(
         condition=condition,
         token_type=[row["token_type"] for row in rows],
         block=[f"{row['layer'][0]}-{row['layer'][-1]}" for row in rows],
+        pair=[fact_pair(row) for row in rows],
+        subject=[row.get("subject") for row in rows],
+        relation=[row.get("relation") for row in rows],
     )

@@ -226,6 +226,8 @@ def _row(
         "gt_original_target": pair.pair.original.object,
         "gt_counterfactual_target": pair.pair.counterfactual.object,
         "token_type": token_type(pair.prompt, pair.spans, position, pair.pair),
+        "subject": pair.pair.original.subject,
+        "relation": pair.pair.original.relation,
     }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from introspect_utils.data.prompts import OPTIONS
+from introspect_utils.tasks.conditions import controlled
 from introspect_utils.tasks.outcome import ZERO_SHOT, explanation
 from introspect_utils.tasks.question import VECTOR, Example, Question
 
@@ -41,12 +42,11 @@ def layers_text(layers: list[int]) -> str:
 
 
 def prompt(template: str, row: dict, condition: str = "full") -> str:
-    """A template filled for a row, without the activation, the layer or the token where the
-    condition takes it away."""
+    """A template filled for a row, without the layer or the token if the condition takes it away."""
     layer = "" if condition == "no-layer" else f" layer {layers_text(row['layer'])}"
     token = "" if condition == "no-token" else f" <{row['patch_position']['orig_text_token']}>"
     return template.format(
-        feature="a feature" if condition == "no-vector" else f"feature {VECTOR}",
+        feature=f"feature {VECTOR}",
         layer=layer,
         at_layer=layer and f" at{layer}",
         to_tokens=token and f" to tokens{token}",
@@ -64,28 +64,24 @@ def statement(row: dict) -> str:
 
 
 def question(row: dict, condition: str, template: str) -> Question:
-    vector = torch.from_numpy(
-        np.asarray(row["patch_position"]["intervention_vector"], dtype=np.float32)
-    )
-    return Question(
-        prompt(template, row, condition),
-        None if condition == "no-vector" else vector,
-        tuple(row["layer"]),
-    )
+    vector = np.asarray(row["patch_position"]["intervention_vector"], dtype=np.float32)
+    return Question(prompt(template, row, condition), torch.from_numpy(vector), tuple(row["layer"]))
 
 
 def examples(rows: list[dict], condition: str, seed: int) -> list[Example]:
     """Rows as training or test examples under a condition of Table 2, each with one of the
     templates drawn at random (eq. 6).
 
-    `untrained` asks with the prompt of F.2, `locate` for the vector's layer and token (C.1).
+    `untrained` asks with the prompt of F.2, `locate` for the vector's layer and token (C.1), a
+    control as `conditions.controlled` says.
     """
     rng = random.Random(seed)
     templates = {"untrained": (UNTRAINED,), "locate": (LOCATE,)}.get(condition, TEMPLATES)
-    return [
+    worded = [
         Example(question(row, condition, rng.choice(templates)), answer(row, condition))
         for row in rows
     ]
+    return controlled(worded, condition, seed)
 
 
 def answer(row: dict, condition: str = "full") -> str:
@@ -94,15 +90,3 @@ def answer(row: dict, condition: str = "full") -> str:
             token=row["patch_position"]["orig_text_token"], layers=layers_text(row["layer"])
         )
     return explanation(row["is_different"], row["ablated_continuation"][0])
-
-
-def shuffle_vectors(questions: list[Question], seed: int) -> list[Question]:
-    """Each question with the vector of another one about the same layers (its own where it is the
-    only one)."""
-    rng, shuffled = random.Random(seed), list(questions)
-    for layers in sorted({question.layers for question in questions}):
-        places = [i for i, question in enumerate(questions) if question.layers == layers]
-        rng.shuffle(places)
-        for place, source in zip(places, places[1:] + places[:1], strict=True):
-            shuffled[place] = questions[place].with_vector(questions[source].vector)
-    return shuffled

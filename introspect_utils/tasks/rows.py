@@ -20,6 +20,7 @@ SOURCE = b"published_as"  # in the metadata of files that `fetch` wrote
 OPTIONAL = {
     "token_type",
     "subject",
+    "relation",
 }  # columns that are ours, or that only some of the published datasets have
 # what nothing can be asked or answered without; the published datasets may have nulls elsewhere
 FILLED = {
@@ -52,6 +53,8 @@ PATCHING = pa.schema(
         "gt_original_target": pa.string(),
         "gt_counterfactual_target": pa.string(),
         "token_type": pa.string(),
+        "subject": pa.string(),  # of the fact x; this and the next are ours
+        "relation": pa.string(),
     }
 )
 

@@ -19,7 +19,7 @@ from introspect_utils.tasks.rows import (
     write_rows,
 )
 
-# REFERENCE.md, "Published data", and the column of ours
+# REFERENCE.md, "Published data", and the columns of ours
 COLUMNS = [
     *(
         "layer",
@@ -30,6 +30,7 @@ COLUMNS = [
         "patch_position",
     ),
     *("counterfactual_text", "gt_original_target", "gt_counterfactual_target", "token_type"),
+    *("subject", "relation"),
 ]
 PLACE = [
     "orig_pos",

@@ -30,10 +30,10 @@ from introspect_utils.report.table_rows import names
 from introspect_utils.runs import cost, preflight, record
 from introspect_utils.runs.feature_runs import ARCHIVES
 from introspect_utils.runs.plan import plan
-from introspect_utils.runs.run import PUBLISHED, TASKS
+from introspect_utils.runs.run import PUBLISHED
 from introspect_utils.settings import paths
 from introspect_utils.settings.profile import load_profile
-from introspect_utils.tasks import patching
+from introspect_utils.tasks import TASKS, patching
 from introspect_utils.tasks.rows import ABLATION, PATCHING
 
 PROFILE = load_profile("published")

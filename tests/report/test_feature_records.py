@@ -15,6 +15,7 @@ from scipy.stats import ttest_rel
 
 from introspect_utils.report import results
 from introspect_utils.settings.errors import UserError
+from introspect_utils.tasks import TASKS
 
 N = {"sae": 40, "act": 20, "dact": 15}
 OTHER = "gemma3-270m"
@@ -300,7 +301,7 @@ def test_a_run_comes_back_as_written(tmp_path):
         results.write_run(tmp_path / str(number), run, predictions if len(predictions) else None)
     again = [results.read_run(tmp_path / str(number)) for number in range(len(feature_runs()))]
     assert results.records(again) == results.records(feature_runs())
-    assert again[0][1].empty and list(again[0][1].columns) == list(results.COLUMNS["features"])
+    assert again[0][1].empty and list(again[0][1].columns) == list(TASKS["features"].all_columns)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import torch
 from explaining import BLOCKS, make_examples, make_explainer
 
 from introspect_utils.runs import joint
-from introspect_utils.scores.simulator import chosen_descriptions
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import load_profile
 from introspect_utils.tasks.question import VECTOR, Question
+from introspect_utils.tasks.task_features import chosen_descriptions
 
 
 def test_a_question_is_asked_in_its_own_form():

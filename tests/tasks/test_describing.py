@@ -12,10 +12,9 @@ from introspect_utils.explainer.generate import generate
 from introspect_utils.features.directions import Directions
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual_store import LEAD_IN, token_activations
-from introspect_utils.report.results import COLUMNS
 from introspect_utils.scores import descriptions
 from introspect_utils.settings.errors import UserError
-from introspect_utils.tasks import describing
+from introspect_utils.tasks import TASKS, describing
 from introspect_utils.tasks.question import VECTOR
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -122,23 +121,6 @@ def test_a_condition_changes_what_it_says_and_nothing_else(condition):
 def test_shuffled_vectors_are_each_taken_once():
     taken = [question.vector.tolist() for question in questions(directions(30), "shuffled-vector")]
     assert sorted(taken) == directions(30).vectors.tolist()
-
-
-@given(st.lists(st.sampled_from("abcd"), min_size=2, max_size=12), st.integers(0, 100))
-def test_another_row_of_the_same_kind_where_there_is_one(kinds, seed):
-    found, sizes = describing.others(kinds, seed), Counter(kinds)
-    assert sorted(found) == list(range(len(kinds)))
-    assert all(other != row for row, other in enumerate(found))
-    lonely = sum(size == 1 for size in sizes.values())
-    strangers = sum(kinds[other] != kinds[row] for row, other in enumerate(found))
-    assert strangers == (
-        2 if lonely == 1 else lonely
-    )  # a single one changes places with nobody of its kind
-    assert found == describing.others(kinds, seed)
-
-
-def test_another_seed_shuffles_otherwise():
-    assert describing.others("a" * 30, 0) != describing.others("a" * 30, 1)
 
 
 @given(
@@ -262,9 +244,9 @@ def test_predictions_have_the_columns_of_the_file():
     )
     assert table["judge"].isna().tolist() == [False, True, False, True]
     written = pa.Table.from_pandas(
-        table, schema=pa.schema(COLUMNS["features"]), preserve_index=False
+        table, schema=pa.schema(list(TASKS["features"].all_columns.items())), preserve_index=False
     )
-    assert set(table.columns) == set(COLUMNS["features"])
+    assert set(table.columns) == set(TASKS["features"].all_columns)
     assert written.to_pylist()[1:3] == [
         {
             "row": 1,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspect_utils.tasks import outcome
+from introspect_utils.tasks import TASKS, outcome
 
 # a next token: any text without the closing mark (whose last ">" may be its own)
 CONTENT = st.one_of(
@@ -123,6 +123,9 @@ def test_predictions_have_the_columns_of_the_file_and_survive_it(tmp_path):
             "is_different": draw.random() < 0.5,
             "ablated_continuation": [" Rome"],
             "token_type": "Relation",
+            "input_tokens": ["Rome", " is"],
+            "counterfactual_text": "Oslo is",
+            "subject": "Rome",
             "layer": [8, 9, 10, 11],
         }
         for _ in range(5)
@@ -133,18 +136,8 @@ def test_predictions_have_the_columns_of_the_file_and_survive_it(tmp_path):
         *[outcome.explanation(False, " Oslo")] * 3,
     ]
     table = outcome.predictions(rows, generations, "self", "no-layer")
-    assert set(table.columns) == {
-        *(
-            "row",
-            "condition",
-            "explainer",
-            "generation",
-            "predicted_changed",
-            "predicted_content",
-            "is_different",
-        ),
-        *("content", "exact_match", "has_changed", "content_match", "token_type", "block"),
-    }
+    assert set(table.columns) == set(TASKS["patching"].all_columns)
+    assert set(table["pair"]) == {"Rome is | Oslo is"} and set(table["subject"]) == {"Rome"}
     assert table["row"].tolist() == [0, 1, 2, 3, 4] and set(table["block"]) == {"8-11"}
     assert (
         set(table["explainer"]) == {"self"}

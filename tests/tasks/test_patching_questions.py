@@ -3,11 +3,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from introspect_utils.tasks import outcome, patching_questions
-from introspect_utils.tasks.question import VECTOR, Question
+from introspect_utils.tasks.question import VECTOR
 
 V = np.arange(4, dtype=np.float32)
 ROW = {
@@ -173,35 +171,5 @@ def test_templates_are_drawn_evenly_and_alike_in_every_condition():
 
 def test_vectors_may_come_back_from_a_file_as_lists():
     row = {**ROW, "patch_position": {**ROW["patch_position"], "intervention_vector": V.tolist()}}
-    vector = patching_questions.question(row, "full", patching_questions.TEMPLATES[0]).vector
+    vector = patching_questions.examples([row], "full", 0)[0].question.vector
     assert vector.dtype == torch.float32 and vector.tolist() == V.tolist()
-
-
-@given(st.lists(st.sampled_from([(0, 1), (2, 3), (4, 5)]), max_size=20), st.integers(0, 5))
-def test_shuffled_vectors_are_all_others_of_the_same_layers(layers, seed):
-    asked = [
-        Question(f"{VECTOR} {i}", torch.tensor([float(i)]), block) for i, block in enumerate(layers)
-    ]
-    shuffled = patching_questions.shuffle_vectors(asked, seed)
-    sizes = Counter(layers)
-    for i, (before, after) in enumerate(zip(asked, shuffled, strict=True)):
-        assert (after.text, after.layers) == (before.text, before.layers)
-        assert before.vector.item() == i  # the questions given are left as they are
-        assert (after.vector.item() == i) == (sizes[layers[i]] == 1)
-    for block in sizes:
-        vectors = [
-            sorted(q.vector.item() for q in part if q.layers == block) for part in (asked, shuffled)
-        ]
-        assert vectors[0] == vectors[1]
-    assert [q.vector.item() for q in patching_questions.shuffle_vectors(asked, seed)] == [
-        q.vector.item() for q in shuffled
-    ]
-
-
-def test_another_seed_shuffles_otherwise():
-    asked = [Question(f"{VECTOR} {i}", torch.tensor([float(i)]), (0,)) for i in range(30)]
-    orders = [
-        [q.vector.item() for q in patching_questions.shuffle_vectors(asked, seed)]
-        for seed in (0, 1)
-    ]
-    assert orders[0] != orders[1]

@@ -11,11 +11,12 @@ import pytest
 
 from introspect_utils.report import results
 from introspect_utils.runs.plan import plan
-from introspect_utils.runs.run import PUBLISHED, TASKS
+from introspect_utils.runs.run import PUBLISHED
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import REPO, ROOT
 from introspect_utils.settings.profile import load_profile
+from introspect_utils.tasks import TASKS
 
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 FULL = "patching-tiny-llama-self-full-n16-seed0"
