@@ -43,9 +43,10 @@ def read(profile, target, n_train, seed):
     from introspect_utils.features.exemplars import Exemplars
     from introspect_utils.tasks.describing import split
 
-    folder, gold = TASK.folder(profile, target), chosen_descriptions(profile, target)
+    folder = TASK.folder(profile, target)
     directions = Directions.load(folder / "directions.safetensors")
     exemplars = Exemplars.load(folder / "exemplars.safetensors")
+    gold = chosen_descriptions(profile, target)
     rows = {}
     for part, numbers in split(directions, gold, n_train, seed).items():
         taken = directions.take(numbers)

@@ -56,6 +56,9 @@ def answers(condition, explainer="self", accuracy=0.7, seed=0, unparseable=0.05)
             "content_match": content_match,
             "token_type": "relation",
             "block": "0-6",
+            "pair": [f"Rome is {row // 4} | Oslo is" for row in range(N)],
+            "subject": "Rome",
+            "relation": "city_country",
         }
     )
 
@@ -104,7 +107,7 @@ def ablation_answers(explainer, condition="full", accuracy=0.7, seed=0):
     """As `answers`, of input ablation."""
     generator = np.random.default_rng(seed)
     table = answers(condition, explainer, accuracy, seed, unparseable=0).drop(
-        columns=["token_type", "block"]
+        columns=["token_type", "block", "pair", "relation"]
     )
     letters = {name: generator.choice(list("ABCD"), N) for name in ("predicted_content", "hint")}
     return table.assign(
@@ -504,5 +507,5 @@ def test_each_task_has_its_own_columns(tmp_path):
     run, predictions = ablation_runs()[1]
     results.write_run(tmp_path / "run", run, predictions)
     assert set(results.read_run(tmp_path / "run")[1].columns) == set(predictions.columns)
-    with pytest.raises(UserError, match=r"\['block', 'hint', 'subject', 'token_type'\]"):
+    with pytest.raises(UserError, match=r"\['block', 'hint', 'pair', 'relation', 'token_type'\]"):
         results.write_run(tmp_path / "other", run, answers("full"))

@@ -11,6 +11,7 @@ from introspect_utils.runs import joint
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import load_profile
+from introspect_utils.tasks import TASKS
 from introspect_utils.tasks.question import VECTOR, Question
 from introspect_utils.tasks.task_features import chosen_descriptions
 
@@ -31,20 +32,19 @@ def test_a_question_is_asked_in_its_own_form():
 
 def test_every_share_keeps_the_form_of_its_task(monkeypatch):
     smoke = load_profile("smoke")
-    part = joint.Part("features", make_examples(4), make_examples(2), score=lambda said: (said, {}))
-    for task in ("features", "patching", "ablation"):
-        of_task = dataclasses.replace(part, task=task)
-        monkeypatch.setattr(
-            joint, f"_{task}", lambda profile, target, seed, of_task=of_task: of_task
+    for task in TASKS.values():
+        of_task = dataclasses.replace(
+            task,
+            read=lambda profile, target, n_train, seed: {"train": 4, "test": 2},
+            examples=lambda rows, condition, seed: make_examples(rows),
         )
-    found = {
+        monkeypatch.setitem(TASKS, task.name, of_task)
+    forms = {
         part.task: {e.question.prompt for e in part.train + part.test}
         for part in joint.parts(smoke, "tiny-llama", 0)
     }
-    assert found == {
-        task: {smoke.explainer_for(task).prompt} for task in ("features", "patching", "ablation")
-    }
-    assert found["features"] != found["patching"]
+    assert forms == {task: {smoke.explainer_for(task).prompt} for task in TASKS}
+    assert forms["features"] != forms["patching"]
     assert not joint.parts(smoke, "tiny-qwen3", 0)
 
 

@@ -3,7 +3,6 @@ import json
 
 import pytest
 
-from introspect_utils.runs import all_tasks
 from introspect_utils.runs import due as done
 from introspect_utils.runs import plan as runs
 from introspect_utils.runs.all_tasks import ASK, JOINT, checkpoint
@@ -16,6 +15,7 @@ from introspect_utils.runs.due import (
     upstream,
 )
 from introspect_utils.runs.plan import asset_names, plan
+from introspect_utils.settings import paths
 from introspect_utils.settings.profile import PROJECTED, load_profile
 
 DATA = "data-patching-tiny-llama"
@@ -27,12 +27,7 @@ UNTRAINED = "patching-tiny-llama-self-untrained-n0-seed0"
 def profile(tmp_path, monkeypatch):
     """The patching task of the profile smoke, its results in a temporary folder, with notebooks to
     match."""
-    for module in (runs, runs.feature_runs, all_tasks, done):
-        monkeypatch.setattr(module, "artifacts_dir", lambda name: tmp_path / "artifacts" / name)
-        monkeypatch.setattr(
-            module, "run_dir", lambda name, run_id: tmp_path / "figures" / name / "runs" / run_id
-        )
-    monkeypatch.setattr(runs, "figures_dir", lambda name: tmp_path / "figures" / name)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(done, "REPO", tmp_path)
     (tmp_path / "notebooks").mkdir()
     for run in plan(load_profile("smoke")):
