@@ -6,7 +6,7 @@ from torch import Tensor
 
 from benchmarks.timing import Comparison, Peer, decoder_macs, main
 from introspect_utils.data import mmlu
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import common_prefix, pad_left, positions
 from introspect_utils.settings.profile import load_profile
 from introspect_utils.tasks import ablation

@@ -12,7 +12,7 @@ from benchmarks.timing import Comparison, Peer, decoder_macs, main
 from introspect_utils.data import text
 from introspect_utils.features.exemplars import find_exemplars
 from introspect_utils.models.contexts import contexts
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual_store import LEAD_IN, open_residuals, store_residuals
 
 DIRECTIONS, LENGTH, TOP, BATCH = 512, 32, 8, 32

@@ -12,7 +12,7 @@ from benchmarks.timing import Comparison, Peer, decoder_macs, main
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.generate import generate
 from introspect_utils.explainer.train import train
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import common_prefix
 from introspect_utils.settings.paths import artifacts_dir
 

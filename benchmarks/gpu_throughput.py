@@ -22,7 +22,7 @@ from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.generate import generate
 from introspect_utils.explainer.train import fit, loss_of, make_trainable, trainable
 from introspect_utils.features.exemplars import Exemplars
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.tiny import tiny_model
 from introspect_utils.runs import cost, plan
 from introspect_utils.scores.simulator import Simulator, simulate

@@ -19,7 +19,8 @@ from benchmarks.timing import RESULTS, machine, peak_memory, seconds
 from introspect_utils.data import facts, text
 from introspect_utils.features.exemplars import find_exemplars
 from introspect_utils.models.contexts import contexts
-from introspect_utils.models.load import LanguageModel, load_model
+from introspect_utils.models.language_model import LanguageModel
+from introspect_utils.models.load import load_model
 from introspect_utils.models.residual_store import open_residuals, store_residuals
 from introspect_utils.report import style
 from introspect_utils.tasks import patching

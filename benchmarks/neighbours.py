@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import Comparison, Peer, installed, main
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.scores.neighbours import nearest
 
 TRAIN = 300_000

@@ -7,7 +7,7 @@ from benchmarks.patching_peers import Pair, nnsight, plain, transformer_lens
 from benchmarks.timing import Comparison, Peer, decoder_macs, main
 from introspect_utils.data import facts
 from introspect_utils.data.prompts import target_prompt
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.tasks import patching
 
 BLOCKS = 4  # of layers, as in the profile small

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import clean_run, layer_hooks, pad_left, positions
 
 

@@ -9,7 +9,7 @@ import torch
 from introspect_utils.data import facts
 from introspect_utils.data.prompts import target_prompt
 from introspect_utils.explainer.explainer import Explainer
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.settings.profile import Training, load_profile
 from introspect_utils.tasks import patching, patching_questions
 from introspect_utils.tasks.question import Example

@@ -18,7 +18,7 @@ from benchmarks.timing import Comparison, Peer, decoder_macs, main
 from introspect_utils.data import text
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.contexts import contexts
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import pad_left, positions
 from introspect_utils.scores.simulator import PROMPT, VALUES, Simulator, simulate
 

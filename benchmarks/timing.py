@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from introspect_utils.models.load import LanguageModel, load_model
+from introspect_utils.models.language_model import LanguageModel
+from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import decoder_layers
 from introspect_utils.runs.record import commit
 from introspect_utils.settings.paths import replaced

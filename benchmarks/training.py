@@ -15,7 +15,7 @@ from benchmarks.rows import patching_examples, training_settings, untrained_expl
 from benchmarks.timing import Comparison, Peer, decoder_macs, main, seconds
 from introspect_utils.explainer.explainer import Batch, Explainer
 from introspect_utils.explainer.train import add_lora, batches, fit, loss_of, trainable
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import common_prefix
 
 BATCH = 8

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig
 
 from benchmarks import training
 from benchmarks.timing import Comparison, main, peak_memory
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 
 GEMMA3_270M = {
     "vocab_size": 262_144,

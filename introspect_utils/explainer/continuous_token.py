@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from transformers import AddedToken
 
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import recorded
 
 # (begin, placeholder, end) that a family has reserved in its vocabulary; the first triple that is

@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from introspect_utils.explainer.continuous_token import reserve_tokens, token_norm
-from introspect_utils.models.load import LanguageModel, load_model, plain
+from introspect_utils.models.language_model import LanguageModel, plain
+from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import pad_left, positions, read_shared, worth_sharing
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import ExplainerSettings

@@ -13,7 +13,8 @@ from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.published import is_published, load_published
 from introspect_utils.explainer.variants import orthogonal, rotate, sibling
 from introspect_utils.models.contexts import contexts
-from introspect_utils.models.load import LanguageModel, load_model
+from introspect_utils.models.language_model import LanguageModel
+from introspect_utils.models.load import load_model
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import VARIANTS, variant
 from introspect_utils.settings.profile import PROJECTED, Profile

@@ -17,7 +17,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from introspect_utils.models.load import LanguageModel, load_model
+from introspect_utils.models.language_model import LanguageModel
+from introspect_utils.models.load import load_model
 from introspect_utils.settings.errors import UserError
 
 BEGINNINGS = ("features_explain_", "act_patch_", "input_ablation_")  # of their names

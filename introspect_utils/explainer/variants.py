@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from introspect_utils.data.text import corpus_texts
 from introspect_utils.explainer.train import fit
 from introspect_utils.models.contexts import contexts
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import decoder_layers
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import folder_name

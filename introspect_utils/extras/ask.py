@@ -18,7 +18,8 @@ from torch import Tensor
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
-from introspect_utils.models.load import LanguageModel, load_model
+from introspect_utils.models.language_model import LanguageModel
+from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import clean_run, pad_left, patched_next_token
 from introspect_utils.models.residual_store import mean_residual, open_residuals, token_activations
 from introspect_utils.runs.all_tasks import checkpoint, self_explainer

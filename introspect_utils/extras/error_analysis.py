@@ -25,7 +25,7 @@ from introspect_utils.scores.judge import THRESHOLDS
 from introspect_utils.settings.errors import UserError
 
 if TYPE_CHECKING:
-    from introspect_utils.models.load import LanguageModel
+    from introspect_utils.models.language_model import LanguageModel
 
 SPARSE = 0.5  # share of the top exemplars
 DOUBT = 0.05  # of a cosine

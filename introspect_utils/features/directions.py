@@ -16,7 +16,7 @@ from torch import Tensor
 
 from introspect_utils.data.facts import Fact, FactPair
 from introspect_utils.features.pairs import TokenPair
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import clean_run, pad_left
 from introspect_utils.models.residual_store import LEAD_IN, read_residuals
 from introspect_utils.settings.errors import UserError

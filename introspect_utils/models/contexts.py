@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.settings.errors import UserError
 
 AT_ONCE = 256  # texts tokenised together

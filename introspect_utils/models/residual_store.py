@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import check_finite, decoder_layers, recorded
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import replaced

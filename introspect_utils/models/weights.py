@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from introspect_utils.models.load import LanguageModel
+    from introspect_utils.models.language_model import LanguageModel
 
 
 def check_keys(where: str | Path, missing: Iterable[str], unused: Iterable[str]) -> None:

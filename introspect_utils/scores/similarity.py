@@ -21,7 +21,7 @@ from introspect_utils.explainer.alignment import Moments, explainer_residuals, p
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.scores.simulator import pearson
 
 

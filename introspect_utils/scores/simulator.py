@@ -26,7 +26,8 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from introspect_utils.features.exemplars import Exemplars
-from introspect_utils.models.load import LanguageModel, choose_dtype, load_model
+from introspect_utils.models.language_model import LanguageModel
+from introspect_utils.models.load import choose_dtype, load_model
 from introspect_utils.models.residual import decoder_layers, pad_left, positions
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import folder_name

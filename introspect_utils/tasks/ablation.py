@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from introspect_utils.data.mmlu import LETTERS, MultipleChoice
-from introspect_utils.models.load import LanguageModel, plain
+from introspect_utils.models.language_model import LanguageModel, plain
 from introspect_utils.models.residual import (
     common_prefix,
     pad_left,

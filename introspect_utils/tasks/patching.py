@@ -16,7 +16,7 @@ import torch
 
 from introspect_utils.data.facts import Fact, FactPair
 from introspect_utils.data.prompts import Prompt, target_prompt
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import clean_run, pad_left, patched_next_token
 from introspect_utils.settings.errors import UserError
 

@@ -123,7 +123,7 @@ class ChatTokenizer:
 
 
 def test_a_system_prompt_stands_in_its_role_or_above_the_users_text():
-    from introspect_utils.models.load import LanguageModel
+    from introspect_utils.models.language_model import LanguageModel
 
     plain, gemma2 = (
         LanguageModel("x", None, ChatTokenizer(template))
