@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from introspect_utils.data.facts import Fact, FactPair
 from introspect_utils.data.prompts import Prompt, target_prompt
-from introspect_utils.models.load import LanguageModel
+from introspect_utils.models.language_model import LanguageModel
 
 
 def tokens(target: LanguageModel, text: str) -> tuple[list[int], list[tuple[int, int]]]:
