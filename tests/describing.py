@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 
-from introspect_utils.report import results
+from introspect_utils.runs import record as run_files
 from introspect_utils.tasks import TASKS
 
 TARGET = "smollm2-135m-instruct"
 JUDGE, SIMULATOR = "embedding: all-MiniLM-L6-v2", "artifacts/mini/checkpoints/simulator"
 DATA = ["sae"] * 40 + ["act"] * 20 + ["dact"] * 15
-RUN = dict.fromkeys(results.RUN_KEYS) | {
+RUN = dict.fromkeys(run_files.RUN_KEYS) | {
     "task": "features",
     "settings": {},
     "seconds": 90.0,

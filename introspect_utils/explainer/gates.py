@@ -4,7 +4,7 @@ in every run.
 `training` passes an explainer through those of training, `generation` through that of padding, the
 readers of training and test rows through `check_disjoint`, `provenance.run_record` through
 `check_checkpoint`. What an honest run can have too is no error: `warnings`, which
-`results.write_run` prints and puts into the run's record.
+`record.write_run` prints and puts into the run's record.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ CAPTIONS = {  # what each figure shows, for those who see it and for those who d
     "figure_privileged": "Privileged access: what the self-explainer scores above every other trained explainer, with 95% "
     "intervals; diamonds are the paper's own gaps.",
 }
-RUNS = list[tuple[dict, pd.DataFrame]]  # as `results.read_runs` gives them
+RUNS = list[tuple[dict, pd.DataFrame]]  # as `record.read_runs` gives them
 
 
 def write_report(

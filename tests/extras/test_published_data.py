@@ -25,11 +25,11 @@ from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.load import load_model
 from introspect_utils.report import style
 from introspect_utils.report.paper import lookup, model_name
-from introspect_utils.report.results import read_run
 from introspect_utils.report.table_rows import names
 from introspect_utils.runs import cost, preflight, record
 from introspect_utils.runs.feature_runs import ARCHIVES
 from introspect_utils.runs.plan import plan
+from introspect_utils.runs.record import read_run
 from introspect_utils.runs.run import PUBLISHED
 from introspect_utils.settings import paths
 from introspect_utils.settings.profile import load_profile

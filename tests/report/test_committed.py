@@ -6,7 +6,7 @@ import pytest
 
 from introspect_utils.report import feature_tables, privileged, similarity_tables, tables
 from introspect_utils.report.records import records
-from introspect_utils.report.results import read_runs
+from introspect_utils.runs.record import read_runs
 from introspect_utils.settings.paths import REPO, figures_dir
 
 TABLES = {

@@ -14,6 +14,7 @@ from describing import (
 from scipy.stats import ttest_rel
 
 from introspect_utils.report import results
+from introspect_utils.runs import record as run_files
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks import TASKS
 
@@ -298,8 +299,8 @@ def test_order_of_rows_and_runs_does_not_matter(found):
 
 def test_a_run_comes_back_as_written(tmp_path):
     for number, (run, predictions) in enumerate(feature_runs()):
-        results.write_run(tmp_path / str(number), run, predictions if len(predictions) else None)
-    again = [results.read_run(tmp_path / str(number)) for number in range(len(feature_runs()))]
+        run_files.write_run(tmp_path / str(number), run, predictions if len(predictions) else None)
+    again = [run_files.read_run(tmp_path / str(number)) for number in range(len(feature_runs()))]
     assert results.records(again) == results.records(feature_runs())
     assert again[0][1].empty and list(again[0][1].columns) == list(TASKS["features"].all_columns)
 
@@ -329,5 +330,5 @@ def test_a_run_comes_back_as_written(tmp_path):
 )
 def test_a_wrong_run_is_not_written(tmp_path, spoil, message):
     with pytest.raises(UserError, match=message):
-        results.write_run(tmp_path, *spoil(*explainer_run()))
+        run_files.write_run(tmp_path, *spoil(*explainer_run()))
     assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import pytest
 from reading import Page
 
 from introspect_utils.report import results
+from introspect_utils.runs import record as run_files
 from introspect_utils.runs.plan import plan
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
@@ -300,8 +301,8 @@ def test_order_of_rows_and_runs_does_not_matter(found):
 
 def test_a_run_comes_back_as_written_and_leaves_no_other_file(tmp_path):
     run, predictions = full(0)
-    results.write_run(tmp_path / "run", run, predictions)
-    run_again, again = results.read_run(tmp_path / "run")
+    run_files.write_run(tmp_path / "run", run, predictions)
+    run_again, again = run_files.read_run(tmp_path / "run")
     assert run_again == run and results.records([(run_again, again)]) == results.records(
         [(run, predictions)]
     )
@@ -310,14 +311,14 @@ def test_a_run_comes_back_as_written_and_leaves_no_other_file(tmp_path):
         "run.json",
     ]
     before = (tmp_path / "run" / "predictions.parquet").read_bytes()
-    results.write_run(tmp_path / "run", run, predictions)
+    run_files.write_run(tmp_path / "run", run, predictions)
     assert (tmp_path / "run" / "predictions.parquet").read_bytes() == before
 
 
 def test_what_is_strange_is_said_on_screen_and_in_the_record(tmp_path, capsys):
     run, predictions = full(0)
-    results.write_run(tmp_path, run, predictions.assign(generation="the word"))
-    kept = results.read_run(tmp_path)[0]["statistics"]["warnings"]
+    run_files.write_run(tmp_path, run, predictions.assign(generation="the word"))
+    kept = run_files.read_run(tmp_path)[0]["statistics"]["warnings"]
     conditions = list(predictions["condition"].unique())
     assert (
         len(kept) == len(set(conditions) - {"zero-vector"})
@@ -338,19 +339,19 @@ def test_what_is_strange_is_said_on_screen_and_in_the_record(tmp_path, capsys):
 )
 def test_a_wrong_run_is_not_written(tmp_path, spoil, message):
     with pytest.raises(UserError, match=message):
-        results.write_run(tmp_path, *spoil(*full(0)))
+        run_files.write_run(tmp_path, *spoil(*full(0)))
     assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupted_write_leaves_the_run_unfinished(tmp_path, monkeypatch):
-    results.write_run(tmp_path, *full(0))
+    run_files.write_run(tmp_path, *full(0))
 
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(results.pq, "write_table", fail)
+    monkeypatch.setattr(run_files.pq, "write_table", fail)
     with pytest.raises(KeyboardInterrupt):
-        results.write_run(tmp_path, *full(0))
+        run_files.write_run(tmp_path, *full(0))
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.parquet"]
 
 
@@ -365,19 +366,20 @@ def profile(tmp_path, monkeypatch):
         SimpleNamespace(outputs=(folder / "run.json", folder / "predictions.parquet"))
         for folder in folders
     ]
-    monkeypatch.setattr(results, "load_profile", lambda name: SimpleNamespace(name=name))
-    monkeypatch.setattr(results, "plan", lambda profile: runs)
+    monkeypatch.setattr(run_files, "load_profile", lambda name: SimpleNamespace(name=name))
+    monkeypatch.setattr(run_files, "plan", lambda profile: runs)
     monkeypatch.setattr(results, "figures_dir", lambda name: tmp_path)
+    monkeypatch.setattr(results, "load_profile", lambda name: SimpleNamespace(name=name))
     return tmp_path
 
 
 def test_results_are_the_same_bytes_each_time(profile, found):
     for run, predictions in all_runs():
-        results.write_run(profile / "runs" / run["id"], run | {"seconds": 1.0}, predictions)
+        run_files.write_run(profile / "runs" / run["id"], run | {"seconds": 1.0}, predictions)
     assert results.write_results("test") == found
     before = (profile / "results.json").read_bytes()
     for run, predictions in all_runs():
-        results.write_run(
+        run_files.write_run(
             profile / "runs" / run["id"], run | {"seconds": 2.0, "device": "other"}, predictions
         )
     results.write_results("test")
@@ -386,14 +388,14 @@ def test_results_are_the_same_bytes_each_time(profile, found):
 
 
 def test_runs_of_other_settings_are_left_out(profile):
-    results.write_run(profile / "runs" / "data", *data_run())
-    results.write_run(profile / "runs" / "stale", *full(0))
-    assert [run["id"] for run, _ in results.read_runs("test")] == ["data"]
+    run_files.write_run(profile / "runs" / "data", *data_run())
+    run_files.write_run(profile / "runs" / "stale", *full(0))
+    assert [run["id"] for run, _ in run_files.read_runs("test")] == ["data"]
 
 
 def test_no_run_says_what_to_do(profile):
     with pytest.raises(UserError, match="run_all.sh test"):
-        results.read_runs("test")
+        run_files.read_runs("test")
 
 
 def test_notebook_12_writes_what_its_run_promises(tmp_path, monkeypatch):
@@ -424,7 +426,7 @@ def test_notebook_12_writes_what_its_run_promises(tmp_path, monkeypatch):
         else:
             made = data_run()
         folder = run.outputs[0].parent
-        results.write_run(folder, made[0] | {"id": folder.name, "target": asked["target"]}, made[1])
+        run_files.write_run(folder, made[0] | {"id": folder.name, "target": asked["target"]}, made[1])
     notebook = json.loads((paths.REPO / "notebooks" / f"{tables.notebook}.ipynb").read_text())
     code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert code[0] == 'profile = "mini"' and notebook["cells"][1]["metadata"]["tags"] == [
@@ -505,7 +507,7 @@ def test_counts_of_the_input_ablation_data():
 
 def test_each_task_has_its_own_columns(tmp_path):
     run, predictions = ablation_runs()[1]
-    results.write_run(tmp_path / "run", run, predictions)
-    assert set(results.read_run(tmp_path / "run")[1].columns) == set(predictions.columns)
+    run_files.write_run(tmp_path / "run", run, predictions)
+    assert set(run_files.read_run(tmp_path / "run")[1].columns) == set(predictions.columns)
     with pytest.raises(UserError, match=r"\['block', 'hint', 'pair', 'relation', 'token_type'\]"):
-        results.write_run(tmp_path / "other", run, answers("full"))
+        run_files.write_run(tmp_path / "other", run, answers("full"))

@@ -7,9 +7,10 @@ import pytest
 
 from introspect_utils.data.assets import ASSETS, is_present
 from introspect_utils.report import tables
-from introspect_utils.report.results import read_run, records
+from introspect_utils.report.results import records
 from introspect_utils.runs import record
 from introspect_utils.runs.plan import plan
+from introspect_utils.runs.record import read_run
 from introspect_utils.settings import paths
 from introspect_utils.settings.profile import load_profile
 from introspect_utils.tasks.rows import ABLATION, read_rows

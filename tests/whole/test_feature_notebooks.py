@@ -12,10 +12,11 @@ from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.report import feature_tables, style
 from introspect_utils.report.paper import ERROR_CATEGORIES
-from introspect_utils.report.results import read_run, records
+from introspect_utils.report.results import records
 from introspect_utils.runs import record
 from introspect_utils.runs.all_tasks import ASK, checkpoint
 from introspect_utils.runs.plan import plan
+from introspect_utils.runs.record import read_run
 from introspect_utils.scores import simulator
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError

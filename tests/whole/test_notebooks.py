@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from introspect_utils.report import results
+from introspect_utils.runs import record as run_files
 from introspect_utils.runs.plan import plan
 from introspect_utils.runs.run import PUBLISHED
 from introspect_utils.settings import paths
@@ -258,7 +259,7 @@ def test_a_trained_run_is_a_checkpoint_that_gives_its_predictions(smoke):
     from introspect_utils.tasks.rows import read_rows
 
     root, _ = smoke
-    run, predictions = results.read_run(figures(root) / "runs" / FULL)
+    run, predictions = run_files.read_run(figures(root) / "runs" / FULL)
     assert len(run["statistics"]["losses"]) == 2 and run["n_train"] == 16 and run["seed"] == 0
     rows = read_rows(root / "artifacts" / "smoke" / "patching" / "tiny-llama" / "test.parquet")
     explainer = Explainer.load(root / run["checkpoint"], "cpu")
@@ -273,7 +274,7 @@ def test_a_second_run_with_one_seed_gives_the_same_results(smoke, tmp_path):
         start("run_notebook", "--profile", "smoke", "--run", run_id, root=tmp_path)
 
     def found(place):
-        runs = [results.read_run(figures(place) / "runs" / run_id) for run_id in AGAIN]
+        runs = [run_files.read_run(figures(place) / "runs" / run_id) for run_id in AGAIN]
         return json.dumps(results.records(runs)), runs
 
     first, second = found(root), found(tmp_path)

@@ -11,8 +11,8 @@ from describing import baselines_run
 from serving import ChatServer, Fault
 
 from introspect_utils.models.chat import Endpoint
-from introspect_utils.report.results import write_run
 from introspect_utils.runs import record
+from introspect_utils.runs.record import write_run
 from introspect_utils.runs.run_notebook import Margin
 from introspect_utils.scores.judge import load_judge
 from introspect_utils.settings.errors import UserError
