@@ -20,7 +20,8 @@ from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.contexts import contexts
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import pad_left, positions
-from introspect_utils.scores.simulator import PROMPT, VALUES, Simulator, simulate
+from introspect_utils.scores.simulator import PROMPT, VALUES, Simulator
+from introspect_utils.scores.simulator_scores import simulate
 
 LAYERS, K, LENGTH, BATCH = (
     12,

@@ -25,7 +25,8 @@ from introspect_utils.models.residual_store import mean_residual, open_residuals
 from introspect_utils.runs.all_tasks import checkpoint, self_explainer
 from introspect_utils.runs.plan import plan
 from introspect_utils.scores.neighbours import nearest
-from introspect_utils.scores.simulator import Simulator, load_simulator, score_predictions
+from introspect_utils.scores.simulator import Simulator, load_simulator
+from introspect_utils.scores.simulator_scores import score_predictions
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import Profile
 from introspect_utils.tasks import (

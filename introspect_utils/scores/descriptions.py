@@ -9,7 +9,8 @@ import pandas as pd
 from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.scores.judge import Judge
-from introspect_utils.scores.simulator import Simulator, score
+from introspect_utils.scores.simulator import Simulator
+from introspect_utils.scores.simulator_scores import score
 
 
 def scored(

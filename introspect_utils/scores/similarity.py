@@ -22,7 +22,7 @@ from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.language_model import LanguageModel
-from introspect_utils.scores.simulator import pearson
+from introspect_utils.scores.simulator_scores import pearson
 
 
 def _seen(explainer: Explainer, vectors: Tensor, layer: int) -> Tensor:

@@ -1,9 +1,7 @@
-"""Training a simulator in the two stages of Choi et al. (2024), whose code was never released
-(section 2.2, DESIGN.md).
+"""Training a simulator in the two stages of Choi et al. (2024), whose code is not public (2.2).
 
-Stage 1 pairs each direction with a random one of its candidate descriptions, stage 2 with the one
-that the simulator of stage 1 scores highest. Only directions of the training split may be given to
-either.
+Stage 1 pairs each direction with a random candidate description, stage 2 with the one that the
+simulator of stage 1 scores highest. Give either only directions of the training split.
 """
 
 from __future__ import annotations
@@ -23,14 +21,14 @@ from introspect_utils.explainer.gates import file_sha256
 from introspect_utils.explainer.train import Trained, add_lora, batches, fit, trainable
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.load import choose_compute_dtype
-from introspect_utils.scores.simulator import VALUES, Simulator, score_candidates
+from introspect_utils.scores.simulator import VALUES, Simulator
+from introspect_utils.scores.simulator_scores import score_candidates
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import Training
 
 
 class Stage(NamedTuple):
-    """What one stage is trained on: in each of its `steps`, `sequences` of every direction's
-    exemplars, drawn anew."""
+    """One stage's training data: each step draws `sequences` of a direction's exemplars anew."""
 
     exemplars: Exemplars  # of n directions
     candidates: Sequence[Sequence[str]]  # n, each with at least one description
@@ -39,8 +37,7 @@ class Stage(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step: the j-th description goes with the exemplars columns[j] of the direction
-    rows[j]."""
+    """The j-th description goes with the exemplars columns[j] of the direction rows[j]."""
 
     rows: list[int]  # [m]
     descriptions: list[str]  # [m]
@@ -54,14 +51,12 @@ def train_simulator(
     folder: Path,
     seed: int = 0,
 ) -> Trained:
-    """Fit an adapter and the head in both stages and save the simulator in `folder`; a run cut
-    short goes on where it was.
+    """Fit an adapter (always LoRA) and the head in both stages, and save the simulator in `folder`.
 
-    Of `settings`, `tuning` (LoRA, always) and `epochs` (a stage has steps) are not used;
-    `batch_size` counts descriptions. The head's bias starts at the log-frequencies of the values,
-    so the first prediction is the best constant. A finished run is read back. Raises `UserError`
-    when the simulator has been trained before, a direction has no candidate or too few exemplars,
-    or the loss is not finite.
+    A run that was interrupted goes on, a finished one is read back. `batch_size` counts
+    descriptions. The head's bias starts as the log-frequencies of the values: the best constant.
+    Raises `UserError` when the simulator has been trained before, a direction lacks candidates or
+    exemplars, or the loss is not finite.
     """
     if hasattr(simulator.model, "peft_config") or simulator.copies:
         raise UserError(
@@ -82,35 +77,47 @@ def train_simulator(
     counts = torch.bincount(first.exemplars.binned().flatten(), minlength=VALUES) + 1
     simulator.head.bias.data = (counts / counts.sum()).log().to(simulator.lm.device)
     add_lora(simulator, settings, seed)
+    if settings.gradient_checkpointing:
+        simulator.lm.model.gradient_checkpointing_enable()
+    check_description_is_read(simulator, first.exemplars.tokens[:1])
 
-    draw = random.Random(seed)
+    draw, resume = random.Random(seed), folder / "resume"
     chosen = [draw.choice(texts) for texts in first.candidates]
-    losses, seconds, made_from = _fit(
-        simulator, first, chosen, settings, folder / "resume" / "stage-1.safetensors", seed, ""
-    )
+    path = resume / "stage-1.safetensors"
+    losses, seconds, made_from = _fit(simulator, first, chosen, settings, path, seed, "")
     scores = score_candidates(
         simulator,
         second.candidates,
         second.exemplars.scoring(),
-        folder / "resume" / "candidates.jsonl",
+        resume / "candidates.jsonl",
         settings.batch_size,
     )
-    chosen = [
-        texts[max(range(len(r)), key=r.__getitem__)]
-        for texts, r in zip(second.candidates, scores, strict=True)
-    ]
-    more, more_seconds, _ = _fit(
-        simulator,
-        second,
-        chosen,
-        settings,
-        folder / "resume" / "stage-2.safetensors",
-        seed + 1,
-        made_from,
-    )
+    of_directions = zip(second.candidates, scores, strict=True)
+    chosen = [texts[r.index(max(r))] for texts, r in of_directions]
+    path = resume / "stage-2.safetensors"
+    more, seconds_2, _ = _fit(simulator, second, chosen, settings, path, seed + 1, made_from)
     simulator.save(folder)
     n_trained = sum(parameter.numel() for parameter in trainable(simulator).values())
-    return Trained(folder, file_sha256(folder), losses + more, seconds + more_seconds, n_trained)
+    return Trained(folder, file_sha256(folder), losses + more, seconds + seconds_2, n_trained)
+
+
+@torch.no_grad()
+def check_description_is_read(simulator: Simulator, tokens: torch.Tensor) -> None:
+    """Gate: in training, another description of equal length changes what the head reads at
+    `tokens` [1, T].
+
+    Raises `UserError` where it does not.
+    """
+    simulator.train()
+    torch.manual_seed(0)
+    one = simulator.hidden(["the digit 1"], tokens[None]).float()
+    torch.manual_seed(0)  # the same dropout
+    other = simulator.hidden(["the digit 2"], tokens[None]).float()
+    if not (one - other).abs().max() > 1e-5 * one.abs().max():
+        raise UserError(
+            f"the simulator ({simulator.lm.name}) does not see its description in training: set "
+            "training.gradient_checkpointing: false, or take another version of transformers"
+        )
 
 
 def _fit(
@@ -122,28 +129,20 @@ def _fit(
     seed: int,
     after: str,
 ) -> tuple[list[float], float, str]:
-    """(losses, seconds, what the stage was made from); `after` is what the stage before was made
-    from."""
+    """(losses, seconds, fingerprint) of a stage; `after` is the fingerprint of the one before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     exemplars, binned = stage.exemplars, stage.exemplars.binned()  # [n, k, T]
     steps = plan_steps(stage, chosen, settings.batch_size, seed)
-    made = (
-        after,
-        simulator.lm.name,
-        simulator.n_layers,
-        replace(settings, checkpoint_steps=1),
-        seed,
-        steps,
-    )
+    model = simulator.lm.name, simulator.n_layers
+    made = (after, *model, replace(settings, checkpoint_steps=1), seed, steps)
     made_from = hashlib.sha256(repr(made).encode())
     for part in (exemplars.tokens, exemplars.sequences, binned):
         made_from.update(part.numpy().tobytes())
 
     def loss(_: Simulator, step: Step) -> torch.Tensor:
         where = torch.tensor(step.rows)[:, None], torch.tensor(step.columns)
-        return simulator.loss(
-            step.descriptions, exemplars.tokens[exemplars.sequences[where]], binned[where]
-        )
+        tokens = exemplars.tokens[exemplars.sequences[where]]
+        return simulator.loss(step.descriptions, tokens, binned[where])
 
     losses, seconds = fit(simulator, loss, steps, settings, path, made_from.hexdigest(), seed)
     return losses, seconds, made_from.hexdigest()
@@ -153,14 +152,12 @@ def plan_steps(stage: Stage, chosen: Sequence[str], batch_size: int, seed: int) 
     """The steps of a stage: epochs over its directions, descriptions of like length together."""
     draw, k = random.Random(seed), stage.exemplars.sequences.shape[1]
     epochs = math.ceil(stage.steps / math.ceil(len(chosen) / batch_size))
-    rows_of_steps = islice(
-        batches([len(text) for text in chosen], batch_size, epochs, seed), stage.steps
-    )
+    steps = batches([len(text) for text in chosen], batch_size, epochs, seed)
     return [
         Step(
             rows,
             [chosen[row] for row in rows],
             [draw.sample(range(k), stage.sequences) for _ in rows],
         )
-        for rows in rows_of_steps
+        for rows in islice(steps, stage.steps)
     ]

@@ -9,7 +9,7 @@ import torch
 from explaining import SETTINGS, make_explainer
 from scipy.stats import pearsonr
 from test_patching import PAIR
-from test_simulator import make_simulator
+from simulating import make_simulator
 
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.extras import ask, ask_widget

@@ -13,7 +13,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(neighbours, "TRAIN", 4)
     monkeypatch.setattr(neighbours, "QUERIES", 3)
 
 
@@ -84,33 +83,31 @@ def test_products_of_half_precision_vectors_are_taken_in_float32():
     )
 
 
-def test_blocks_of_the_size_in_use(monkeypatch):
-    monkeypatch.undo()
-    train, queries = normal(neighbours.TRAIN * 2 + 5, 8, 0), normal(neighbours.QUERIES + 5, 8, 1)
-    index, value = nearest(train, queries, "dot")
-    products = queries.double() @ train.double().T
-    assert torch.allclose(
-        products.gather(1, index[:, None])[:, 0], products.max(1).values, atol=1e-5
-    )
-    assert (
-        index.min() < neighbours.TRAIN and index.max() >= neighbours.TRAIN * 2
-    )  # found in the first and in the last block
-
-
-def test_memory_does_not_grow_with_the_number_of_vectors(monkeypatch):
-    """No product is larger than a block, with or without a choice among the training vectors."""
+def test_no_product_is_larger_than_a_block_of_queries(monkeypatch):
     shapes, multiply = set(), torch.Tensor.__matmul__
     monkeypatch.setattr(
         torch.Tensor, "__matmul__", lambda a, b: shapes.add((len(a), b.shape[1])) or multiply(a, b)
     )
     nearest(normal(50, 2, 0), normal(20, 2, 1))
-    nearest(normal(50, 2, 0), normal(20, 2, 1), allowed=torch.arange(50) % 7 > 0)
-    assert max(rows for rows, _ in shapes) == 4 and max(columns for _, columns in shapes) == 3
+    assert max(rows for rows, _ in shapes) == 3
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_vector_that_is_not_finite_is_named(value):
+    """One NaN among the training vectors made index 0 the neighbour of every query."""
+    broken = normal(5, 4, 0)
+    broken[3, 1] = value
+    with pytest.raises(UserError, match="training direction 3 is not finite"):
+        nearest(broken, normal(2, 4, 1))
+    with pytest.raises(UserError, match="test direction 3 is not finite"):
+        nearest(normal(2, 4, 1), broken, "dot")
 
 
 def test_nothing_to_choose_from():
     with pytest.raises(UserError, match="there is no training direction to take"):
         nearest(torch.ones(2, 2), torch.ones(1, 2), allowed=torch.zeros(2, dtype=torch.bool))
+    with pytest.raises(UserError, match="there is no training direction to take"):
+        nearest(torch.ones(0, 2), torch.ones(1, 2))
 
 
 def directions(layers, vectors):

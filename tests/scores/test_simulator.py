@@ -11,62 +11,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy.stats import pearsonr
+from simulating import DESCRIPTIONS, make_exemplars, make_simulator, stages
 
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.load import load_model
 from introspect_utils.report.feature_figures import calibration
-from introspect_utils.scores import simulator as simulator_module
-from introspect_utils.scores import simulator_training
-from introspect_utils.scores.simulator import (
-    HEAD,
-    PROMPT,
-    Simulator,
+from introspect_utils.scores import simulator_scores, simulator_training
+from introspect_utils.scores.simulator import HEAD, PROMPT, Simulator
+from introspect_utils.scores.simulator_baselines import against_baselines, shuffled, word_overlap
+from introspect_utils.scores.simulator_scores import (
     pearson,
     score,
     score_candidates,
     score_predictions,
     simulate,
 )
-from introspect_utils.scores.simulator_baselines import against_baselines, shuffled, word_overlap
 from introspect_utils.scores.simulator_training import Stage, plan_steps, train_simulator
 from introspect_utils.settings.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TINY = ["tiny-llama", "tiny-qwen3", "tiny-gemma3"]
-DESCRIPTIONS = [
-    "cities",
-    "the names of countries and of their languages",
-    "a {brace} or two",
-    "chemical elements of any kind",
-]
-
-
-def make_simulator(name="tiny-llama", n_layers=2, seed=0):
-    """An untrained simulator whose head already says something, for the target of the same name."""
-    lm = load_model(name, "cpu", "float32")
-    simulator = Simulator(lm, lm, n_layers).eval()
-    torch.nn.init.normal_(simulator.head.weight, generator=torch.Generator().manual_seed(seed))
-    return simulator
-
-
-def make_exemplars(n=5, k=4, length=6, n_sequences=12, seed=0, vocabulary=1000, n_top=2):
-    draw = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(20, vocabulary, (n_sequences, length), generator=draw)
-    sequences = torch.stack([torch.randperm(n_sequences, generator=draw)[:k] for _ in range(n)])
-    activations = torch.randn(n, k, length, generator=draw)
-    return Exemplars(
-        tokens,
-        sequences,
-        activations,
-        activations.mean((1, 2)),
-        activations.amax((1, 2)),
-        n_top,
-    )
 
 
 # --- the model
-# --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -150,6 +118,50 @@ def test_gradients_reach_every_layer_as_they_do_without_sharing(name):
         assert one.any(), key
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_under_gradient_checkpointing_the_description_is_read_all_the_same(name):
+    """transformers drops the cache there, and with it the description went."""
+    simulator, exemplars = make_simulator(name), make_exemplars(4)
+    tokens, binned = exemplars.tokens[exemplars.sequences], exemplars.binned()
+    simulator_training.add_lora(simulator, training_settings(lora_dropout=0.0), 0)
+    expected = simulator.train().logits(DESCRIPTIONS, tokens)
+    simulator.lm.model.gradient_checkpointing_enable()
+    torch.testing.assert_close(
+        simulator.logits(DESCRIPTIONS, tokens), expected, atol=1e-4, rtol=1e-4
+    )
+    one, other = (simulator.logits([f"the digit {i}"], tokens[:1]) for i in (3, 7))
+    assert (one - other).abs().max() > 1e-3
+    simulator.loss(DESCRIPTIONS, tokens, binned).backward()
+    gradients = [p.grad for name, p in simulator.named_parameters() if "lora_B" in name]
+    assert gradients and all(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_simulator_that_does_not_see_its_description_is_not_trained(
+    tmp_path, monkeypatch, checkpointing
+):
+    """Whatever the cause: here the prompt is always that of another text, as where it is lost."""
+    wanted = training_settings(gradient_checkpointing=checkpointing)
+    lm = load_model("tiny-llama", "cpu", "float32")
+    train_simulator(Simulator(lm, lm, 2), stages(), wanted, tmp_path / "sound")
+    original = Simulator.hidden
+    monkeypatch.setattr(
+        Simulator, "hidden", lambda self, texts, tokens: original(self, ["x"] * len(texts), tokens)
+    )
+    with pytest.raises(UserError, match="tiny-llama.* does not see its description in training"):
+        train_simulator(Simulator(lm, lm, 2), stages(), wanted, tmp_path / "deaf")
+
+
+def test_a_description_and_text_longer_than_the_model_reads_are_refused():
+    simulator = make_simulator()
+    most = simulator.lm.model.config.max_position_embeddings
+    prompt = len(simulator.lm.encode(PROMPT.format("cities")))
+    fits, longer = (torch.full((1, 1, most - prompt + more), 300) for more in (0, 1))
+    assert simulator.expected(["cities"], fits).isfinite().all()
+    with pytest.raises(UserError, match=f"a description with its text has {most + 1:,} tokens"):
+        simulator.expected(["cities"], longer)
+
+
 def test_the_first_layers_are_kept_and_the_target_stays_as_it_was():
     target = load_model("tiny-gemma3", "cpu", "float32")
     before = {name: weight.clone() for name, weight in target.model.named_parameters()}
@@ -198,7 +210,6 @@ def test_bfloat16_predicts_nearly_the_same():
 
 
 # --- files
-# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("base", ["tiny-llama", "a folder"])
@@ -286,7 +297,6 @@ def test_what_is_no_published_simulator_of_the_target(tmp_path):
 
 
 # --- scores
-# -----------------------------------------------------------------------------------------------------------
 
 VALUES = npst.arrays(
     np.float32,
@@ -308,6 +318,16 @@ def test_pearson_is_that_of_scipy_and_zero_for_a_constant(a, scale, seed):
             assert r[i].item() == pytest.approx(
                 pearsonr(a[i].astype(float), b[i].astype(float))[0], abs=1e-9
             )
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_value_that_is_not_finite_is_no_correlation(value):
+    """A NaN could stay the best candidate: nothing is greater."""
+    a, broken = torch.arange(6.0).view(2, 3), torch.arange(6.0).view(2, 3).clone()
+    broken[1, 2] = value
+    for pair in ((a, broken), (broken, a)):
+        with pytest.raises(UserError, match="an activation, true or simulated, is not finite"):
+            pearson(*pair)
 
 
 def test_activations_far_from_zero_do_not_cancel():
@@ -366,7 +386,7 @@ CANDIDATES = [
 
 
 def test_candidates_are_scored_once_however_often_it_is_interrupted(tmp_path, monkeypatch):
-    monkeypatch.setattr(simulator_module, "CHUNK", 1)
+    monkeypatch.setattr(simulator_scores, "CHUNK", 1)
     simulator, exemplars = make_simulator(), make_exemplars(4)
     expected = [
         score(simulator, texts, exemplars, [row] * len(texts), 2).r.tolist() if texts else []
@@ -414,7 +434,6 @@ def test_scores_of_others_are_not_taken_up(tmp_path, what):
 
 
 # --- baselines
-# --------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.sampled_from("abcdefg"), min_size=2, max_size=40), st.integers(0, 9))
@@ -482,19 +501,6 @@ def test_calibration_gives_the_true_values_at_each_prediction():
 
 
 # --- training
-# ---------------------------------------------------------------------------------------------------------
-
-
-def stages(steps=(3, 2), sequences=(3, 2), n=6):
-    """Two stages on different directions, with two candidates each."""
-    first, second = (
-        [[f"{word} {i}", f"{word} number {i} of many"] for i in range(n)]
-        for word in ("one", "other")
-    )
-    return (
-        Stage(make_exemplars(n), first, steps[0], sequences[0]),
-        Stage(make_exemplars(n, seed=1), second, steps[1], sequences[1]),
-    )
 
 
 def test_a_simulator_learns_where_a_description_says_activations_are(tmp_path):
@@ -509,9 +515,7 @@ def test_a_simulator_learns_where_a_description_says_activations_are(tmp_path):
     n = 8  # four directions of each kind
     sequences = torch.stack([torch.randperm(16, generator=draw)[:6] for _ in range(n)])
     activations = torch.stack([(tokens[sequences[i]] == active[i % 2]).float() for i in range(n)])
-    exemplars = Exemplars(
-        tokens, sequences, activations, torch.zeros(n), torch.ones(n), 3
-    )
+    exemplars = Exemplars(tokens, sequences, activations, torch.zeros(n), torch.ones(n), 3)
     texts = [("metals", "cities")[i % 2] for i in range(n)]
     stage = Stage(exemplars, [[text] for text in texts], 30, 3)
     lm = load_model("tiny-llama", "cpu", "float32")
