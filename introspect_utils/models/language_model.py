@@ -42,8 +42,9 @@ class LanguageModel:
         """How many tokens back every layer sees: the length of attention windows (Gemma), else all
         that the model reads."""
         config = self.model.config
-        windows = "sliding_attention" in (getattr(config, "layer_types", None) or ())
-        return config.sliding_window if windows else config.max_position_embeddings
+        types, window = getattr(config, "layer_types", None), getattr(config, "sliding_window", None)
+        windows = types is None or "sliding_attention" in types  # Mistral names no types
+        return window if window and windows else config.max_position_embeddings
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` behind exactly one BOS (none if the tokenizer has none or the text, a

@@ -142,11 +142,13 @@ def clean_run(
 ) -> CleanRun:
     """The pass over `ids`, `mask` [batch, length]. Raises `UserError` where a residual is not
     finite."""
+    # the model's own cache forgets the keys that have left an attention window; a patch needs them
     with recorded(model, layers) as residual:
         output = model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions(mask),
+            past_key_values=DynamicCache(),
             use_cache=True,
             logits_to_keep=1,
         )

@@ -1,10 +1,12 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, MistralConfig
 
 from introspect_utils.data.facts import load_facts, make_pairs
 from introspect_utils.data.prompts import target_prompt
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import (
     _layers_above,
@@ -294,3 +296,56 @@ def test_transformer_lens_gives_the_same_labels_for_the_real_model(smollm2):
         ]
     labels, changed = map(sum, zip(*counts, strict=True))
     assert labels > changed > 0
+
+
+# --- attention windows (20.5)
+# ----------------------------------------------------------------------------------------
+
+
+def windowed(config, **more):
+    """A random model of four layers that see 16 tokens back, all of them or the first and last."""
+    sizes = dict(vocab_size=60, hidden_size=24, intermediate_size=32, num_hidden_layers=4)
+    heads = dict(num_attention_heads=2, num_key_value_heads=1, head_dim=12, initializer_range=0.4)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sized = config(**sizes, **heads, sliding_window=16, pad_token_id=0, **more)
+        return AutoModelForCausalLM.from_config(sized, dtype=torch.float32).eval()
+
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+WINDOWED = {
+    "gemma3": windowed(Gemma3TextConfig, layer_types=[SLIDING] * 4),
+    "gemma3, mixed": windowed(Gemma3TextConfig, layer_types=[SLIDING, FULL, FULL, SLIDING]),
+    "gemma2": windowed(Gemma2Config),
+    "mistral": windowed(MistralConfig),  # its settings name no types of layers
+}
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+@settings(max_examples=8)
+@given(st.data())
+def test_a_patch_is_that_of_a_plain_pass_whatever_the_length_and_the_window(name, data):
+    model = WINDOWED[name]
+    lengths = data.draw(st.lists(st.integers(2, 40), min_size=1, max_size=3))
+    draw = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
+    rows = [torch.randint(1, 60, (n,), generator=draw).tolist() for n in lengths]
+    clean = clean_run(model, *pad_left(rows, 0), layers=range(4))
+    block = data.draw(st.sampled_from([(0, 1), (2, 3), (1,), (0, 1, 2, 3)]))
+    from_end = data.draw(st.integers(1, min(lengths)))
+    v = 3 * torch.randn(len(rows), 24, generator=draw)
+    patched = patched_logits(model, clean, block, from_end, torch.arange(len(rows)), v)
+    for row, vector, logits in zip(rows, v, patched, strict=True):
+
+        def write(output, vector=vector):
+            output[0, -from_end] = vector
+            return output
+
+        with layer_hooks(model, dict.fromkeys(block, write)), torch.inference_mode():
+            expected = model(torch.tensor([row]), use_cache=False).logits[0, -1]
+        torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_window_of_a_model():
+    windows = {name: LanguageModel(name, model, None).window for name, model in WINDOWED.items()}
+    assert set(windows.values()) == {16}
+    assert load_model("tiny-llama", "cpu").window == 2048
