@@ -1,13 +1,13 @@
 """What is done and what is due: every run's record of what its results were made from.
 
 A run is done when its small outputs exist (they are committed for the reference profiles) and
-`made_from.json` beside its `run.json` says that they were made from the present settings, notebook
-code and inputs. That record, not file times and not Snakemake's own memory, decides: neither of
-these survives a fresh clone. Markdown and the code of `introspect_utils` are left out of it, so
-that mending a sentence or tidying a function does not throw hours of results away; `--forcerun RUN`
-makes a run anew all the same.
+`made_from.json` beside its `run.json` names the present settings, notebook code and inputs. File
+times and Snakemake's memory do not count: neither survives a fresh clone. Neither do Markdown,
+imports, comments and layout of the notebook, nor the code of `introspect_utils`, so that tidying
+throws no results away; `--forcerun RUN` makes a run anew all the same.
 """
 
+import ast
 import hashlib
 import json
 from collections.abc import Collection
@@ -20,6 +20,7 @@ from introspect_utils.settings.paths import REPO, artifacts_dir, replaced, run_d
 from introspect_utils.settings.profile import Profile
 
 ASKED = "asked for"
+LAYOUT = {"ctx", "kind", "type_comment", "type_params"}  # fields of a syntax tree without effect
 
 
 def upstream(run: Run, runs: list[Run]) -> list[Run]:
@@ -35,25 +36,59 @@ def heavy_outputs(profile: Profile, run: Run) -> list[Path]:
 
 def made_from(run: Run, runs: list[Run]) -> dict[str, Any]:
     """What the results of `run` depend on, as it is now."""
-    path = REPO / "notebooks" / f"{run.notebook}.ipynb"
+    code = _digest(notebook_code(run.notebook))
+    inputs = {other.id: _digest(made_from(other, runs)) for other in upstream(run, runs)}
+    return {"settings": run.settings, "notebook": {run.notebook: code}, "inputs": inputs}
+
+
+def notebook_code(stem: str) -> list:
+    """The syntax tree of a notebook's code cells as lists of texts, without imports, bare texts
+    and the cell of parameters, which a run is given its own of. The same on every version of
+    Python."""
+    path = REPO / "notebooks" / f"{stem}.ipynb"
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = [
+            "".join(cell["source"])
+            for cell in cells
+            if cell["cell_type"] == "code"
+            and "parameters" not in cell.get("metadata", {}).get("tags", [])
+        ]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"cannot read the notebook {path} ({error}); restore it, e.g. with git checkout"
         ) from None
-    # the defaults in the cell of parameters are for people: a run is given its own
-    code = [
-        "".join(cell["source"])
-        for cell in cells
-        if cell["cell_type"] == "code" and not _holds_parameters(cell)
-    ]
-    inputs = {other.id: _digest(made_from(other, runs)) for other in upstream(run, runs)}
-    return {"settings": run.settings, "notebook": {run.notebook: _digest(code)}, "inputs": inputs}
+    try:
+        return [_tree(ast.parse(_without_magics(cell))) for cell in code]
+    except SyntaxError as error:
+        raise UserError(f"{path}: {error.msg} in the line {error.text!r}: mend it") from None
 
 
-def _holds_parameters(cell: dict) -> bool:
-    return "parameters" in cell.get("metadata", {}).get("tags", [])
+def _without_magics(code: str) -> str:
+    """The code with IPython's own lines (%matplotlib, !ls) as texts."""
+    lines = code.splitlines()
+    own = [line.lstrip()[:1] in ("%", "!") for line in lines]
+    return "\n".join(
+        f"ipython = {line.strip()!r}" if magic else line
+        for line, magic in zip(lines, own, strict=True)
+    )
+
+
+def _tree(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_tree(item) for item in node if not _is_layout(item)]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [[name, _tree(value)] for name, value in ast.iter_fields(node) if name not in LAYOUT]
+    return [type(node).__name__, *fields]
+
+
+def _is_layout(node: Any) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom) or (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _digest(value: Any) -> str:
@@ -83,8 +118,7 @@ def mark_unfinished(profile: Profile, run: Run) -> None:
 
 
 def _why_stale(record: Path, outputs: list[Path], now: dict[str, Any]) -> str | None:
-    """Why `outputs` do not stand for `now`, going by the record of what they were made from; `None`
-    if they do."""
+    """Why `outputs`, made from what `record` says, do not stand for `now`; `None` if they do."""
     absent = [path.name for path in outputs if not path.is_file()]
     try:
         before = json.loads(record.read_text(encoding="utf-8"))
@@ -92,53 +126,43 @@ def _why_stale(record: Path, outputs: list[Path], now: dict[str, Any]) -> str | 
         return "not run yet" if absent else "not finished"
     if absent:
         return f"{absent[0]} is missing"
-    if before == json.loads(json.dumps(now)):
-        return None
     old, new = _flat(before), _flat(now)
-    key = next(key for key in [*new, *old] if old.get(key) != new.get(key))
-    part, _, name = key.partition(".")
-    changed = {
+    changed = [key for key in [*new, *old] if old.get(key) != new.get(key)]
+    if not changed:
+        return None
+    part, _, name = changed[0].partition(".")
+    reasons = {
         "notebook": f"the code of notebook {name} has changed",
         "inputs": f"its input {name} has changed",
     }
-    return changed.get(part, f"{name} is {new.get(key)}, was {old.get(key)}")
+    return reasons.get(part, f"{name} is {new.get(changed[0])}, was {old.get(changed[0])}")
 
 
 def _flat(value: Any, at: str = "") -> dict[str, str]:
     """A nested dictionary as one of dotted keys, its values as JSON text."""
     if not isinstance(value, dict):
         return {at: json.dumps(value)}
-    return {
-        key: text
-        for name, item in value.items()
-        for key, text in _flat(item, f"{at}.{name}".lstrip(".")).items()
-    }
+    flat = {}
+    for name, item in value.items():
+        flat |= _flat(item, f"{at}.{name}".lstrip("."))
+    return flat
 
 
 def due(profile: Profile, forced: Collection[str] = ()) -> dict[str, str]:
     """The runs that must run, in order of execution, and why: {run id: reason}. `forced`: run ids
     to run in any case."""
-    runs = plan(profile)
-    reasons = {}
+    runs, reasons = plan(profile), {}
     for run in runs:  # upstream runs first
         small = [path for path in run.outputs if path not in heavy_outputs(profile, run)]
-        reason = (
-            ASKED
-            if run.id in forced
-            else _why_stale(_records(profile, run)[0], small, made_from(run, runs))
-        )
+        record, now = _records(profile, run)[0], made_from(run, runs)
+        reason = ASKED if run.id in forced else _why_stale(record, small, now)
         anew = [other.id for other in upstream(run, runs) if other.id in reasons]
         if reason or anew:
             reasons[run.id] = reason or f"its input {anew[0]} is made anew"
-    for run in reversed(
-        runs
-    ):  # what the due runs read must be on this machine, and what is made for them so must read
+    for run in reversed(runs):  # what a due run reads must be here, and what that was made from
         heavy = heavy_outputs(profile, run)
         read = any(other.id in reasons and set(heavy) & set(other.inputs) for other in runs)
-        if (
-            read
-            and run.id not in reasons
-            and _why_stale(_records(profile, run)[1], heavy, made_from(run, runs))
-        ):
+        record, now = _records(profile, run)[1], made_from(run, runs)
+        if read and run.id not in reasons and _why_stale(record, heavy, now):
             reasons[run.id] = "its data is not on this machine"
     return {run.id: reasons[run.id] for run in runs if run.id in reasons}

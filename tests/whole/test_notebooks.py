@@ -155,7 +155,7 @@ def start(module, *arguments, root):
         "PYTHONPATH": str(REPO),
         "OMP_NUM_THREADS": "1",
     }
-    line = [sys.executable, "-P", "-m", f"introspect_utils.{module}", *arguments]
+    line = [sys.executable, "-P", "-m", f"introspect_utils.runs.{module}", *arguments]
     done = subprocess.run(
         line,
         env=environment,

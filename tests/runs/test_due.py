@@ -1,0 +1,72 @@
+"""What of a notebook's code makes a run due."""
+
+import json
+
+import pytest
+
+from introspect_utils.runs import due
+from introspect_utils.runs.due import notebook_code
+from introspect_utils.settings.errors import UserError
+
+CODE = """
+from introspect_utils.scores.metrics import mean
+
+%matplotlib inline
+rows = [n * 2 for n in range(10)]
+for row in rows:
+    import json
+    print(json.dumps(mean(row[1:])), f"{row:.3f}")
+"""
+
+
+@pytest.fixture
+def code_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(due, "REPO", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+
+    def tree(code):
+        cells = [{"cell_type": "markdown", "source": ["words"]}]
+        cells.append({"cell_type": "code", "source": code.splitlines(keepends=True)})
+        (tmp_path / "notebooks" / "01.ipynb").write_text(json.dumps({"cells": cells}))
+        return notebook_code("01")
+
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("introspect_utils.scores.metrics", "introspect_utils.report.statistics"),
+        ("    import json\n", "    import json, sys  # twice\n"),
+        ("rows = [", "# the rows\nrows = ["),
+        ("rows = [", '"""The rows."""\n\nrows = ['),
+        ("[n * 2 for n in range(10)]", "[\n    (n * 2)\n    for n in range(10)\n]"),
+        ('f"{row:.3f}"', "f'{row:.3f}'"),
+    ],
+)
+def test_imports_comments_and_layout_do_not_count(code_of, old, new):
+    before = code_of(CODE)
+    assert code_of(CODE.replace(old, new)) == before
+    assert CODE.replace(old, new) != CODE
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("* 2", "* 3"),
+        ("10", "10.0"),
+        ("[1:]", "[:1]"),
+        (".3f", ".2f"),
+        ("mean(", "median("),
+        ("inline", "agg"),
+        ("    print", "print"),
+    ],
+)
+def test_everything_else_does(code_of, old, new):
+    before = code_of(CODE)
+    assert code_of(CODE.replace(old, new)) != before
+
+
+def test_code_that_is_none_names_its_notebook(code_of):
+    with pytest.raises(UserError, match=r"01.ipynb: .* 'rows = \[1, 2"):
+        code_of("rows = [1, 2")
