@@ -160,9 +160,7 @@ def scoring(lm: LanguageModel, n: float, rows: int, layers: int) -> tuple[int, i
     k = (wanted.n_top + wanted.n_random) // 2
     corpus = torch.randint(20, len(lm.tokenizer), (64, wanted.context), generator=draw)
     sequences, nothing = torch.randint(64, (rows, k), generator=draw), torch.zeros(rows)
-    some = Exemplars(
-        corpus, sequences, torch.zeros(rows, k, wanted.context), nothing, nothing, k
-    )
+    some = Exemplars(corpus, sequences, torch.zeros(rows, k, wanted.context), nothing, nothing, k)
     simulator, texts = Simulator(lm, lm, layers), ["mentions of rivers in Asia"] * rows
     simulator.compute_dtype = "bfloat16" if lm.device.type == "cuda" else "float32"
     simulate(simulator, texts[:16], some, range(16), 16)

@@ -10,7 +10,8 @@ from introspect_utils.data import facts
 from introspect_utils.data.prompts import target_prompt
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.models.language_model import LanguageModel
-from introspect_utils.settings.profile import Training, load_profile
+from introspect_utils.settings.profile import load_profile
+from introspect_utils.settings.sections import Training
 from introspect_utils.tasks import patching, patching_questions
 from introspect_utils.tasks.question import Example
 

@@ -6,7 +6,7 @@ import torch
 
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.models.load import load_model
-from introspect_utils.settings.profile import ExplainerSettings, Training
+from introspect_utils.settings.sections import ExplainerSettings, Training
 from introspect_utils.tasks.question import Example, Question
 
 WIDTHS = {"tiny-llama": 32, "tiny-qwen3": 32, "tiny-gemma3": 48}

@@ -26,7 +26,7 @@ from introspect_utils.models.language_model import LanguageModel, plain
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import pad_left, positions, read_shared, worth_sharing
 from introspect_utils.settings.errors import UserError
-from introspect_utils.settings.profile import ExplainerSettings
+from introspect_utils.settings.sections import ExplainerSettings
 from introspect_utils.tasks.question import VECTOR, Question
 
 SETTINGS, VECTORS, PROJECTION = "explainer.json", "vectors.safetensors", "projection.safetensors"

@@ -17,7 +17,8 @@ from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import VARIANTS, variant
-from introspect_utils.settings.profile import PROJECTED, Profile
+from introspect_utils.settings.profile import Profile
+from introspect_utils.settings.sections import PROJECTED
 
 
 def explainer_model(profile: Profile, name: str, target: str, seed: int) -> LanguageModel:

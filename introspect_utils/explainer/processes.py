@@ -31,7 +31,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from introspect_utils.explainer.explainer import Explainer, Projection
 from introspect_utils.settings.errors import UserError
-from introspect_utils.settings.profile import Training
+from introspect_utils.settings.sections import Training
 from introspect_utils.tasks.question import Question
 
 HANDED_OVER = "handed_over"  # a folder beside the checkpoint, there while the processes are at work

@@ -35,7 +35,7 @@ from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.published import is_published, published_folder
 from introspect_utils.models.load import choose_compute_dtype
 from introspect_utils.settings.errors import UserError
-from introspect_utils.settings.profile import Training
+from introspect_utils.settings.sections import Training
 from introspect_utils.tasks.question import Example
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -121,14 +121,7 @@ def make_exemplars(
     activations = torch.from_numpy(np.stack([[values for _, values in parts] for parts in chosen]))
     peak = activations[:, :n_top].amax((1, 2))
     sequences = torch.arange(len(tokens)).view(len(kept), n_top + n_random)
-    return kept, Exemplars(
-        tokens,
-        sequences,
-        activations,
-        torch.zeros_like(peak),
-        peak,
-        n_top,
-    )
+    return kept, Exemplars(tokens, sequences, activations, torch.zeros_like(peak), peak, n_top)
 
 
 def joined(parts: Sequence[Exemplars]) -> Exemplars:

@@ -19,7 +19,7 @@ from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.load import load_tokenizer
 from introspect_utils.runs.feature_runs import ARCHIVES, archive
 from introspect_utils.scores import surface
-from introspect_utils.settings.profile import Features
+from introspect_utils.settings.sections import Features
 from introspect_utils.tasks import ablation, ablation_questions, outcome, patching
 from introspect_utils.tasks.rows import ABLATION, PATCHING, asked_about, fetch, read_splits
 

@@ -29,7 +29,8 @@ from dataclasses import dataclass
 from introspect_utils.explainer.published import is_published, trained_from
 from introspect_utils.runs.run import PUBLISHED, Run
 from introspect_utils.settings.names import MODELS, VARIANTS, variant
-from introspect_utils.settings.profile import Features, Profile
+from introspect_utils.settings.profile import Profile
+from introspect_utils.settings.sections import Features
 from introspect_utils.tasks import TASKS, task_ablation
 
 PEAK = 989e12  # FLOP/s of an H100 SXM in bfloat16, dense

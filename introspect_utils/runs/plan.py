@@ -12,7 +12,8 @@ from introspect_utils.runs.run import PUBLISHED, Run
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import VARIANTS, folder_name, variant
 from introspect_utils.settings.paths import figures_dir, run_dir
-from introspect_utils.settings.profile import PROJECTED, Profile
+from introspect_utils.settings.profile import Profile
+from introspect_utils.settings.sections import PROJECTED
 from introspect_utils.tasks import TASKS
 
 FIGURE_FORMATS = ("png", "svg", "pdf")

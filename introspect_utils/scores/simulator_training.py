@@ -24,7 +24,7 @@ from introspect_utils.models.load import choose_compute_dtype
 from introspect_utils.scores.simulator import VALUES, Simulator
 from introspect_utils.scores.simulator_scores import score_candidates
 from introspect_utils.settings.errors import UserError
-from introspect_utils.settings.profile import Training
+from introspect_utils.settings.sections import Training
 
 
 class Stage(NamedTuple):

@@ -13,9 +13,8 @@ from test_train import Interruption, interrupted_after, weights
 
 from introspect_utils.explainer import processes
 from introspect_utils.explainer.train import loss_of, train
-from introspect_utils.settings.as_released import AsReleased
 from introspect_utils.settings.errors import UserError
-from introspect_utils.settings.profile import Training
+from introspect_utils.settings.sections import AsReleased, Training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WAYS = {

@@ -16,7 +16,8 @@ from introspect_utils.runs.due import (
 )
 from introspect_utils.runs.plan import asset_names, plan
 from introspect_utils.settings import paths
-from introspect_utils.settings.profile import PROJECTED, load_profile
+from introspect_utils.settings.profile import load_profile
+from introspect_utils.settings.sections import PROJECTED
 
 DATA = "data-patching-tiny-llama"
 FULL = "patching-tiny-llama-self-full-n16-seed0"

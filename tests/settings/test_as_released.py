@@ -6,9 +6,9 @@ from explaining import encode, make_examples, make_explainer, training_settings
 
 from introspect_utils.explainer.train import in_file_order, train
 from introspect_utils.runs.plan import plan
-from introspect_utils.settings.as_released import AsReleased, as_released
 from introspect_utils.settings.paths import REPO
-from introspect_utils.settings.profile import Training, load_profile
+from introspect_utils.settings.profile import load_profile
+from introspect_utils.settings.sections import AsReleased, Training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PAGES = [
@@ -132,12 +132,11 @@ def test_small_updates_are_rounded_away(tmp_path):
     assert max(moved) < 0.05
 
 
-def test_what_a_checkpoint_belongs_to_knows_whose_way_it_was(tmp_path):
+def test_what_a_checkpoint_belongs_to_knows_whose_way_it_was(released):
     plain = training_settings()
     assert repr(AsReleased(**vars(plain))) == repr(plain).replace("Training(", "AsReleased(")
-    assert isinstance(plain, Training) and as_released(
-        load_profile("smoke")
-    ).training == AsReleased(**vars(load_profile("smoke").training))
+    assert isinstance(plain, Training)
+    assert released.training == AsReleased(**vars(load_profile("smoke").training))
 
 
 # --- the map from the authors' configs

@@ -12,7 +12,8 @@ from introspect_utils.runs.plan import plan
 from introspect_utils.runs.run_all import snakemake_options
 from introspect_utils.settings.names import VARIANTS
 from introspect_utils.settings.paths import REPO
-from introspect_utils.settings.profile import PROJECTED, load_profile
+from introspect_utils.settings.profile import load_profile
+from introspect_utils.settings.sections import PROJECTED
 
 sys.path.insert(0, str(REPO / "scripts"))
 import page_numbers  # noqa: E402
