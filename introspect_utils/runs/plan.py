@@ -148,7 +148,7 @@ def _explainer_runs(
     explainers = dict.fromkeys("self" if name == target else name for name in section.explainers)
     sizes = {"full": sorted(section.sizes), "untrained": [0]}
     return [
-        _explainer_run(profile, task, target, inputs, explainer, condition, n_train, seed)
+        explainer_run(profile, task, target, inputs, explainer, condition, n_train, seed)
         for explainer in explainers
         for condition in section.conditions
         if _fits(explainer, condition)
@@ -171,7 +171,7 @@ def _fits(explainer: str, condition: str) -> bool:
     )
 
 
-def _explainer_run(
+def explainer_run(
     profile: Profile,
     task: str,
     target: str,

@@ -31,8 +31,13 @@ def examples(rows, condition, seed):
 
 def predictions(rows, generations, explainer, condition, score=None):
     from introspect_utils.tasks.outcome import predictions
+    from introspect_utils.tasks.patching_questions import answer
 
-    return predictions(rows, generations, explainer, condition)
+    table = predictions(rows, generations, explainer, condition)
+    if condition == "locate":  # C.1: right if layers and token are named exactly
+        truth = [answer(row, condition) for row in rows]
+        table = table.assign(content=truth, exact_match=table["generation"] == truth)
+    return table
 
 
 def wrong(run, predictions):

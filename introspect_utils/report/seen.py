@@ -1,0 +1,54 @@
+"""Sentences that say what a run's numbers show, also when that is nothing. Notebooks print them
+behind their pictures."""
+
+import re
+from collections import Counter
+
+import pandas as pd
+
+QUOTED = re.compile(r"<<<.*?>>>|'[^']*'|\"[^\"]*\"|“[^”]*”", re.DOTALL)
+
+
+def training(losses: list[float], before: float, after: float) -> str:
+    """What training did to the loss, in nats per token of the explanations; `before` and `after` on
+    held-out rows."""
+    tenth = max(1, len(losses) // 10)
+    first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
+    said = (
+        f"In training the loss went from {first:.2f} (first tenth of the steps) to {last:.2f} (last "
+        f"tenth), on held-out rows from {before:.2f} to {after:.2f} nats per token."
+    )
+    if after >= before:
+        return f"{said} Nothing was learned that carries over to held-out rows."
+    if last < 0.5 * after:
+        return f"{said} It knows its training rows far better than others: more rows would help."
+    return said
+
+
+def answers(generations: pd.Series) -> str:
+    """How alike the answers are."""
+    n, distinct = len(generations), generations.nunique()
+    form, times = Counter(QUOTED.sub("…", text) for text in generations).most_common(1)[0]
+    said = f"{distinct} different answers to {n} questions; {times / n:.0%} have the form “{form}”."
+    if distinct == 1 and n > 1:
+        return f"{said} Nothing was learned about single rows: the answer is always the same."
+    return said
+
+
+def vector(predictions: pd.DataFrame, metric: str, own: str = "full") -> str:
+    """What the explainer's own vectors add to a score over those of other rows ("shuffled-vector"),
+    with the same weights."""
+    scores = predictions.pivot_table(index="row", columns="condition", values=metric).astype(float)
+    if "shuffled-vector" not in scores:
+        return "This explainer was not asked with other rows' vectors."
+    scores = scores.dropna(subset=[own, "shuffled-vector"])
+    difference = scores[own] - scores["shuffled-vector"]
+    mean, error = 100 * difference.mean(), 100 * difference.sem()
+    said = (
+        f"{metric.replace('_', ' ')}: {100 * scores[own].mean():.1f}, with another row's vector "
+        f"{100 * scores['shuffled-vector'].mean():.1f}: the vector adds {mean:.1f} ± {error:.1f} "
+        f"points over {len(scores)} test rows."
+    )
+    if mean > 2 * error:
+        return f"{said} The explainer reads it."
+    return f"{said} That it reads the vector cannot be told from this."
