@@ -29,7 +29,8 @@ def answers(generations: pd.Series) -> str:
     """How alike the answers are."""
     n, distinct = len(generations), generations.nunique()
     form, times = Counter(QUOTED.sub("…", text) for text in generations).most_common(1)[0]
-    said = f"{distinct} different answers to {n} questions; {times / n:.0%} have the form “{form}”."
+    said = f"{distinct} different answers to {n} questions"
+    said += f"; {times / n:.0%} have the form “{form}”." if times > 1 else ", no two of one form."
     if distinct == 1 and n > 1:
         return f"{said} Nothing was learned about single rows: the answer is always the same."
     return said

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from introspect_utils.explainer.make import make_explainer
-from introspect_utils.models.load import choose_device, load_model
+from introspect_utils.models.load import choose_device, choose_dtype, load_model
 from introspect_utils.runs.plan import explainer_run, plan
 from introspect_utils.runs.record import run_record, write_run
 from introspect_utils.runs.run import Run
+from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
-from introspect_utils.settings.paths import ROOT, artifacts_dir, replaced, run_dir
+from introspect_utils.settings.paths import artifacts_dir, replaced, run_dir
 from introspect_utils.settings.profile import Profile, load_profile
 from introspect_utils.tasks import TASKS
 
@@ -97,6 +98,13 @@ class Session:
         """What `generate` is given: batch size and number of new tokens."""
         return vars(self.settings.generation)
 
+    @property
+    def tolerance(self) -> dict[str, float]:
+        """How near two computations of one number come in the run's dtype, for `assert_close`."""
+        dtype = choose_dtype(self.settings.dtype, self.settings.device)
+        error = 1e-4 if dtype == torch.float32 else 3e-2
+        return {"rtol": error, "atol": error}
+
     def examples(self, split: str, condition: str = "full") -> list:
         """The rows of a split as questions and explanations, worded under a condition."""
         return self.task.examples(self.rows[split], condition, self.seed)
@@ -154,4 +162,4 @@ class Session:
         missing = [str(path) for path in outputs if not path.is_file()]
         if missing:
             raise UserError(f"the notebook ended without writing {', '.join(missing)}")
-        print(*(path.relative_to(ROOT) for path in outputs), sep="\n")
+        print(*(path.relative_to(paths.ROOT) for path in outputs), sep="\n")

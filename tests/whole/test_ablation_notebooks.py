@@ -35,11 +35,7 @@ def test_from_questions_to_table_3(tmp_path, monkeypatch):
         execute(run)
         assert all(path.stat().st_size for path in run.outputs), run.id
     data = read_run(runs[0].outputs[0].parent)[0]["statistics"]
-    assert (
-        data["wording"] in load_profile("smoke").ablation.hints
-        and data["prefix_difference"] < 1e-4
-        and len(data["offset"]) == 4
-    )
+    assert data["wording"] in load_profile("smoke").ablation.hints and len(data["offset"]) == 4
     rows = {path.stem: read_rows(path, ABLATION) for path in runs[0].outputs[1:]}
     assert (len(rows["train"]), len(rows["test"])) == (16, 8)
     found = records([read_run(run.outputs[0].parent) for run in runs])

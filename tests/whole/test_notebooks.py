@@ -103,13 +103,6 @@ def test_a_notebook_parses_and_imports_what_there_is(notebook):
     assert imported
 
 
-def test_no_function_of_a_notebook_is_longer_than_a_few_lines(notebook):
-    for cell in code(notebook):
-        for node in ast.walk(ast.parse(cell.source)):
-            if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno < 8, node.name
-
-
 INPUT_MAKERS = {  # of each notebook that reads what others make: the first that it asks for
     "04_simulator": "01_data_features",
     "05_train_features": "01_data_features",
