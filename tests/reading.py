@@ -23,6 +23,9 @@ class Page(HTMLParser):
         if tag not in EMPTY:
             self.open.append(tag)
 
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
     def handle_endtag(self, tag):
         if self.open.pop() != tag:
             raise ValueError(f"</{tag}> at {self.getpos()} closes another element")

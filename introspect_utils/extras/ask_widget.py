@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from introspect_utils.extras import ask
-from introspect_utils.report.feature_figures import token_html
+from introspect_utils.report.figures import token_html
 from introspect_utils.settings.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from introspect_utils.report import style
-from introspect_utils.report.feature_tables import COLUMNS
-from introspect_utils.report.similarity_tables import points, rank_correlation
+from introspect_utils.report.similarity import points, rank_correlation
 from introspect_utils.report.table import Score
+from introspect_utils.report.tables import COLUMNS
 from introspect_utils.scores.metrics import SIGNIFICANCE
 
 Z = 1.96

@@ -1,152 +1,241 @@
-"""Pictures of single steps, shown in the notebook that asks for them; the tables' own figures are
-in report.py."""
+"""Pictures of single steps, shown in the notebook that asks for them; the tables' own figures are in
+`result_figures`."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import display
+import pandas as pd
+import seaborn as sns
+from IPython.display import HTML, display
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 
 from introspect_utils.report import style
-from introspect_utils.scores.metrics import wilson
+from introspect_utils.scores.metrics import mean_score, wilson
 
-ALL = "all subjects"
+PEAK = 10  # activations are binned 0..10
+SHADES = LinearSegmentedColormap.from_list("active", ["#FFFFFF", style.SKY])
+QUALITY = {"explained_variance": "explained variance", "l0": "latents active at once"}
+QUALITY |= {"dead": "share of dead latents"}
 
 
-def _show(figure: plt.Figure) -> None:
-    """Display once, whatever the backend does with open figures."""
-    display(figure)
+def _closed(figure: plt.Figure) -> plt.Figure:
+    """A figure that is shown once, as the value of a cell."""
     plt.close(figure)
+    return figure
 
 
+@plt.rc_context(style.SETTINGS)
 def facts_kept(asked: Sequence, kept: Sequence) -> None:
     """Per relation, how many facts the target was asked and how many it answered."""
-    asked, kept = (Counter(fact.relation for fact in facts) for facts in (asked, kept))
-    relations = sorted(asked, key=asked.get)
-    with plt.rc_context(style.SETTINGS):
-        figure, ax = plt.subplots(figsize=(5.5, 0.22 * len(relations) + 1), layout="constrained")
-        ax.barh(relations, [asked[r] for r in relations], color=style.FAINT, label="asked")
-        ax.barh(
-            relations,
-            [kept[r] for r in relations],
-            color=style.BLUE,
-            label="kept: the target answers them",
-        )
-        ax.set_xlabel("facts")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        figure.legend(frameon=False, loc="outside upper center", ncols=2)
-    _show(figure)
+    columns = {"asked": asked, "kept: the target answers them": kept}
+    counts = pd.DataFrame(
+        {
+            name: pd.Series([f.relation for f in facts]).value_counts()
+            for name, facts in columns.items()
+        }
+    )
+    counts = counts.fillna(0).sort_values("asked")
+    size = (style.PAGE, 0.16 * len(counts) + 0.8)
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    for name, colour in zip(columns, (style.FAINT, style.BLUE), strict=True):
+        axes.barh(counts.index, counts[name], color=colour, label=name)
+    axes.set_xlabel("facts")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(frameon=False, loc="outside upper center", ncols=2)
+    display(_closed(figure))
 
 
+@plt.rc_context(style.SETTINGS)
 def patch_grid(rows: Sequence[dict]) -> None:
     """Figure 3B for one pair: the next token after patching each token of x (columns) at each block
     of layers (rows)."""
-    columns = sorted({row["patch_position"]["orig_pos"] for row in rows})
-    blocks = sorted({tuple(row["layer"]) for row in rows})
-    tokens = {
-        row["patch_position"]["orig_pos"]: row["patch_position"]["orig_text_token"] for row in rows
-    }
-    changed = np.zeros((len(blocks), len(columns)))
-    with plt.rc_context(style.SETTINGS):
-        figure, ax = plt.subplots(
-            figsize=(0.75 * len(columns) + 1.5, 0.42 * len(blocks) + 1.2), layout="constrained"
-        )
-        for row in rows:
-            i, j = (
-                blocks.index(tuple(row["layer"])),
-                columns.index(row["patch_position"]["orig_pos"]),
-            )
-            changed[i, j] = row["is_different"]
-            ax.text(
-                j,
-                i,
-                repr(row["ablated_continuation"][0])[1:-1],
-                ha="center",
-                va="center",
-                fontsize=7,
-            )
-        ax.imshow(changed, cmap=style.CHANGED, vmin=0, vmax=1, aspect="auto")
-        ax.set_xticks(
-            range(len(columns)), [tokens[column] for column in columns], rotation=30, ha="right"
-        )
-        ax.set_yticks(range(len(blocks)), [f"{block[0]}–{block[-1]}" for block in blocks])
-        ax.set(xlabel="patched token of x", ylabel="layers of the block")
-        ax.set_title(
-            f"Next token after the patch (without it: {rows[0]['original_continuation'][0]!r}); "
-            "shaded: changed"
-        )
-    _show(figure)
+    cells = pd.DataFrame(
+        {
+            "layers": f"{row['layer'][0]}–{row['layer'][-1]}",
+            "first": row["layer"][0],
+            "position": row["patch_position"]["orig_pos"],
+            "token": row["patch_position"]["orig_text_token"],
+            "said": repr(row["ablated_continuation"][0])[1:-1],
+            "changed": float(row["is_different"]),
+        }
+        for row in rows
+    )
+    grid = cells.pivot(index=["first", "layers"], columns=["position", "token"])
+    tokens, layers = grid["said"].columns.get_level_values(1), grid.index.get_level_values(1)
+    size = (0.6 * len(tokens) + 1.2, 0.3 * len(layers) + 1)
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    look = {"cmap": style.CHANGED, "vmin": 0, "vmax": 1, "cbar": False, "linewidths": 0.5}
+    text = {"annot": grid["said"].fillna("").to_numpy(), "fmt": "", "annot_kws": {"size": 7}}
+    sns.heatmap(grid["changed"], ax=axes, xticklabels=tokens, yticklabels=layers, **look, **text)
+    axes.tick_params(axis="y", rotation=0)
+    axes.tick_params(axis="x", rotation=30)
+    before = rows[0]["original_continuation"][0]
+    axes.set(xlabel="patched token of x", ylabel="layers of the block")
+    axes.set_title(f"Next token after the patch (without it: {before!r}); shaded: changed")
+    display(_closed(figure))
 
 
+@plt.rc_context(style.SETTINGS)
 def loss_curve(losses: Sequence[float]) -> None:
     """Cross-entropy per explanation token (eq. 1) at each step."""
-    with plt.rc_context(style.SETTINGS):
-        figure, ax = plt.subplots(figsize=(4.5, 2.4), layout="constrained")
-        ax.plot(range(1, len(losses) + 1), losses, color=style.BLUE)
-        ax.set(xlabel="training step", ylabel="loss (nats per token)", ylim=(0, None))
-    _show(figure)
+    figure, axes = plt.subplots(figsize=(style.COLUMN, 1.8), layout="constrained")
+    axes.plot(range(1, len(losses) + 1), losses, color=style.BLUE)
+    axes.set(xlabel="training step", ylabel="loss (nats per token)", ylim=(0, None))
+    display(_closed(figure))
 
 
-def hints_followed(cells: dict[str, Sequence[dict]], least: int = 4) -> plt.Figure:
-    """How often the answer becomes the hint's letter where the hint names another, with 95% bars,
-    for questions that the target answers right and wrong without it: all subjects together, then
-    those with at least `least` such questions.
+@plt.rc_context(style.SETTINGS)
+def score_distribution(scores: Sequence[float], layers: Sequence[int]) -> plt.Figure:
+    """Histograms of the description scores (eq. 2, -1..1) of n directions, a panel for each of
+    their `layers` [n]; a line at the median."""
+    data = pd.DataFrame({"score": np.asarray(scores, dtype=float), "layer": layers})
+    grid = sns.displot(
+        data, x="score", col="layer", col_wrap=5, bins=20, color=style.BLUE, height=1.3,
+        facet_kws={"sharex": True},
+    )  # fmt: skip
+    for layer, axes in grid.axes_dict.items():
+        median = data.loc[data["layer"] == layer, "score"].median()
+        axes.axvline(median, color=style.ORANGE, lw=1.2)
+        axes.set_title(f"layer {layer} (median {median:.2f})")
+    grid.set_axis_labels("score (mean r)", "directions")
+    return _closed(grid.figure)
 
-    `cells`: target -> the cells of `tasks.ablate.followed`; a panel for each target.
+
+@plt.rc_context(style.SETTINGS)
+def dictionary_quality(reports: Mapping[int, Mapping[str, float]]) -> plt.Figure:
+    """Explained variance, active latents (L0) and dead latents of the dictionary of each layer;
+    `reports`: layer -> its `dictionary_report`."""
+    layers = sorted(reports)
+    figure, panels = plt.subplots(1, len(QUALITY), figsize=(style.PAGE, 1.6), layout="constrained")
+    for axes, (name, title) in zip(panels, QUALITY.items(), strict=True):
+        axes.plot(layers, [reports[layer][name] for layer in layers], "o-", color=style.BLUE, ms=3)
+        axes.set(
+            title=title, xlabel="layer", xticks=layers, ylim=(0, None if name == "l0" else 1.02)
+        )
+    return _closed(figure)
+
+
+@plt.rc_context(style.SETTINGS)
+def score_bars(
+    scores: Mapping[str, Sequence[float]], ylabel: str = "simulator score (mean correlation)"
+) -> plt.Figure:
+    """Mean of each of `scores` (name -> scores [n] of n directions; the first is what the others
+    are baselines of), 95% bars."""
+    means = [mean_score(np.asarray(values, dtype=float)[None]) for values in scores.values()]
+    figure, axes = plt.subplots(figsize=(0.8 * len(scores) + 0.8, 2.2), layout="constrained")
+    names = [name.replace(" ", "\n") for name in scores]
+    colours = [style.BLUE] + [style.GREY] * (len(scores) - 1)
+    errors = [1.96 * error for _, error in means]
+    axes.bar(names, [mean for mean, _ in means], yerr=errors, color=colours, capsize=3, width=0.65)
+    axes.axhline(0, color=style.BLACK, lw=0.6)
+    axes.set_ylabel(f"{ylabel}, 95%")
+    return _closed(figure)
+
+
+@plt.rc_context(style.SETTINGS)
+def calibration_plot(predicted: np.ndarray, true: np.ndarray) -> plt.Figure:
+    """Mean true activation against the predicted one, both 0..10 and [m, k, T] (directions,
+    exemplars, tokens), in steps of one. Bars: 95%. Grey columns: share of the tokens in a step."""
+    steps = calibration(predicted, true)
+    figure, axes = plt.subplots(figsize=(style.COLUMN, 2.8), layout="constrained")
+    behind = axes.twinx()
+    behind.bar(steps["value"], 100 * steps["n"] / steps["n"].sum(), color=style.FAINT, width=0.8)
+    behind.set(ylabel="tokens, %", ylim=(0, 100))
+    behind.spines["right"].set_visible(True)
+    axes.set_zorder(behind.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    axes.plot([0, PEAK], [0, PEAK], color=style.GREY, lw=0.8, ls="--")
+    look = {"fmt": "o", "color": style.BLUE, "ms": 3.5, "capsize": 2, "lw": 1}
+    axes.errorbar(steps["predicted"], steps["true"], yerr=1.96 * steps["stderr"], **look)
+    limits = (-0.6, PEAK + 0.6)
+    axes.set(xlabel="predicted activation", ylabel="mean true activation", xlim=limits, ylim=limits)
+    return _closed(figure)
+
+
+@plt.rc_context(style.SETTINGS)
+def hints_followed(cells: Mapping[str, Sequence[dict]]) -> plt.Figure:
+    """How often the answer becomes the hint's letter where the hint names another, in MMLU's four
+    areas, for questions that the target answers right and wrong without it; 95% bars.
+
+    `cells`: target -> the cells of `tasks.ablation.followed`; a panel for each target.
     """
-    asked = {target: Counter() for target in cells}
+    areas = {name: area for area, names in style.WORDS["areas"].items() for name in names.split()}
+    rows = []
     for target, of_target in cells.items():
         for cell in of_target:
-            asked[target].update({cell["subject"]: cell["n"], ALL: cell["n"]})
-    tallest = max(sum(n >= least for n in counts.values()) for counts in asked.values())
-    with plt.rc_context(style.SETTINGS):
-        size = (1.3 + 4.2 * len(cells), 0.19 * max(tallest, 1) + 1.4)
-        figure, panels = plt.subplots(
-            1, len(cells), figsize=size, layout="constrained", squeeze=False
-        )
-        for ax, target in zip(panels[0], cells, strict=True):
-            subjects = [
-                subject
-                for subject, n in asked[target].most_common()
-                if n >= least or subject == ALL
-            ]
-            for y, subject in enumerate(subjects):
-                for right, colour, above in (
-                    (True, style.BLUE, 0.17),
-                    (False, style.ORANGE, -0.17),
-                ):
-                    chosen = [
-                        cell
-                        for cell in cells[target]
-                        if cell["right"] == right and subject in (ALL, cell["subject"])
-                    ]
-                    if chosen:
-                        share, low, high = wilson(
-                            sum(cell["followed"] for cell in chosen),
-                            sum(cell["n"] for cell in chosen),
-                        )
-                        ax.plot([100 * low, 100 * high], [y - above] * 2, color=colour, lw=1)
-                        ax.plot(100 * share, y - above, "o", ms=3.5, color=colour)
-            ax.set_yticks(
-                range(len(subjects)),
-                [f"{subject.replace('_', ' ')} ({asked[target][subject]})" for subject in subjects],
-            )
-            ax.set(xlim=(-3, 103), ylim=(len(subjects) - 0.5, -0.6), title=target)
-            ax.set_xlabel(
-                "follows a hint to another letter,\n% of (so many) questions; bars: 95% interval"
-            )
-            ax.grid(axis="x", lw=0.4, alpha=0.5)
-        marks = [
-            plt.Line2D([], [], color=c, marker="o", ms=3.5, lw=1)
-            for c in (style.BLUE, style.ORANGE)
-        ]
-        figure.legend(
-            marks,
-            ["right without the hint", "wrong without it"],
-            loc="outside lower center",
-            ncols=2,
-            frameon=False,
-        )
-    plt.close(figure)  # shown once, as the value of a cell
-    return figure
+            answers = [100] * cell["followed"] + [0] * (cell["n"] - cell["followed"])
+            key = (target, "right" if cell["right"] else "wrong")
+            both = ("all", areas.get(cell["subject"], "other"))
+            rows += [(*key, area, answer) for area in both for answer in answers]
+    asked = pd.DataFrame(rows, columns=["target", "without the hint", "area", "followed"])
+    grid = sns.catplot(
+        asked, x="followed", y="area", hue="without the hint", hue_order=["right", "wrong"],
+        col="target", kind="point", linestyle="none", dodge=0.3, markers=["o", "s"],
+        palette=[style.BLUE, style.ORANGE], markersize=4, err_kws={"lw": 1},
+        errorbar=lambda x: [100 * end for end in wilson(int(x.sum() / 100), len(x))[1:]],
+        order=["all", *style.WORDS["areas"], "other"],
+    )  # fmt: skip
+    shares = asked[asked["area"] == "all"].groupby("target")["followed"].mean()
+    followed = ", ".join(f"{target} {share:.0f}%" for target, share in shares.items())
+    title = f"Hints to another letter that are followed: {followed}"
+    grid.set(xlim=(-2, 102)).set_titles("{col_name}")
+    grid.set_axis_labels("% of questions; bars: 95%", "")
+    grid.figure.suptitle(title, x=0.01, ha="left", weight="bold")
+    grid.figure.set(size_inches=(style.PAGE, 2.1), layout_engine="constrained")
+    sns.move_legend(grid, "outside lower center", ncols=2)
+    return _closed(grid.figure)
+
+
+def calibration(predicted: np.ndarray, true: np.ndarray) -> pd.DataFrame:
+    """For each rounded prediction 0..10 (`value`) that occurs: mean `predicted`, mean `true`, its
+    `stderr`, number of tokens `n`.
+
+    `predicted`, `true`: [m, k, T], of m directions. Tokens of one direction are alike, so the error
+    is that of a mean over m clusters (0 where only one direction has such tokens), not over tokens.
+    """
+    predicted, true = (
+        np.asarray(values, dtype=float).reshape(len(values), -1) for values in (predicted, true)
+    )
+    steps = []
+    for value in range(PEAK + 1):
+        where = np.round(predicted) == value  # [m, k * T]
+        n, clusters = where.sum(), where.any(axis=1).sum()
+        if n:
+            mean = true[where].mean()
+            residuals = ((true - mean) * where).sum(axis=1)  # [m]
+            spread = (residuals**2).sum() * clusters / max(clusters - 1, 1)
+            error = np.sqrt(spread) / n if clusters > 1 else 0.0
+            steps.append((value, predicted[where].mean(), mean, error, n))
+    return pd.DataFrame(steps, columns=["value", "predicted", "true", "stderr", "n"])
+
+
+def shaded(tokens: Sequence[str], values: Sequence[float]) -> str:
+    """Tokens as HTML, shaded by their activations: white is 0, sky blue PEAK (one hue, which every
+    kind of colour vision can read). A token's number shows when the pointer rests on it."""
+    spans = []
+    for token, value in zip(tokens, map(float, values), strict=True):
+        colour = to_hex(SHADES(min(max(value / PEAK, 0.0), 1.0)))
+        shown = escape(token.replace("\n", "⏎"))
+        spans.append(f'<span style="background:{colour}" title="{value:.1f}">{shown}</span>')
+    return f'<span style="white-space:pre-wrap;color:#000">{"".join(spans)}</span>'
+
+
+def token_html(
+    description: str,
+    tokens: Sequence[Sequence[str]],
+    true: np.ndarray,
+    simulated: np.ndarray,
+    score: float | None = None,
+) -> HTML:
+    """A description over its k exemplars (T token strings each), each twice: shaded by the `true`,
+    then by the `simulated` activation, both [k, T] and 0..10."""
+    head = escape(description) + ("" if score is None else f" ({score:.2f})")
+    lines = [
+        f'<div><span style="display:inline-block;width:6em">{name}</span>{shaded(texts, values)}</div>'
+        for texts, *both in zip(tokens, true, simulated, strict=True)
+        for name, values in zip(("true", "simulated"), both, strict=True)
+    ]
+    box = "background:#fff;color:#000;font-size:90%;line-height:1.7;padding:4px"
+    return HTML(f'<div style="{box}"><b>{head}</b>{"".join(lines)}</div>')

@@ -1,151 +1,187 @@
-"""A page that a drawing is written on, in points (1/72 inch), from the top down: its height is what
-was written.
+"""What notebook 12 shows, and so what report.html is: the answer first, then what it rests on."""
 
-Text is measured by its font, so that lines break and boxes close around what is in them, whatever
-the models said.
-"""
-
+import base64
 import re
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Callable
+from html import escape
 
+import pandas as pd
+from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
-from matplotlib.path import Path
-from matplotlib.textpath import text_to_path
 
-from introspect_utils.report import style
-from introspect_utils.tasks.question import VECTOR
+from introspect_utils.report import drawings, drawn_examples, result_figures, style, tables
+from introspect_utils.report.claims import CLAIMS
+from introspect_utils.report.figures import PEAK, shaded
+from introspect_utils.report.paper import PATCHING_METRICS
+from introspect_utils.report.result_figures import floor, lines, of_table, pick, targets, word
+from introspect_utils.report.results import write_results
+from introspect_utils.report.scaling import figure_scaling
+from introspect_utils.report.similarity import METRICS, figure_6
+from introspect_utils.report.table import Score, Table, save_table
+from introspect_utils.report.table_rows import self_explained
+from introspect_utils.runs.plan import plan
+from introspect_utils.runs.record import read_runs
+from introspect_utils.runs.run_notebook import clock
+from introspect_utils.settings.paths import REPO, figures_dir
+from introspect_utils.settings.profile import load_profile
+from introspect_utils.tasks import TASKS
 
-WIDTH, MARGIN, PAD = 504, 6, 7  # points
-SIZE, LINE = 7.5, 11.5  # of text, and from line to line
-LONGEST = 22  # characters that are kept on a line
-TARGET, INK, SOFT = "#444444", "#1c1c1c", "#666666"
-EXPLAINER, ACTIVE = style.BLUE, style.ORANGE
-FILL = {TARGET: "#F5F5F5", EXPLAINER: "#EAF3F9"}
-WORD = tuple[
-    str, dict
-]  # a text in one piece, and how it looks: color, weight, style, the `fill` behind it; `glued` to the next
-
-
-def words(text: str, **look) -> list[WORD]:
-    """A text as words that lines break between; the continuous token is drawn as v, answers in
-    <<<>>> keep together."""
-    kept = re.sub(
-        r"<<<.{1,14}?>>>",
-        lambda answer: answer[0].replace(" ", "\u00a0"),
-        text.replace(VECTOR, "\0"),
-    )
-    found = []
-    for word in kept.replace("\n", "↵ ").split(" "):
-        parts = [
-            (part, look) if part != "\0" else (" v ", {"fill": ACTIVE, "weight": "bold"})
-            for part in re.split("(\0)", word)
-        ]
-        found += [
-            (piece, {**how, "glued": True})
-            for part, how in parts
-            for piece in re.findall(f".{{1,{LONGEST}}}", part)
-        ]
-        if found:
-            found[-1] = (found[-1][0], {**found[-1][1], "glued": False})
-    return found
+COLUMNS = tables.COLUMNS
+FIGURES: dict[str, Callable[[list[dict]], Figure | None]] = {
+    "hero": result_figures.hero,
+    "figure_features": lambda r: of_table(r, ("1", "4"), COLUMNS, "nn-all"),
+    "figure_6": figure_6,
+    "figure_6_all": lambda r: figure_6(r, METRICS, COLUMNS),
+    "figure_8": result_figures.figure_8,
+    "figure_patching": lambda r: of_table(r, ("2",), PATCHING_METRICS, "rotated"),
+    "figure_hints": lambda r: of_table(r, ("3",), PATCHING_METRICS, "other"),
+    "figure_matrix": result_figures.figure_matrix,
+    "figure_ablation": result_figures.figure_ablation,
+    "figure_privileged": lambda r: of_table(r, ("1-paired", "4-paired"), COLUMNS, ""),
+    "figure_privileged_outcomes": lambda r: of_table(
+        r, ("2-paired", "3-paired"), PATCHING_METRICS, ""
+    ),
+}
 
 
-def tokens(texts: list[WORD]) -> list[WORD]:
-    """The tokens of a sentence, with the space that one begins with outside of its fill."""
-    found = []
-    for text, look in texts:
-        inner = text.replace("\n", "↵ ").lstrip(" ")
-        found += [(" ", {"glued": True})] * (found != [] and inner != text) + [
-            (inner, {**look, "glued": True})
-        ] * bool(inner)
-    return [*found[:-1], (found[-1][0], {**found[-1][1], "glued": False})] if found else []
+class Report:
+    """The results of a profile: `results.json` is written, and every table and figure is saved as it
+    is shown. `files`: what has been written."""
 
+    def __init__(self, profile: str):
+        self.profile = load_profile(profile)
+        self.folder = figures_dir(self.profile.name)
+        self.runs, self.records = read_runs(profile), write_results(profile)
+        self.examples = drawn_examples.find_examples(self.profile, self.runs)
+        self.claims = [(claim, *claim.check(self.records)) for claim in CLAIMS]
+        self.files = [self.folder / "results.json", self.folder / "examples.json"]
 
-class Page:
-    """A page of `WIDTH` points; y counts downwards from 0 to negative numbers. `vector`: where v
-    was written last."""
-
-    def __init__(self):
-        self.figure = Figure(figsize=(WIDTH / 72, 1))
-        self.axes = self.figure.add_axes((0, 0, 1, 1))
-        self.axes.set_axis_off()
-        self.axes.set_xlim(0, WIDTH)
-        self.vector = (0.0, 0.0)
-
-    def write(self, x: float, y: float, line: list[WORD], right: float = WIDTH) -> float:
-        """Write words from (x, y) on, breaking lines before `right`; the y below them."""
-        left, start = x, True
-        for text, look in line:
-            wide = width(text, look)
-            if x + wide > right and not start:
-                x, y = left, y - LINE
-            if text != " " or x > left:
-                self._word(x, y, text, wide, look)
-                x, start = x + wide + (0 if look.get("glued") else width(" ", {})), False
-        return y - LINE
-
-    def _word(self, x: float, y: float, text: str, wide: float, look: dict) -> None:
-        if text == " v ":
-            self.vector = (x + wide / 2, y - 4)
-        if "fill" in look:
-            self.axes.add_patch(
-                Rectangle((x - 0.6, y - 8.8), wide + 1.2, 10.4, fc=look["fill"], lw=0, zorder=1.5)
-            )
-        font = {key: value for key, value in look.items() if key in ("color", "weight", "style")}
-        self.axes.text(
-            x, y - 6.5, text, **{"color": INK, **font}, fontsize=SIZE, parse_math=False, zorder=2
+    def answer(self) -> Markdown:
+        """What was found, in a sentence, and with which models."""
+        counts = Counter(verdict for _, verdict, _ in self.claims)
+        verdicts = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
+        finished = {run["id"] for run, _ in self.runs}
+        planned, models = plan(self.profile)[:-1], []
+        for task in TASKS.values():
+            asked = [run for run in planned if run.notebook == task.train and run.id in finished]
+            done = [run.parameters for run in asked if run.parameters["n_train"]]
+            if done:
+                names = [dict.fromkeys(run[key] for run in done) for key in ("target", "explainer")]
+                most = max(run["n_train"] for run in done)
+                both = " explained by ".join(", ".join(each) for each in names)
+                models.append(f"- {task.name}: {both}, trained on at most {most:,} rows")
+        return Markdown(
+            f"**Can a model learn to explain its own computations?** Of the paper’s {len(CLAIMS)} "
+            f"claims, these results find {verdicts}. {len(finished)} of {len(planned)} runs are "
+            "finished.\n\n" + "\n".join(models)
         )
 
-    def boxes(self, top: float, *contents: tuple[float, float, str, list[list[WORD]]]) -> float:
-        """Boxes side by side, (left, right, the colour whose it is, lines) each; the y of their
-        lower edge. An empty line is half as high."""
-        low = top
-        for left, right, _, lines in contents:
-            y = top - PAD + 1
-            for line in lines:
-                y = self.write(left + PAD, y, line, right - PAD) if line else y - LINE / 2
-            low = min(low, y - PAD + 4)
-        for left, right, colour, _ in contents:
-            shape = FancyBboxPatch(
-                (left, low),
-                right - left,
-                top - low,
-                boxstyle="round,pad=0,rounding_size=4",
-                lw=0.9,
-                zorder=1,
-            )
-            shape.set(edgecolor=colour, facecolor=FILL[colour])
-            self.axes.add_patch(shape)
-        for (_, end, *_), (start, *_) in pairwise(contents):
-            self.arrow(INK, (end + 2, (top + low) / 2), (start - 2, (top + low) / 2))
-        return low
+    def findings(self) -> Markdown:
+        """What was found in a reader's words; sentences whose numbers are missing are left out."""
+        said = []
+        for sentence in style.WORDS["findings"]:
+            try:
+                said.append(re.sub(r"\{([^}]*)\}", self._number, sentence))
+            except LookupError:
+                continue
+        return Markdown("\n".join(f"- {sentence}" for sentence in said))
 
-    def arrow(self, colour: str, *corners: tuple[float, float]) -> None:
-        look = {
-            "arrowstyle": "-|>",
-            "mutation_scale": 8,
-            "lw": 1.2,
-            "joinstyle": "miter",
-            "capstyle": "butt",
-            "zorder": 3,
-        }
-        self.axes.add_patch(FancyArrowPatch(path=Path(corners), color=colour, **look))
+    def _number(self, place: re.Match) -> str:
+        """The number of a record, or what it says of self. Raises LookupError where it is missing."""
+        form, table, explainer, condition, name = place[1].split("|")
+        for _, target in targets(self.records, table)[:1]:
+            same = {"table": table, "target": target}
+            found = [r for r in self.records if {**r, **same} == r and r["condition"] == condition]
+            found = [r for r in found if explainer in (r["explainer"], style.kind(r["explainer"]))]
+            r = pick(found, name)
+            if explainer == "floor":
+                r = floor(lines(self.records, table, target, [name]), name)
+            if r:
+                return (
+                    word(r)
+                    if form == "word"
+                    else str(Score(r["value"], r["stderr"], signed="-" in table))
+                )
+        raise LookupError(place[1])
 
-    def done(self, y: float) -> Figure:
-        """The figure, cut below y."""
-        height = MARGIN - y
-        self.figure.set_size_inches(WIDTH / 72, height / 72)
-        self.axes.set_ylim(-height, 0)
-        return self.figure
+    def predictions(self) -> HTML:
+        """Test rows drawn at random: of features the most active contexts, what was to be said, and
+        what the self-explainer says."""
+        for task in TASKS:
+            if explained := self_explained(self.runs, task):
+                rows, contexts = [], self.examples.get(task, {}).get("at_random", {})
+                for _, row in drawn_examples.at_random(explained[1]).iterrows():
+                    shown = contexts.get(row.get("feature"), [])
+                    texts = [shaded([t for t, _ in c], [PEAK * s for _, s in c]) for c in shown]
+                    right = row.get("gold") or row.get("content") or ""
+                    said = [escape(str(text)) for text in (right, row["generation"])]
+                    rows.append(["<br>".join(texts), *said, drawn_examples.verdict(row)])
+                head = ["Most active in", "To be said", "The explainer says", "Verdict"]
+                frame = pd.DataFrame(rows, columns=head)
+                frame = frame if any(frame["Most active in"]) else frame.iloc[:, 1:]
+                with pd.option_context("display.max_colwidth", None):
+                    return HTML(frame.to_html(escape=False, index=False, border=0))
+        return HTML("No self-explainer has been trained.")
 
+    def claims_table(self) -> Table:
+        """The paper's claims: the verdict, how many comparisons hold, and what decides it."""
+        rows = []
+        for claim, verdict, comparisons in self.claims:
+            holding = [each for each in comparisons if each.holds]
+            failing = [each for each in comparisons if each.holds is False]
+            deciding = (failing or [e for e in comparisons if not e.holds] or comparisons)[0]
+            reason = f"{deciding.what}: {deciding.numbers or 'not run'}"
+            counted = f"{len(holding)} of {len(comparisons)}"
+            rows.append((claim.sentence, verdict, counted, reason, claim.rule, claim.where))
+        header = ("Claim", "Verdict", "Comparisons that hold", "Reason", "Rule", "In the paper")
+        return Table("The paper's claims.", header, tuple(rows))
 
-def width(text: str, look: dict) -> float:
-    """How wide a text is, in points."""
-    font = FontProperties(
-        family="DejaVu Sans",
-        size=SIZE,
-        **{key: look[key] for key in ("weight", "style") if key in look},
-    )
-    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
+    def show_tables(self, *names: str) -> None:
+        """Save and show tables of `tables.yaml`, as far as there are records of them."""
+        for name in names:
+            if table := tables.table(name, self.records):
+                self.files += save_table(table, self.folder / "tables", name)
+                display(table)
+
+    def show_figures(self, *names: str) -> None:
+        """Save and show figures, as far as there is something to show."""
+        features = self.profile.features
+        n_layers, target = (len(features.layers), features.targets[0]) if features else (1, "")
+        for name in names:
+            if name in ("figure_5", "figure_7"):
+                columns = COLUMNS[:1] if name == "figure_5" else COLUMNS[1:]
+                figure = figure_scaling(self.records, target, columns, n_layers)
+            elif name in drawings.DRAWINGS:
+                figure = drawings.drawing(name, self.examples)
+            else:
+                figure = FIGURES[name](self.records)
+            if figure:
+                png, svg, pdf = files = style.save_figure(figure, self.folder, name)
+                self.files += files
+                caption = escape(style.WORDS["captions"][name])
+                source = f"data:image/svg+xml;base64,{base64.b64encode(svg.read_bytes()).decode()}"
+                links = ", ".join(f'<a href="{p.name}">{p.suffix[1:].upper()}</a>' for p in files)
+                image = f'<img src="{source}" alt="{caption}">'
+                display(
+                    HTML(f"<figure>{image}<figcaption>{caption} ({links})</figcaption></figure>")
+                )
+
+    def show_runs(self) -> None:
+        """What made the numbers, and the settings as a file."""
+        rows = []
+        for run, _ in self.runs:
+            name = f'<a href="runs/{escape(run["id"])}/run.json">{escape(run["id"])}</a>'
+            made = [run["n_train"], run["seed"], clock(run["seconds"]), run["peak_memory_mb"]]
+            rows.append([name, *made, escape(run["device"]), run["commit"]])
+        header = ["Run", "Training rows", "Seed", "Time", "Memory, MB", "Machine", "Commit"]
+        frame = pd.DataFrame(rows, columns=header, dtype=object)
+        display(HTML(frame.to_html(escape=False, index=False, border=0, na_rep="–")))
+        files = [self.profile, *self.profile.parts]
+        sources = [
+            f.source if f.source.endswith(("yaml", "yml")) else f"{f.source}.yaml" for f in files
+        ]
+        texts = [(REPO / "params" / source).read_text("utf-8") for source in sources]
+        self.files.append(self.folder / "settings.yaml")
+        self.files[-1].write_text("---\n".join(texts), "utf-8")
+        display(HTML('All settings: <a href="settings.yaml" download>settings.yaml</a>'))

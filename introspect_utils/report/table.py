@@ -1,50 +1,36 @@
-"""A table for people: Markdown, CSV and LaTeX."""
+"""A table for people: Markdown, HTML, CSV and LaTeX."""
 
-import csv
-import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from html import escape
 from pathlib import Path
 
-TEX = {character: rf"\{character}" for character in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "–": "--",
-    "≥": r"$\geq$",
-    "“": r"\textquotedblleft{}",
-    "”": r"\textquotedblright{}",
-    "’": "'",
-}
+import pandas as pd
+
+NUMBER = re.compile(r"[-+\d.,e/– ±]+")
 
 
 @dataclass(frozen=True)
 class Score:
-    """A cell: value and standard error on the 0..1 scale, shown scaled to 100."""
+    """A cell: value, standard error and p on the 0..1 scale; the first two are shown × 100."""
 
     value: float
     stderr: float | None = None
     bold: bool = False
     signed: bool = False
+    p: float | None = None
 
     def __str__(self) -> str:
         text = f"{100 * self.value:{'+' if self.signed else ''}.1f}"
-        return text if self.stderr is None else f"{text} ± {100 * self.stderr:.1f}"
+        text += "" if self.stderr is None else f" ± {100 * self.stderr:.1f}"
+        return text if self.p is None else f"{text} (p = {self.p:.2g})"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table for people. A cell is text, a count or a `Score`; "–" is no number. LaTeX parts
-    groups of equal first cells.
-
-    `artifacts`: the checkpoint or run that made each of our rows, which stand first; the paper's
-    rows below have none.
-    """
+    """Cells are text, counts or `Score`; "–" is no number. `artifacts`: what made each of our rows,
+    which stand first; the paper's rows below have none."""
 
     caption: str
     header: tuple[str, ...]
@@ -52,99 +38,93 @@ class Table:
     notes: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()
 
-    def made_by(self) -> list[str]:
-        """A note for each artifact: which rows, named by their first two cells, it made."""
+    def all_notes(self) -> list[str]:
+        """The notes, and one for each artifact: which rows, named by their first two cells, it
+        made."""
         rows: dict[str, dict[str, None]] = {}
         for row, artifact in zip(self.rows, self.artifacts, strict=False):
             rows.setdefault(artifact, {})[", ".join(map(str, row[:2]))] = None
-        return [f"`{artifact}`: {'; '.join(names)}" for artifact, names in rows.items()]
+        return [*self.notes, *(f"`{each}`: {'; '.join(names)}" for each, names in rows.items())]
+
+    def lines(self, text: Callable[[str], str], bold: str) -> list[list[str]]:
+        """The rows as text in which special characters are escaped, and bold cells marked."""
+
+        def shown(cell):
+            is_bold = isinstance(cell, Score) and cell.bold
+            return bold.format(text(str(cell))) if is_bold else text(str(cell))
+
+        return [[shown(cell) for cell in row] for row in self.rows]
 
     def markdown(self) -> str:
         """GitHub Markdown, the notes as a list below."""
 
-        def cell(value):
-            text = str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", "\\n")
-            return f"**{text}**" if isinstance(value, Score) and value.bold else text
+        def text(cell):
+            return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", "\\n")
 
-        lines = [self.header, tuple("---" for _ in self.header), *self.rows]
-        body = ["| " + " | ".join(map(cell, line)) + " |" for line in lines]
-        return (
-            "\n".join(
-                [
-                    self.caption,
-                    "",
-                    *body,
-                    "",
-                    *(f"- {note}" for note in (*self.notes, *self.made_by())),
-                ]
-            ).rstrip()
-            + "\n"
-        )
+        lines = [self.header, ["---"] * len(self.header), *self.lines(text, "**{}**")]
+        body = [f"| {' | '.join(line)} |" for line in lines]
+        notes = [f"- {note}" for note in self.all_notes()]
+        return "\n".join([self.caption, "", *body, "", *notes]).rstrip() + "\n"
+
+    def _repr_html_(self) -> str:
+        """HTML: a wide table scrolls, numbers stand flush right, the notes are folded."""
+        columns = [list(map(str, column)) for column in zip(*self.rows, strict=True)]
+        tags = ['td class="number"' if all(map(NUMBER.fullmatch, c)) else "td" for c in columns]
+        lines = [[f"<th>{escape(name)}</th>" for name in self.header]]
+        for line in self.lines(escape, "<b>{}</b>"):
+            lines.append([f"<{tag}>{cell}</td>" for tag, cell in zip(tags, line, strict=True)])
+        body = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
+        notes = "".join(f"<li>{_code(note)}</li>" for note in self.all_notes())
+        notes = f"<details><summary>Notes</summary><ul>{notes}</ul></details>" if notes else ""
+        wide = f'<div class="wide"><table>{body}</table></div>'
+        return f"<figure><figcaption>{escape(self.caption)}</figcaption>{wide}{notes}</figure>"
 
     def csv(self) -> str:
-        """Plain numbers scaled to 100; a column of scores becomes three: the score, its standard
-        error, whether it is bold."""
-        scored = [
-            any(isinstance(row[i], Score) for row in self.rows) for i in range(len(self.header))
-        ]
-
-        def cells(row, triple):
-            return [
-                part
-                for value, three in zip(row, scored, strict=True)
-                for part in (triple(value) if three else [value])
-            ]
-
-        def numbers(value):
-            if not isinstance(value, Score):
-                return ["", "", ""]
-            return [
-                f"{100 * value.value:.4f}",
-                "" if value.stderr is None else f"{100 * value.stderr:.4f}",
-                value.bold,
-            ]
-
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(cells(self.header, lambda name: [name, f"{name} (s.e.)", f"{name} (bold)"]))
-        writer.writerows(cells(row, numbers) for row in self.rows)
-        return out.getvalue()
+        """Numbers × 100; a column of scores becomes three: score, standard error, whether bold."""
+        columns = {}
+        for number, name in enumerate(self.header):
+            columns[name] = cells = [row[number] for row in self.rows]
+            if any(isinstance(cell, Score) for cell in cells):
+                scores = [cell if isinstance(cell, Score) else None for cell in cells]
+                columns[name] = [s and f"{100 * s.value:.4f}" for s in scores]
+                errors = [s and s.stderr for s in scores]
+                columns[f"{name} (s.e.)"] = [e if e is None else f"{100 * e:.4f}" for e in errors]
+                columns[f"{name} (bold)"] = [s and s.bold for s in scores]
+        return pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
 
     def latex(self) -> str:
         """A booktabs table, to be included where `\\usepackage{booktabs}` is."""
-
-        def cell(value):
-            return (
-                rf"\textbf{{{tex(value)}}}"
-                if isinstance(value, Score) and value.bold
-                else tex(value)
-            )
-
-        def line(row):
-            return " & ".join(map(cell, row)) + r" \\"
-
-        body = [line(self.rows[0])] if self.rows else []
-        for above, row in pairwise(self.rows):
-            body += [r"\midrule"] * (above[0] != row[0]) + [line(row)]
-        texts = [
-            any(isinstance(row[i], str) and row[i] != "–" for row in self.rows)
-            for i in range(len(self.header))
-        ]
-        columns = "".join("l" if text else "r" for text in texts)
+        lines = [list(map(tex, self.header)), *self.lines(tex, r"\textbf{{{}}}")]
+        head, *body = (" & ".join(line) + r" \\" for line in lines)
         top = [r"\begin{table}", r"\centering\small", rf"\caption{{{tex(self.caption)}}}"]
-        head = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(self.header), r"\midrule"]
-        notes = [rf"\par\footnotesize {tex(note)}" for note in (*self.notes, *self.made_by())]
-        return "\n".join(
-            [*top, *head, *body, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""]
-        )
+        top += [rf"\begin{{tabular}}{{{'l' * len(self.header)}}}", r"\toprule", head, r"\midrule"]
+        notes = [rf"\par\footnotesize {tex(note)}" for note in self.all_notes()]
+        end = [r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""]
+        return "\n".join([*top, *body, *end])
 
 
-def tex(value: object) -> str:
+def _code(text: str) -> str:
+    """Escaped text in which Markdown's backquotes are code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
+
+
+SIGNS = {
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "≥": r"$\geq$",
+    "Δ": r"$\Delta$",
+    "–": "--",
+    "→": "$\\to$",
+}
+SIGNS |= {"“": "``", "”": "''", "’": "'", "…": r"\ldots{}", "\n": r"\textbackslash{}n"}
+SIGNS |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+SIGNS |= {character: rf"\{character}" for character in "&%$#_{}"}
+
+
+def tex(text: str) -> str:
     """Text with LaTeX's special characters escaped; Markdown's backquotes become `\\texttt`."""
-    escaped = "".join(
-        TEX.get(character, character) for character in str(value).replace("\n", "\\n")
-    )
-    return re.sub(r"`([^`]*)`", r"\\texttt{\1}", escaped)
+    text = re.sub(r"`([^`]*)`", "\0\\1\1", text).translate(str.maketrans(SIGNS))
+    return text.replace("\0", r"\texttt{").replace("\1", "}")
 
 
 def save_table(table: Table, folder: Path, name: str) -> list[Path]:

@@ -1,346 +1,208 @@
-"""Tables and figures from the records of `results.json`, the paper's own rows (`paper.py`) beside
-ours."""
+"""The tables of `tables.yaml`, from the records of `results.json`: our rows, the paper's below."""
 
-import re
+import statistics
 from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
 
-from matplotlib.figure import Figure
+import yaml
 
 from introspect_utils.report import style
-from introspect_utils.report.layout import (
-    BOLD,
-    ONE_SEED,
-    TRAINED,
-    UNSAID,
-    Group,
-    artifacts,
-    by_row,
-    by_target,
-    dot_figure,
-    named,
-    published_rows,
-    score,
-    seeds,
-    trained,
-)
-from introspect_utils.report.paper import PATCHING_METRICS, TOKEN_TYPES, lookup, model_name
+from introspect_utils.report.paper import TOKEN_TYPES, lookup
 from introspect_utils.report.table import Score, Table
+from introspect_utils.scores.metrics import bold
+
+SPECS = yaml.safe_load(Path(__file__).with_name("tables.yaml").read_text("utf-8"))
+COLUMNS = tuple(SPECS["table1"]["columns"])  # of Tables 1 and 4
+ONE_SEED = "One training seed: the standard errors are over the test rows only."
+BOLD = "Bold: not significantly different from the best row of the same target (paired t-test, p ≥ 0.05)."
+TYPES = (*TOKEN_TYPES, "other tokens")  # of Table 6, the last of ours alone
+UNSAID = {"n": None, "seeds": [], "n_train": None, "trained_parameters": 0, "artifact": None}
+ROW = tuple[dict, dict[str, dict]]  # any record of a table row, and its records by column
 
 
-def table2(records: list[dict]) -> Table:
-    """Table 2, activation patching: our rows, then the paper's for its two targets."""
-    metrics = (*PATCHING_METRICS, "unparseable")
-    ours = by_row(records, "2")
-    rows = [
-        (*named(row), *(score(by.get(m)) for m in metrics)) + (row["n"], *trained(row))
-        for row, by in ours
-    ]
-    rows += [
-        (
-            f"{target} (paper)",
-            style.label(explainer, condition),
-            *(by[m] for m in PATCHING_METRICS),
-            "–",
-            *UNSAID,
-        )
-        for target, explainer, condition, by in published_rows("2")
-    ]
-    notes = [BOLD + " The paper's bold is not in our copy of its text, so its rows carry none."]
-    if all(len(row["seeds"]) < 2 for row, _ in ours):
-        notes.append(ONE_SEED)
-    for target in sorted({row["target"] for row, _ in ours}):
-        band = [
-            r["stderr"]
-            for r in records
-            if (r["table"], r["target"], r["metric"]) == ("2-vector", target, "exact_match")
-        ]
-        if band:
-            notes.append(
-                f"{target}: a difference in exact match below about {196 * max(band):.1f} points "
-                "(1.96 standard errors of a paired difference) cannot be told from none."
-            )
-    return Table(
-        "Table 2. Activation patching: what each explainer predicts of its target (mean ± standard "
-        "error, scaled to 100).",
-        ("Target", "Explainer", *(style.LABELS[m] for m in metrics), "n", *TRAINED),
-        tuple(rows),
-        tuple(notes),
-        artifacts(ours),
-    )
+def column(record: dict) -> str:
+    """The column of a record: its metric, and before it the held-out set where a task has several;
+    of section 5.2 the condition."""
+    if record["table"] == "sec5.2":
+        return f"{record['condition']} {record['metric']}"
+    one_set = record["data"] == "test"
+    return record["metric"] if one_set else f"{record['data']} {record['metric']}"
 
 
-def table_vector(records: list[dict]) -> Table:
-    """What the vector adds: an explainer minus the same one without, with a zero, or with another
-    row's vector."""
-    ours = by_row(records, "2-vector")
-    rows = [
-        (f"{row['target']} (here)", style.label(row["explainer"]), row["condition"])
-        + (*(score(by.get(m), signed=True) for m in PATCHING_METRICS), row["n"], seeds(row))
-        for row, by in ours
-    ]
-    paper = {
-        (target, explainer, condition): by
-        for target, explainer, condition, by in published_rows("2")
-    }
-    for target, explainer, condition in paper:
-        if condition == "no-vector":
-            full, without = paper[target, explainer, "full"], paper[target, explainer, condition]
-            differences = [
-                Score(full[m].value - without[m].value, signed=True) for m in PATCHING_METRICS
-            ]
-            rows.append(
-                (
-                    f"{target} (paper)",
-                    style.label(explainer),
-                    "full minus no-vector",
-                    *differences,
-                    "–",
-                    "–",
-                )
-            )
-    return Table(
-        "What the vector adds: paired differences on the same test rows (± standard error, scaled "
-        "to 100).",
-        (
-            "Target",
-            "Explainer",
-            "Difference",
-            *(style.LABELS[m] for m in PATCHING_METRICS),
-            "n",
-            "Seeds",
-        ),
-        tuple(rows),
-        (
-            "no-vector is another training run: with one seed its error leaves the training noise "
-            "out.",
-            "The paper's differences are those of its two rows; without its predictions they have "
-            "no paired error.",
-        ),
-        artifacts(ours),
-    )
+def rows(records: Iterable[dict], tables: Iterable[str], beside: str | None = None) -> list[ROW]:
+    """(any record, {column: record}) for each row of some tables, in their order. The columns of
+    table `beside` are put at the end of the rows of "full"."""
+    found: dict[tuple, dict[str, dict]] = {}
+    places = {table: place for place, table in enumerate(tables)}
+    for r in sorted(records, key=lambda r: r["table"] == beside):
+        condition = "full" if r["table"] == beside else r["condition"]
+        key = (places.get(r["table"], 0), r["target"], r["explainer"], condition, r["n_train"] or 0)
+        if r["table"] in places or (r["table"] == beside and key in found):
+            found.setdefault(key, {})[column(r)] = r
+    return [(next(iter(by.values())), by) for by in found.values()]
 
 
-def _counts(cells: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str, int], dict]:
-    """{(split, token type, block number): {"layers", "unchanged", "changed"}} from (split,
-    condition, count) of table 6."""
-    named = [(split, *condition.rsplit(" / ", 2), int(count)) for split, condition, count in cells]
-    blocks = sorted(
-        {layers for _, _, layers, _, _ in named},
-        key=lambda layers: int(re.search(r"\d+", layers)[0]),
-    )
-    table: dict[tuple, dict] = {}
-    for split, token_type, layers, has_changed, count in named:
-        cell = table.setdefault(
-            (split, token_type, blocks.index(layers)),
-            {"layers": layers, "unchanged": 0, "changed": 0},
-        )
-        cell[has_changed] += count
-    return table
+def our_rows(records: Iterable[dict], *tables: str, beside: str | None = None) -> list[ROW]:
+    """`rows` in the order of `style.order`."""
+    places = {table: place for place, table in enumerate(tables)}
+
+    def key(row: ROW) -> tuple:
+        r = row[0]
+        order = style.order(r["explainer"], r["condition"])
+        return places[r["table"]], r["target"], order, -(r["n_train"] or 0)
+
+    return sorted(rows(records, tables, beside), key=key)
 
 
-def table6(records: list[dict]) -> Table:
-    """Table 6: rows of the data sets for each split, token type, layer block and label, beside the
-    paper's Llama-3.1-8B counts.
+def paper_rows(table: str, version: str = "v1", beside: str | None = None) -> list[ROW]:
+    """The paper's rows of a table as ours. Of "<n>-paired" and "<n>-vector", which it does not have:
+    differences of its rows, the errors added as if the rows were independent."""
+    name, _, kind = table.partition("-")
+    quoted = [asdict(row) for name in (name, beside) for row in lookup(version, table=name)]
+    found = rows([row | UNSAID | {"p_vs_best": None} for row in quoted], [name], beside)
+    by_name = {(r["target"], r["explainer"], r["condition"]): by for r, by in found}
+    differences = []
+    for (target, explainer, condition), by in by_name.items():
+        own = by_name.get((target, explainer if kind == "vector" else "self", "full"), {})
+        asked = condition == "no-vector" if kind == "vector" else is_other(explainer, condition)
+        columns = [name for name in by if name in own] if asked else []
+        pairs = {name: _minus(own[name], by[name], table, kind) for name in columns}
+        differences += [(next(iter(pairs.values())), pairs)] if pairs else []
+    return differences if kind else found
 
-    Our tokens outside the paper's five types, each its own type in the data, are one line per block
-    here ("other tokens").
-    """
-    paper = _counts((row.data, row.condition, row.value) for row in lookup(table="6"))
-    rows, made_by = [], {r["target"]: r["artifact"] for r in records if r["table"] == "6"}
-    for target in sorted(made_by):
-        named = []
-        for r in records:
-            if (r["table"], r["target"]) == ("6", target):
-                token_type, rest = (
-                    r["condition"].split(" / ")[0],
-                    r["condition"].rsplit(" / ", 2)[1:],
-                )
-                named.append(
-                    (
-                        r["data"],
-                        " / ".join(
-                            [token_type if token_type in TOKEN_TYPES else "other tokens", *rest]
-                        ),
-                        r["value"],
-                    )
-                )
-        ours = _counts(named)
-        nothing = {"layers": "–", "unchanged": "–", "changed": "–"}
-        order = [*TOKEN_TYPES, "other tokens"]
-        for key in sorted(
-            ours.keys() | paper.keys(),
-            key=lambda key: (key[0] != "train", order.index(key[1]), key[2]),
+
+def is_other(explainer: str, condition: str) -> bool:
+    """Whether a row is a trained explainer other than the target, given all that self is given."""
+    others = style.kind(explainer) in ("sibling", "rotated", "other")
+    return others and condition in ("full", *PROJECTIONS)
+
+
+PROJECTIONS = ("random-projection", "pretrained-projection", "capped-projection")
+
+
+def _minus(a: dict, b: dict, table: str, kind: str) -> dict:
+    error = sum((record["stderr"] or 0) ** 2 for record in (a, b)) ** 0.5
+    condition = "full minus no-vector" if kind == "vector" else b["condition"]
+    value = {"value": a["value"] - b["value"], "stderr": error}
+    return b | value | {"table": table, "condition": condition}
+
+
+def table(name: str, records: list[dict]) -> Table | None:
+    """A table of `tables.yaml`; None where no record of ours is in it."""
+    spec = SPECS[name]
+    if not any(r["table"] in spec["records"] for r in records):
+        return None
+    return (_counts if "counts" in spec else _scores)(spec, records)
+
+
+def _scores(spec: dict, records: list[dict]) -> Table:
+    """A table with a row for each explainer under a condition."""
+    beside, versions = spec.get("beside"), spec.get("paper", [])
+    ours = our_rows(records, *spec["records"], beside=beside)
+    shown = [(f"{row['target']} (here)", row, by) for row, by in ours]
+    for version in versions:
+        paper = f"paper {version}" if len(versions) > 1 else "paper"
+        of_paper = paper_rows(spec["records"][0], version, beside)
+        shown += [(f"{row['target']} ({paper})", row, by) for row, by in of_paper]
+    lines = []
+    for target, row, by in shown:
+        cells = [_cell(by, name, spec.get("signed", False)) for name in spec["columns"]]
+        last = [_last(name, row, by, spec["columns"]) for name in spec["last"]]
+        lines.append((target, style.label(row["explainer"], row["condition"]), *cells, *last))
+    notes = [note.format(bold=BOLD) for note in spec.get("notes", [])]
+    for r in records:
+        if (
+            r["table"] == "scored-by"
+            and r["metric"] == "judge"
+            and spec["records"] in (["1"], ["4"])
         ):
-            cells = [
-                table.get(key, nothing)[name]
-                for table in (ours, paper)
-                for name in ("layers", "unchanged", "changed")
-            ]
-            rows.append((target, key[0], key[1], *cells))
-    return Table(
-        "Table 6. Rows of the activation-patching data by split, token type, layer block and "
-        "label; at the right the paper's "
-        "for Llama-3.1-8B, block by block.",
-        (
-            "Target",
-            "Split",
-            "Token type",
-            "Layers",
-            "Unchanged",
-            "Changed",
-            "Paper: layers",
-            "Paper: unchanged",
-            "Paper: changed",
-        ),
-        tuple(rows),
-        artifacts=tuple(made_by[row[0]] for row in rows),
+            notes += _scorers(r, ours, records)
+    errors = [r["stderr"] for _, by in ours for r in by.values() if spec.get("signed")]
+    if errors:
+        band = f"{196 * statistics.median(errors):.1f} points (1.96 median standard errors)"
+        notes.append(f"A difference below about {band} cannot be told from none.")
+    if "trained_parameters" in spec["last"] and all(len(row["seeds"]) < 2 for row, _ in ours):
+        notes.append(ONE_SEED)
+    header = ("Target", spec.get("explainer", "Explainer"))
+    header += tuple(style.LABELS[name] for name in (*spec["columns"], *spec["last"]))
+    artifacts = tuple(row["artifact"] for row, _ in ours)
+    return Table(spec["caption"], header, tuple(lines), tuple(notes), artifacts)
+
+
+def _scorers(judge: dict, ours: list[ROW], records: list[dict]) -> list[str]:
+    """What the descriptions of a target of the table were scored by."""
+    target = judge["target"]
+    key = ("scored-by", target, "simulator")
+    names = [r["condition"] for r in records if (r["table"], r["target"], r["metric"]) == key]
+    if target not in {row["target"] for row, _ in ours}:
+        return []
+    by = f"{judge['condition']} and the simulator `{names[0]}`"
+    return [f"{target}: scored by the judge {by}."]
+
+
+def _cell(by: dict[str, dict], name: str, signed: bool) -> Score | str:
+    """A record as a cell: a score; of similarities mean ± standard deviation; a mean number of
+    constant exemplars is no share."""
+    if name not in by:
+        return "–"
+    r, deviation = by[name], by.get(f"{name}_sd")
+    if r["metric"] == "constant":
+        return f"{r['value']:.2f}"
+    error = deviation["value"] if deviation else r["stderr"]
+    return Score(
+        r["value"], error, bold(r["p_vs_best"]), signed, r["p_vs_best"] if signed else None
     )
 
 
-def table_locate(records: list[dict]) -> Table:
-    """Section C.1: exact match of the layers and the token decoded from the vector and the text."""
-    rows, ours = [], by_row(records, "C.1")
-    for row, by in ours:
-        name = f"{row['target']} (here)", style.label(row["explainer"])
-        rows.append((*name, score(by["exact_match"]), row["n"], *trained(row)))
-    for target, explainer, _, by in published_rows("C.1"):
-        rows.append((f"{target} (paper)", style.label(explainer), by["exact_match"], *UNSAID))
-    return Table(
-        "Section C.1. Which token and layers a vector comes from (mean ± standard error, scaled to "
-        "100).",
-        ("Target", "Explainer", style.LABELS["exact_match"], "n", *TRAINED),
-        tuple(rows),
-        artifacts=artifacts(ours),
-    )
+def _last(name: str, row: dict, by: dict[str, dict], columns: list[str]) -> str:
+    """One of the last cells: the test rows (of each held-out set, where they differ), the seeds,
+    the training rows, the trained parameters."""
+    if name == "n":
+        sets = {by[c]["data"]: by[c]["n"] for c in reversed(columns) if c in by and by[c]["n"]}
+        counts = [str(n) for n in reversed(sets.values())]
+        return " / ".join(counts if len(set(counts)) > 1 else counts[:1]) or "–"
+    if name == "seeds":
+        return ", ".join(map(str, row["seeds"])) or "–"
+    if name == "n_train":
+        return "–" if row["n_train"] is None else str(row["n_train"])
+    return f"{row['trained_parameters']:,}" if row["trained_parameters"] else "–"
 
 
-BEHIND = (
-    ("full", "predicted_changed"),
-    ("changed rows", "content_match"),
-    ("unchanged rows", "content_match"),
-    ("full", "predicts_hint"),
-)
+def counts(records: Iterable[dict], table: str) -> dict[tuple[str, ...], dict[str, int]]:
+    """{(target, split, *parts of the condition): {"changed": rows, "unchanged": rows}} of Table 6 or
+    7, ours and the paper's. Token types that the paper has not are one, "other tokens"."""
+    found: dict[tuple, dict[str, int]] = {}
+    here = [r | {"target": f"{r['target']} (here)"} for r in records if r["table"] == table]
+    paper = [asdict(row) for row in lookup(table=table)]
+    for r in here + [r | {"target": f"{r['target']} (paper)"} for r in paper]:
+        *parts, label = r["condition"].rsplit(" / ", 2)
+        if parts:
+            numbers = [int(number) for number in parts[1].strip("[]").replace("-", ",").split(",")]
+            kind = parts[0] if parts[0] in TYPES else TYPES[-1]
+            parts = [kind, f"{numbers[0]}–{numbers[-1]}"]
+        cell = found.setdefault((r["target"], r["data"], *parts), {"changed": 0, "unchanged": 0})
+        cell[label] += int(r["value"])
+    return found
 
 
-def table3(records: list[dict]) -> Table:
-    """Table 3, input ablation: our rows, then those of the paper's two versions; at the right what
-    section 5.2 looks at."""
-    metrics = (*PATCHING_METRICS, "unparseable")
-    behind = {
-        (r["target"], r["explainer"], r["condition"], r["metric"]): score(r)
-        for r in records
-        if r["table"] == "sec5.2"
+def _counts(spec: dict, records: list[dict]) -> Table:
+    """A table with a row for each part of a data set: its rows whose answer changes, and not."""
+
+    def key(row: tuple) -> tuple:
+        target, split, *parts = row
+        place = [TYPES.index(parts[0]), int(parts[1].split("–")[0])] if parts else []
+        return "(paper)" in target, target, split != "train", place
+
+    found = counts(records, spec["records"][0])
+    rows = sorted(found, key=key)
+    made_by = {
+        f"{r['target']} (here)": r["artifact"] for r in records if r["table"] in spec["records"]
     }
-    ours = by_row(records, "3")
-    rows = [
-        (*named(row), *(score(by.get(m)) for m in metrics))
-        + tuple(behind.get((row["target"], row["explainer"], *key), "–") for key in BEHIND)
-        + (row["n"], *trained(row))
-        for row, by in ours
-    ]
-    quoted = {
-        (*key, metric): cell for *key, by in published_rows("sec5.2") for metric, cell in by.items()
-    }
-    for version in ("v1", "v3"):
-        for target, explainer, condition, by in published_rows("3", version):
-            scores = (by.get(m, "–") for m in metrics)
-            seen = (
-                quoted.get((target, explainer, *key), "–") if version == "v1" else "–"
-                for key in BEHIND
-            )
-            rows.append(
-                (
-                    f"{target} (paper {version})",
-                    style.label(explainer, condition),
-                    *scores,
-                    *seen,
-                    *UNSAID,
-                )
-            )
-    notes = [
-        BOLD
-        + " The paper's bold compares the targets of one explainer, and is not in our copy of its text.",
-        "The paper's v1 is whole, and its values are those in `results.json`; of v3 the numbers "
-        "known here are shown.",
-        "Oracle: told the target's own answers without the hint; no explainer, and no part of the "
-        "bold.",
-    ]
-    return Table(
-        "Table 3. Input ablation: what each explainer predicts of its target (mean ± standard "
-        "error, scaled to 100).",
-        (
-            "Target",
-            "Explainer",
-            *(style.LABELS[m] for m in metrics),
-            "Says “changed”",
-            "Content match, changed rows",
-        )
-        + ("Content match, unchanged rows", "Names the hint’s letter", "n", *TRAINED),
-        tuple(rows),
-        tuple(notes),
-        artifacts(ours),
-    )
-
-
-def table7(records: list[dict]) -> Table:
-    """Table 7: changed and unchanged rows of the input-ablation data, the paper's two targets
-    below."""
-    cells = [
-        (f"{r['target']} (here)", r["data"], r["condition"], r["value"])
-        for r in records
-        if r["table"] == "7"
-    ]
-    cells += [
-        (f"{row.target} (paper)", row.data, row.condition, int(row.value))
-        for row in lookup(table="7")
-    ]
-    counts: dict[tuple, dict[str, int]] = {}
-    for target, part, label, value in cells:
-        counts.setdefault((target, part), {})[label] = value
-    rows = [
-        (
-            *key,
-            of["changed"],
-            of["unchanged"],
-            Score(of["changed"] / (of["changed"] + of["unchanged"])),
-        )
-        for key, of in counts.items()
-    ]
-    order = sorted(rows, key=lambda row: ("(paper)" in row[0], row[0], row[1] != "train"))
-    made_by = {f"{r['target']} (here)": r["artifact"] for r in records if r["table"] == "7"}
-    return Table(
-        "Table 7. Rows of the input-ablation data by split and label.",
-        ("Target", "Split", "Changed", "Unchanged", "Share changed"),
-        tuple(order),
-        artifacts=tuple(made_by[row[0]] for row in order if row[0] in made_by),
-    )
-
-
-def hint_cells(records: list[dict]) -> dict[str, list[dict]]:
-    """The records of table "hints" as the cells that `figures.hints_followed` draws."""
-    cells: dict[str, list[dict]] = {}
-    for r in (record for record in records if record["table"] == "hints"):
-        subject, right = r["condition"].rsplit(" / ", 1)
-        cell = {
-            "subject": subject,
-            "right": right == "right",
-            "n": r["n"],
-            "followed": round(r["value"] * r["n"]),
-        }
-        cells.setdefault(r["target"], []).append(cell)
-    return cells
-
-
-def figure_patching(records: list[dict]) -> Figure:
-    """Table 2 as dots with 95% bars, a line of panels for each target.
-
-    Diamonds are the paper's rows of the same name, for the same target where the paper has it, else
-    for Qwen3-8B.
-    """
-    groups = [
-        Group(
-            rows, model_name(target) if lookup(table="2", target=model_name(target)) else "qwen3-8b"
-        )
-        for target, rows in by_target(by_row(records, "2")).items()
-    ]
-    return dot_figure(groups, PATCHING_METRICS, width=7.2, limits=[(0, 100)] * 3)
+    lines = []
+    for row in rows:
+        changed, unchanged = found[row]["changed"], found[row]["unchanged"]
+        lines.append((*row, changed, unchanged, Score(changed / max(changed + unchanged, 1))))
+    header = ("Target", "Split", *spec["counts"], "Changed", "Unchanged", "Share changed")
+    artifacts = tuple(made_by[row[0]] for row in rows if row[0] in made_by)
+    return Table(spec["caption"], header, tuple(lines), (), artifacts)

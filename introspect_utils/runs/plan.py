@@ -7,7 +7,6 @@ from pathlib import Path
 from introspect_utils.explainer.published import is_published
 from introspect_utils.runs import feature_runs
 from introspect_utils.runs.all_tasks import JOINT, asked, checkpoint, joint
-from introspect_utils.runs.feature_runs import ERRORS, SCALING
 from introspect_utils.runs.run import PUBLISHED, Run
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import VARIANTS, folder_name, variant
@@ -16,7 +15,6 @@ from introspect_utils.settings.profile import Profile
 from introspect_utils.settings.sections import PROJECTED
 from introspect_utils.tasks import TASKS
 
-FIGURE_FORMATS = ("png", "svg", "pdf")
 TABLE_FORMATS = ("md", "csv", "tex")
 PLACE = {PUBLISHED: "01", JOINT: "08"}  # among the notebooks: all data first, what takes long early
 
@@ -221,7 +219,8 @@ def explainer_run(
 
 
 def _tables(profile: Profile, runs: list[Run]) -> Run:
-    """Every table and figure from the files of all runs (notebook 12)."""
+    """Every table and figure from the files of all runs, and the report (notebook 12); figures are
+    drawn where there is something to show."""
     figures = figures_dir(profile.name)
     drawn = [
         task for task in TASKS if any(file.section(task) for file in (profile, *profile.parts))
@@ -232,13 +231,6 @@ def _tables(profile: Profile, runs: list[Run]) -> Run:
         for table in TASKS[task].table_files
         for form in TABLE_FORMATS
     ]
-    of_notebook = {SCALING: ("5", "7"), ERRORS: ("8",)}
-    names = [*drawn, *(name for run in runs for name in of_notebook.get(run.notebook, ()))]
-    pictures = [
-        figures / f"figure_{name}.{form}"
-        for name in dict.fromkeys(names)
-        for form in FIGURE_FORMATS
-    ]
     return Run(
         id="tables",
         notebook="12_tables_and_figures",
@@ -247,7 +239,6 @@ def _tables(profile: Profile, runs: list[Run]) -> Run:
         outputs=(
             *(figures / name for name in ("results.json", "report.html", "examples.json")),
             *tables,
-            *pictures,
         ),
         summary="tables, figures and report",
         settings={},

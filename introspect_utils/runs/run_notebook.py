@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from introspect_utils.runs.due import mark_done, mark_unfinished
+from introspect_utils.runs.export import export_page
 from introspect_utils.runs.plan import Run, plan
 from introspect_utils.settings.errors import UserError, command
 from introspect_utils.settings.paths import REPO, ROOT, artifacts_dir
@@ -55,7 +56,10 @@ def main() -> None:
     # whose line it is, where several runs are at work
     margin = f"{arguments.step.partition('/')[0]:>5} | "
     mark_unfinished(profile, run)
-    execute(profile, run, margin)
+    executed = execute(profile, run, margin)
+    report = next((path for path in run.outputs if path.name == "report.html"), None)
+    page = report or artifacts_dir(profile.name) / "html" / f"{run.id}.html"
+    export_page(executed, page, code=not report)
     absent = [str(path) for path in run.outputs if not path.is_file()]
     if absent:
         raise UserError(f"notebook {run.notebook} ended without writing {', '.join(absent)}")

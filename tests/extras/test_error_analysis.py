@@ -17,7 +17,7 @@ from introspect_utils.extras.error_analysis import (
     zero_cases,
 )
 from introspect_utils.features.exemplars import find_exemplars
-from introspect_utils.report import error_figures, style
+from introspect_utils.report import result_figures
 from introspect_utils.report.paper import ERROR_CATEGORIES, LABEL_ERROR, PUBLISHED
 from introspect_utils.report.results import records
 from introspect_utils.runs.record import read_run, write_run
@@ -239,55 +239,25 @@ def test_the_papers_shares_stand_beside_a_persons_of_the_same_target():
     }
 
 
-def titles(figure):
-    return [axes.get_title().replace("\n", " ") for axes in figure.axes[::3]]
-
-
 def test_figure_8_shows_a_persons_categories_where_there_are_any():
-    automatic, person = (
-        {"share_automatic": COUNTS},
-        {"share": dict.fromkeys(COUNTS, 1), "share_automatic": COUNTS},
+    automatic = {"share_automatic": COUNTS}
+    person = {"share": dict.fromkeys(COUNTS, 1), "share_automatic": COUNTS}
+    by_rule, by_person = (
+        result_figures.figure_8(records([analysed("a", **shares)]), least=5).axes[0]
+        for shares in (automatic, person)
     )
-    figure = error_figures.figure8(records([analysed("a", **automatic), analysed("b", **person)]))
-    assert titles(figure) == ["a: 20 cases, sorted automatically", "b: 5 cases, sorted by a person"]
-    pie, paper, bars = figure.axes[:3]
-    assert [text.get_text() for text in pie.texts if text.get_text()] == [
-        "50.0%",
-        "20.0%",
-        "10.0%",
-        "15.0%",
-        "5.0%",
-    ]
-    assert [text.get_text() for text in paper.texts if text.get_text()] == [
-        "27.0%",
-        "43.5%",
-        "11.0%",
-        "18.0%",
-    ]
-    assert [label.get_text() for label in bars.get_yticklabels()] == list(error_figures.COLOURS)
-    shown = [bar.get_width() for bar in bars.patches]
-    assert shown == pytest.approx([50, 20, 10, 30, 15, 5])
-    low, high = bars.collections[0].get_segments()[0][:, 0]
+    assert by_rule.get_title() == "20 cases, sorted by a rule"
+    assert by_person.get_title() == "5 cases, sorted by a person"
+    names = [label.get_text() for label in by_rule.get_yticklabels()]
+    assert names == [*ERROR_CATEGORIES, LABEL_ERROR]
+    shown = [bar.get_width() for bar in by_rule.patches]
+    assert sorted(shown) == pytest.approx([5, 10, 15, 20, 30, 50])
+    low, high = by_rule.collections[0].get_segments()[0][:, 0]
     assert (low, high) == pytest.approx((29.9, 70.1), abs=0.1)  # Wilson's of 10 of 20
-    assert [
-        float(line.get_xdata()[0]) for line in bars.lines if line.get_marker() == "D"
-    ] == pytest.approx([27, 43.5, 11, 18])
+    paper = [float(line.get_xdata()[0]) for line in by_rule.lines if line.get_marker() == "D"]
+    assert sorted(paper) == pytest.approx([11, 18, 27, 43.5])
 
 
-def test_figure_8_without_a_case_is_the_papers(tmp_path):
+def test_figure_8_of_no_case_is_not_drawn():
     none = records([analysed(share_automatic=dict.fromkeys(COUNTS, 0))])
-    assert not [r for r in none if r["table"] == "fig8"]
-    assert titles(error_figures.figure8(none)) == ["no case that the judge scores 0"]
-    first, second = (
-        style.save_figure(error_figures.figure8(none), tmp_path / name, "figure_8") for name in "ab"
-    )
-    assert [path.read_bytes() for path in first] == [
-        path.read_bytes() for path in second
-    ] and not plt.get_fignums()
-
-
-def test_categories_have_one_name_each():
-    assert (
-        set(error_figures.COLOURS) == {*ERROR_CATEGORIES, LABEL_ERROR}
-        and len(set(error_figures.COLOURS.values())) == 6
-    )
+    assert result_figures.figure_8(none, least=0) is None

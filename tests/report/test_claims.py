@@ -3,7 +3,7 @@
 import pytest
 
 from introspect_utils.report.claims import CLAIMS, NOT_SUPPORTED, NOT_TESTED, SUPPORTED
-from introspect_utils.report.feature_tables import COLUMNS
+from introspect_utils.report.tables import COLUMNS
 from introspect_utils.report.paper import lookup
 
 TARGET, OTHER = "smollm2-135m-instruct", "gemma3-270m"

@@ -15,13 +15,18 @@ from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.load import load_tokenizer
 from introspect_utils.report import drawings, style
 from introspect_utils.report.drawn_examples import find_examples
-from introspect_utils.report.page import WIDTH
 from introspect_utils.settings import paths
 from introspect_utils.settings.profile import load_profile
 from introspect_utils.tasks import ablation_questions, outcome, patching_questions
 from introspect_utils.tasks.rows import ABLATION, write_rows
 
-SMALL = json.loads((paths.REPO / "figures" / "small" / "examples.json").read_text())
+SMALL = {
+    task: {"verdict": "right"} | example
+    for task, example in json.loads(
+        (paths.REPO / "figures" / "small" / "examples.json").read_text()
+    ).items()
+}
+NAMES = [name for name in drawings.DRAWINGS if name.startswith("figure")]
 TARGET = "tiny-llama"
 LONG = "$x_1$ and\n" + "a" * 90 + " " + "many words " * 12
 
@@ -173,14 +178,27 @@ def test_the_row_that_is_drawn_is_right_changed_and_as_the_runs_have_it(root, ru
     peaks = [max(exemplar, key=lambda token: token[1]) for exemplar in feature["exemplars"]]
     assert [share for _, share in peaks] == [1.0, 0.5]
     assert patch["x"] == ["Ly", "on", " is in"] and patch["x_prime"] == ["Bilb", "ao", " is in"]
-    assert (
-        patch["blocks"] == [[0, 1], [2, 3]]
-        and "<<<… Lyon is in>>>" in patch["question"]
-        and "Rome" not in patch["question"]
-    )
+    assert "<<<… Lyon is in>>>" in patch["question"] and "Rome" not in patch["question"]
     assert patch["answer_prime"] is None  # smoke does not ask its target what it knows
     assert (hint["hinted"], hint["unhinted"], hint["hint"]) == ("B", "A", "Hint: B")
     assert hint["explanation"] == hint["generation"]
+    assert feature["verdict"] == "judge 1.00, simulator 0.40"
+    assert patch["verdict"] == hint["verdict"] == "right"
+    assert set(feature["at_random"]) == {"sae/1/4", "sae/1/5"}  # held-out SAE features alone
+
+
+def test_a_whole_word_is_drawn_before_a_part_of_one(root, runs):
+    rows = [*PATCHES, patch_row([" Oslo"], [" Bern"], " France", " Spain")]
+    write_rows(paths.artifacts_dir("smoke") / "patching" / TARGET / "test.parquet", rows)
+    right = [patching_questions.answer(row) for row in rows]
+    runs[1] = (runs[1][0], outcome.predictions(rows, right, "self", "full"))
+    assert find_examples(load_profile("smoke"), runs)["patching"]["x"] == ["", " Oslo", " is in"]
+
+
+def test_a_right_answer_in_other_words_is_right(root, runs):
+    said = runs[2][1]
+    said.loc[1, "generation"] = said.loc[1, "generation"].replace(".", "")
+    assert find_examples(load_profile("smoke"), runs)["ablation"]["verdict"] == "right"
 
 
 def test_without_the_artifacts_the_examples_that_were_kept_are_drawn_as_long_as_they_are_of_the_run(
@@ -193,7 +211,7 @@ def test_without_the_artifacts_the_examples_that_were_kept_are_drawn_as_long_as_
     runs[1][1].loc[1, "generation"] = "another answer"
     assert find_examples(profile, runs).keys() == {"features", "ablation"}
     assert find_examples(profile, [runs[0]]).keys() == {"features"}
-    assert find_examples(profile, []) == {} and drawings.draw({}) == {}
+    assert find_examples(profile, []) == {}
 
 
 def longer(example):
@@ -211,11 +229,11 @@ def longer(example):
     ids=["small", "long", "empty"],
 )
 def test_no_text_is_cut_and_none_stands_on_another(change, monkeypatch):
-    figures = drawings.draw({task: change(example) for task, example in SMALL.items()})
+    examples = {task: change(example) for task, example in SMALL.items()}
+    figures = {name: drawings.drawing(name, examples) for name in NAMES}
     monkeypatch.setitem(
         matplotlib.rcParams, "text.hinting", style.SETTINGS["text.hinting"]
     )  # as the files are written
-    assert list(figures) == ["figure_1", "figure_2", "figure_3", "figure_4"]
     for name, figure in figures.items():
         renderer, scale = FigureCanvasAgg(figure).get_renderer(), 72 / figure.dpi
         boxes = [
@@ -226,24 +244,33 @@ def test_no_text_is_cut_and_none_stands_on_another(change, monkeypatch):
         height = figure.get_figheight() * 72
         for box, text in boxes:
             x0, y0, x1, y1 = (end * scale for end in box.extents)
-            assert x0 >= 0 and y0 >= 0 and x1 <= WIDTH and y1 <= height, (name, text)
+            assert x0 >= 0 and y0 >= 0 and x1 <= drawings.WIDTH and y1 <= height, (name, text)
         for (a, first), (b, second) in itertools.combinations(boxes, 2):
             wide, high = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
             assert min(wide, high) * scale < 1.5, (name, first, second)
 
 
 def test_a_task_without_an_example_is_left_out():
-    assert drawings.draw({"ablation": SMALL["ablation"]}).keys() == {"figure_1", "figure_4"}
+    some = {"ablation": SMALL["ablation"]}
+    drawn = [name for name in NAMES if drawings.drawing(name, some) is not None]
+    assert drawn == ["figure_1", "figure_4"]
+
+
+def test_what_a_model_says_is_no_mark():
+    said = "<b>5 < 6 & x_1</b> <<<a b>>> {{ x }}"
+    drawn = drawings.drawing("figure_2", {"features": SMALL["features"] | {"generation": said}})
+    texts = [text.get_text() for text in drawn.axes[0].texts]
+    assert {"<b>5", "&", "{{", "<<<a\u00a0b>>>"} <= set(texts)
 
 
 def test_the_same_examples_give_the_same_bytes_in_the_fonts_and_colours_of_the_style(tmp_path):
     for folder in ("a", "b"):
-        style.save_figure(drawings.figure_1(SMALL), tmp_path / folder, "figure_1")
+        style.save_figure(drawings.drawing("figure_1", SMALL), tmp_path / folder, "figure_1")
     for form in ("png", "svg", "pdf"):
-        assert (tmp_path / "a" / f"figure_1.{form}").read_bytes() == (
-            tmp_path / "b" / f"figure_1.{form}"
-        ).read_bytes()
-    drawn = drawings.figure_1(SMALL).axes[0]
+        a, b = ((tmp_path / folder / f"figure_1.{form}").read_bytes() for folder in "ab")
+        assert a == b
+    drawn = drawings.drawing("figure_1", SMALL).axes[0]
     assert {text.get_fontname() for text in drawn.texts} == {style.SETTINGS["font.family"]}
+    assert {text.get_fontsize() for text in drawn.texts} == {7}
     own = SMALL["features"]["generation"].split()[-1]
     assert style.BLUE in [text.get_color() for text in drawn.texts if text.get_text() == own]

@@ -398,52 +398,6 @@ def test_no_run_says_what_to_do(profile):
         run_files.read_runs("test")
 
 
-def test_notebook_12_writes_what_its_run_promises(tmp_path, monkeypatch):
-    """The plan of the smoke profile with made-up runs: the notebook's code, executed here, writes
-    every planned output."""
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    *runs, tables = plan(load_profile("smoke"))
-    for run in runs:
-        asked = run.parameters
-        if "features" in run.id or "simulator" in run.id:
-            made = describing.planned_run(run)
-        elif "ablation" in run.id:
-            data, full, untrained = ablation_runs(asked["target"])
-            made = {"full": full, "untrained": untrained}.get(asked.get("condition"), data)
-            made = (
-                made[0] | {"explainer": asked.get("explainer")},
-                made[1].replace({"explainer": {asked["target"]: asked.get("explainer")}}),
-            )
-        elif "condition" in asked:
-            explainer = asked["target"] if asked["explainer"] == "self" else asked["explainer"]
-            made = trained(
-                asked["condition"],
-                asked["seed"],
-                asked["n_train"],
-                target=asked["target"],
-                explainer=explainer,
-            )
-        else:
-            made = data_run()
-        folder = run.outputs[0].parent
-        run_files.write_run(folder, made[0] | {"id": folder.name, "target": asked["target"]}, made[1])
-    notebook = json.loads((paths.REPO / "notebooks" / f"{tables.notebook}.ipynb").read_text())
-    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert code[0] == 'profile = "mini"' and notebook["cells"][1]["metadata"]["tags"] == [
-        "parameters"
-    ]
-    exec("\n".join(code[1:]), dict(tables.parameters))
-    assert all(path.stat().st_size for path in tables.outputs)
-    assert (tmp_path / "figures" / "smoke" / "tables" / "table2_vector.md").exists()
-    page = Page((tmp_path / "figures" / "smoke" / "report.html").read_text())
-    assert (
-        all((tmp_path / "figures" / "smoke" / link).is_file() for link in page.files)
-        and len(page.files) > 40
-    )
-    shown = {path.stem for path in tables.outputs if path.suffix in (".md", ".svg")}
-    assert shown <= set(page.ids) and len(page.ids) == len(set(page.ids))
-
-
 def test_the_two_tasks_of_one_target_are_kept_apart(found):
     both = results.records(all_runs() + ablation_runs())
     assert pick(both, task="patching") == found

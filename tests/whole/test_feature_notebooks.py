@@ -10,9 +10,10 @@ from introspect_utils.data.assets import ASSETS, is_present
 from introspect_utils.extras import ask
 from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
-from introspect_utils.report import feature_tables, style
+from introspect_utils.report import style
 from introspect_utils.report.paper import ERROR_CATEGORIES
 from introspect_utils.report.results import records
+from introspect_utils.report.tables import table as made_table
 from introspect_utils.runs import record
 from introspect_utils.runs.all_tasks import ASK, checkpoint
 from introspect_utils.runs.plan import plan
@@ -71,7 +72,7 @@ def test_from_text_to_table_1(tmp_path, monkeypatch, one_thread):
         and set(cases["feature"]) == set(zero["feature"])
         and set(cases["automatic"]) <= set(ERROR_CATEGORIES)
     )
-    table = feature_tables.table1(records(list(read.values())))
+    table = made_table("table1", records(list(read.values())))
     rows = [row[1] for row in table.rows if "(here)" in row[0]]
     names = (
         "self",

@@ -1,0 +1,267 @@
+"""The figures of the results, from the records of `results.json`, the paper's numbers beside ours.
+A function gives None where there is nothing to show."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from introspect_utils.report import style
+from introspect_utils.report.figures import hints_followed
+from introspect_utils.report.paper import ERROR_CATEGORIES, LABEL_ERROR, lookup, model_name
+from introspect_utils.report.paper import PATCHING_METRICS as OUTCOMES
+from introspect_utils.report.tables import column, is_other, our_rows, paper_rows
+from introspect_utils.scores.metrics import wilson
+
+REFERENCE = {"1": "llama-3.1-8b", "4": "gemma-2-9b"}  # of Tables 2 and 3: qwen3-8b
+TASK = {"1": "features", "2": "patching", "3": "hints", "4": "features"}
+BARS = "score × 100; bars: 95% interval"
+ONE_SEED = f"{BARS} (of one seed: over the test rows alone)"
+FLOOR = {"color": style.BLACK, "lw": 0.8, "ls": ":"}
+FLOOR_NAME = "floor (no vector, no model)"
+BAR = {"ms": 4, "capsize": 1.5, "lw": 1}
+STYLED = plt.rc_context(style.SETTINGS)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a dot plot: explainer and condition, and its records, ours and the paper's, by
+    column."""
+
+    name: str
+    key: tuple[str, str]
+    ours: dict[str, dict]
+    paper: dict[str, dict]
+
+
+def figure(width: float, height: float, title: str, *shape: int, **panels):
+    """A figure at the size it is printed at, its message on top, and the grid of its panels."""
+    size = {"figsize": (width, height), "layout": "constrained", "squeeze": False}
+    made, grid = plt.subplots(*shape, **size, **panels)
+    made.suptitle(title, x=0.01, ha="left", weight="bold")
+    plt.close(made)
+    return made, grid
+
+
+def legend(made: Figure, handles: dict, ncols: int = 2, title: str | None = None) -> None:
+    """A legend below the panels."""
+    place = {"loc": "outside lower center", "ncols": ncols, "title": title, "columnspacing": 1}
+    made.legend(handles.values(), handles.keys(), frameon=False, **place)
+
+
+def interval(r: dict) -> float:
+    """Half of a record's 95% interval, × 100."""
+    return 196 * (r["stderr"] or 0)
+
+
+def word(r: dict | None) -> str:
+    """What a paired difference says of self."""
+    if r is None or abs(100 * r["value"]) <= interval(r):
+        return "level with" if r else "not compared with"
+    return "above" if r["value"] > 0 else "below"
+
+
+def pick(records: Iterable[dict], name: str, **fields) -> dict | None:
+    """The first record with these fields in a column."""
+    found = (r for r in records if all(r[key] == value for key, value in fields.items()))
+    return next((r for r in found if column(r) == name), None)
+
+
+def targets(records: Iterable[dict], *tables: str) -> list[tuple[str, str]]:
+    """(table, target) of some tables; the target whose vectors are explained comes first."""
+    found = dict.fromkeys((r["table"], r["target"]) for r in records if r["table"] in tables)
+    with_vectors = {r["target"] for r in records if r["table"] in ("1", "2")}
+    return sorted(found, key=lambda each: (each[0], each[1] not in with_vectors, each[1]))
+
+
+def paper_of(table: str, target: str) -> dict[tuple[str, str], dict[str, dict]]:
+    """The paper's rows beside a target of ours: of the same target, where it has it; of Table 3 the
+    revised numbers (v3), where they are known."""
+    versions = [paper_rows(table, version) for version in ("v1", "v3")]
+    same = model_name(target)
+    if same not in {r["target"] for r, _ in versions[0]}:
+        same = REFERENCE.get(table[:1], "qwen3-8b")
+    found: dict[tuple[str, str], dict[str, dict]] = {}
+    for r, by in versions[0] + versions[1]:
+        if r["target"] == same:
+            found.setdefault((r["explainer"], r["condition"]), {}).update(by)
+    return found
+
+
+def lines(records: list[dict], table: str, target: str, columns: Sequence[str]) -> list[Line]:
+    """The rows of a table of one target; what scores as a row above it in every column (a control
+    that changes nothing) is left out. Of paired differences only those to other trained explainers."""
+    found, seen, paired = [], set(), table.endswith("-paired")
+    paper = {} if paired else paper_of(table, target)
+    for r, by in our_rows(records, table):
+        key = model_name(r["explainer"]), r["condition"]
+        values = tuple(by[name]["value"] for name in columns if name in by)
+        shown = r["target"] == target and (not paired or is_other(*key) and "@" not in key[0])
+        if shown and values and values not in seen:
+            seen.add(values)
+            found.append(Line(style.label(r["explainer"], key[1]), key, by, paper.get(key, {})))
+    return found
+
+
+def floor(shown: Iterable[Line], name: str) -> dict | None:
+    """The best of what sees neither vector nor model, in a column."""
+    blind = [line for line in shown if style.kind(*line.key) == "baseline" and name in line.ours]
+    found = [line.ours[name] for line in blind if line.key[0] not in style.WORDS["not_floors"]]
+    return max(found, key=lambda r: r["value"], default=None)
+
+
+def draw(axes: Axes, shown: Sequence[Line], name: str, at: float | None) -> None:
+    """Lines as dots with 95% bars and the paper's diamonds; a vertical line at a floor or at 0."""
+    for y, line in enumerate(shown):
+        if r := line.ours.get(name):
+            look = style.look(*line.key)
+            axes.errorbar(100 * r["value"], y, xerr=interval(r), ls="", **look, **BAR)
+        if r := line.paper.get(name):
+            axes.errorbar(100 * r["value"], y, xerr=interval(r), **style.PAPER)
+    if at is not None:
+        axes.axvline(100 * at, **FLOOR)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_yticks(range(len(shown)), [line.name for line in shown])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", lw=0.3, alpha=0.5)
+
+
+def marks(line_name: str) -> dict[str, Line2D]:
+    """What diamonds and the dotted line are; colours and markers are named at the axis."""
+    paper = Line2D([], [], **style.PAPER)
+    return {"the paper (8B models)": paper, line_name: Line2D([], [], **FLOOR)}
+
+
+@STYLED
+def hero(records: list[dict]) -> Figure | None:
+    """Figure 1D: each task's self-explainer among four to six rows, beside the paper's."""
+    drawn, above = [], 0
+    for spec in style.WORDS["hero"]:
+        table, name = spec["table"], spec["column"]
+        for _, target in targets(records, table)[:1]:
+            found, paper = lines(records, table, target, [name]), paper_of(table, target)
+            by_key = {(style.kind(*line.key), line.key[1]): line for line in reversed(found)}
+            by_key |= {line.key: line for line in found}
+            shown = []
+            for label, (ours, quoted) in spec["rows"].items():
+                if line := by_key.get(tuple(ours.split(" "))):
+                    of_paper = paper.get(tuple((quoted or " ").split(" ")), {})
+                    shown.append(Line(label, line.key, line.ours, of_paper))
+            at, same = floor(found, name), {"table": f"{table}-paired", "target": target}
+            above += word(pick(records, name, explainer=at and at["explainer"], **same)) == "above"
+            head = f"{spec['name']}\n{style.LABELS[name]}, n = {shown[0].ours[name]['n']}"
+            drawn.append((head, shown, name, at and at["value"]))
+    if not drawn:
+        return None
+    title = f"Trained to explain itself, {target} beats the floor in {above} of {len(drawn)} tasks"
+    made, grid = figure(style.PAGE, 2.3, title, 1, len(drawn))
+    for axes, (head, *rest) in zip(grid[0], drawn, strict=True):
+        draw(axes, *rest)
+        axes.set(title=head, xlim=(0, 102))
+    legend(made, marks(FLOOR_NAME), title=ONE_SEED)
+    return made
+
+
+@STYLED
+def of_table(records: list[dict], tables: Sequence[str], columns: Sequence[str], rival: str):
+    """Tables as dot plots, a line of panels for each target, a panel for each column, with the
+    column's floor (of paired differences: 0). The title says how self stands to a `rival` in the
+    first column, or how often it is above."""
+    groups = [(key, lines(records, *key, columns)) for key in targets(records, *tables)]
+    groups = [(key, shown) for key, shown in groups if shown]
+    if not groups:
+        return None
+    (table, target), first = groups[0]
+    for (name, _), shown in dict((key[0], (key, shown)) for key, shown in groups).values():
+        for r, by in paper_rows(name) if name.endswith("-paired") else []:  # below the last target
+            key = r["explainer"], r["condition"]
+            shown.append(Line(f"{style.label(*key)} → {r['target']}", key, {}, by))
+    against = [line for line in first if rival in (line.key[0], style.kind(*line.key))]
+    found = [word(r) for _, shown in groups for line in shown for r in line.ours.values()]
+    title = (
+        f"Self is above the other explainer in {found.count('above')} of {len(found)} comparisons"
+    )
+    paired = table.endswith("-paired")
+    if not paired and against:
+        explainer = next(iter(against[0].ours.values()))["explainer"]
+        same = {"table": f"{table}-paired", "target": target, "explainer": explainer}
+        title = f"{style.LABELS[columns[0]]}: self is {word(pick(records, columns[0], **same))} "
+        title += against[0].name
+    heights = [len(shown) + 4 for _, shown in groups]
+    shape = {"sharey": "row", "height_ratios": heights}
+    size = (style.PAGE, 0.16 * sum(heights) + 0.6)
+    made, grid = figure(*size, title, len(groups), len(columns), **shape)
+    for panels, ((table, target), shown) in zip(grid, groups, strict=True):
+        for axes, name in zip(panels, columns, strict=True):
+            at = floor(shown, name)
+            draw(axes, shown, name, 0 if paired else at and at["value"])
+            n = sorted({line.ours[name]["n"] for line in shown if name in line.ours})
+            axes.set_title(f"{style.LABELS[name]}\nn = {'–'.join(map(str, n))}")
+        panels[0].set_ylabel(f"{TASK[table[0]]} of\n{target.replace('-', chr(10), 1)}")
+    legend(made, marks("no difference" if paired else FLOOR_NAME), title=ONE_SEED)
+    return made
+
+
+@STYLED
+def figure_8(records: list[dict], least: int = 20) -> Figure | None:
+    """Figure 8 as bars: what is to blame where the judge scores 0, the paper's as diamonds; as a
+    person sorted the cases or, else, a rule. Not of fewer cases than `least`."""
+    cells = [r for r in records if r["table"] == "fig8" and r["n"] >= least]
+    metric = "share" if any(r["metric"] == "share" for r in cells) else "share_automatic"
+    chosen = [r for r in cells if r["metric"] == metric]
+    if not chosen:
+        return None
+    shares, n = {r["condition"]: r["value"] for r in chosen}, chosen[0]["n"]
+    names = [*ERROR_CATEGORIES, LABEL_ERROR]
+    title = f"{shares[names[0]]:.0%} of zero scores: {names[0]}"
+    made, [[axes]] = figure(style.COLUMN, 2.2, title, 1, 1)
+    for y, name in enumerate(names):
+        share, low, high = (100 * end for end in wilson(round(shares[name] * n), n))
+        bar = {"xerr": [[share - low], [high - share]], "capsize": 2, "error_kw": {"lw": 0.8}}
+        axes.barh(y, share, color=style.FAINT, height=0.7, **bar)
+        for row in lookup(table="fig8", condition=name):
+            axes.plot(100 * row.value, y, **style.PAPER)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlim=(0, 100), xlabel="% of cases; bars: 95%; ◇ the paper")
+    axes.set_title(f"{n} cases, sorted by {'a person' if metric == 'share' else 'a rule'}")
+    axes.invert_yaxis()
+    return made
+
+
+def figure_ablation(records: list[dict]) -> Figure | None:
+    """`figures.hints_followed` from records."""
+    cells: dict[str, list[dict]] = {}
+    for r in (r for r in records if r["table"] == "hints"):
+        subject, right = r["condition"].rsplit(" / ", 1)
+        cell = {"subject": subject, "right": right == "right", "n": r["n"]}
+        cells.setdefault(r["target"], []).append(cell | {"followed": round(r["value"] * r["n"])})
+    return hints_followed(cells) if cells else None
+
+
+@STYLED
+def figure_matrix(records: list[dict]) -> Figure | None:
+    """Table 3 as a matrix, targets × explainers, where there are two targets or more."""
+    cells = pd.DataFrame([r for r in records if (r["table"], r["condition"]) == ("3", "full")])
+    models = sorted(cells["target"].unique()) if len(cells) else []
+    if len(models) < 2:
+        return None
+    cells["explainer"] = cells["explainer"].where(cells["explainer"] != "self", cells["target"])
+    cells = cells.pivot(index=["metric", "target"], columns="explainer", values="value")[models]
+    best = [cells.loc[m, t].idxmax() == t for m in OUTCOMES for t in models]
+    title = f"Self is the best explainer of its target in {sum(best)} of {len(best)} comparisons"
+    size = (style.PAGE, 0.35 * len(models) + 1.2)
+    made, grid = figure(*size, title, 1, len(OUTCOMES), sharey=True)
+    names = [name.replace("-", "-\n", 1) for name in models]
+    look = {"cmap": "Blues", "vmin": 0, "vmax": 100, "cbar": False, "annot_kws": {"size": 7}}
+    look |= {"xticklabels": names, "yticklabels": names, "annot": True, "fmt": ".1f"}
+    for axes, metric in zip(grid[0], OUTCOMES, strict=True):
+        sns.heatmap(100 * cells.loc[metric].loc[models], ax=axes, **look)
+        axes.set(title=style.LABELS[metric], xlabel="explainer", ylabel="")
+        axes.tick_params(axis="both", rotation=0, length=0)
+    grid[0, 0].set_ylabel("target")
+    return made

@@ -1,0 +1,254 @@
+"""Notebook 12 and the pages that notebooks become: what is in them, that nothing in them acts or is
+fetched, and how the report looks in a real browser."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import describing
+import nbformat
+import pytest
+from describing import TARGET, feature_runs
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from reading import Page
+from test_results import ablation_runs, all_runs, data_run, trained
+
+from introspect_utils.report import page as pages
+from introspect_utils.report.claims import CLAIMS
+from introspect_utils.report.page import Report
+from introspect_utils.runs import record as run_files
+from introspect_utils.runs.export import export_page
+from introspect_utils.runs.plan import plan
+from introspect_utils.settings import paths
+from introspect_utils.settings.profile import load_profile
+
+HOSTILE = '<script>document.title = 1</script><img src=x onerror=alert(1)> & "`x`"'
+POLICY = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+
+
+def made_up(run):
+    """A made-up run in the place of one that is planned; what the model says is HTML."""
+    asked = run.parameters
+    if "features" in run.id or "simulator" in run.id:
+        made = describing.planned_run(run)
+        if "generation" in made[1]:
+            made[1]["generation"] = HOSTILE
+        return made
+    if "ablation" in run.id:
+        data, full, untrained = ablation_runs(asked["target"])
+        made = {"full": full, "untrained": untrained}.get(asked.get("condition"), data)
+        explainer = asked.get("explainer")
+        said = made[1].replace({"explainer": {asked["target"]: explainer}})
+        return made[0] | {"explainer": explainer}, said
+    if "condition" not in asked:
+        return data_run()
+    explainer = asked["target"] if asked["explainer"] == "self" else asked["explainer"]
+    names = {"target": asked["target"], "explainer": explainer}
+    return trained(asked["condition"], asked["seed"], asked["n_train"], **names)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """(root, notebook 12 of the smoke profile executed in this process on made-up runs)."""
+    root = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(paths, "ROOT", root)
+        *runs, tables = plan(load_profile("smoke"))
+        for run in runs:
+            made, said = made_up(run)
+            folder = run.outputs[0].parent
+            fields = {"id": folder.name, "target": run.parameters["target"]}
+            run_files.write_run(folder, made | fields, said)
+        notebook = nbformat.read(paths.REPO / "notebooks" / f"{tables.notebook}.ipynb", 4)
+        shell = InteractiveShell.instance()
+        for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+            source = (
+                "profile = 'smoke'"
+                if "parameters" in cell.metadata.get("tags", [])
+                else cell.source
+            )
+            with capture_output() as captured:
+                result = shell.run_cell(source)
+            result.raise_error()
+            shown = [output.data for output in captured.outputs]
+            if result.result is not None:
+                shown.append(shell.display_formatter.format(result.result)[0])
+            cell.outputs = [nbformat.v4.new_output("display_data", data=data) for data in shown]
+        yield root, notebook
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture(scope="module")
+def html(executed):
+    """report.html."""
+    root, notebook = executed
+    nbformat.write(notebook, root / "executed.ipynb")
+    export_page(root / "executed.ipynb", root / "figures/smoke/report.html", code=False)
+    return (root / "figures/smoke/report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_notebook_12_writes_what_its_run_promises(executed, html, monkeypatch):
+    root, _ = executed
+    monkeypatch.setattr(paths, "ROOT", root)
+    assert all(path.stat().st_size for path in plan(load_profile("smoke"))[-1].outputs)
+    folder = root / "figures" / "smoke"
+    assert (folder / "tables" / "table2_vector.md").exists() and (folder / "hero.png").exists()
+    assert (paths.REPO / "params" / "smoke.yaml").read_text() in (
+        folder / "settings.yaml"
+    ).read_text()
+
+
+def test_the_first_screen_is_the_answer_and_the_rest_is_folded(page):
+    first = page.text[: page.text.index("Ten predictions")]
+    assert f"{len(CLAIMS)} claims" in first and "runs are finished" in first
+    assert "tiny-llama explained by" in first
+    folded = [name for name, _ in page.elements].index("details")
+    summaries = page.elements[folded:]
+    assert sum(name == "img" for name, _ in page.elements[:folded]) == 1  # the hero
+    assert len([name for name, _ in summaries if name == "summary"]) >= 7
+    assert "`" not in first and ".ipynb" not in first
+
+
+def test_its_own_files_are_there(page, executed):
+    folder = executed[0] / "figures" / "smoke"
+    assert len(page.files) > 30 and all((folder / name).is_file() for name in page.files)
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_title_and_preview(page):
+    named = {
+        meta.get("name") or meta.get("property"): meta.get("content") for meta in page.all("meta")
+    }
+    assert named["og:title"] == "Explaining their own computations: what was found"
+    assert named["description"].startswith("A language model is trained to describe")
+    assert named["og:image"] == "hero.png" and "width=device-width" in named["viewport"]
+
+
+def test_nothing_is_fetched_and_nothing_runs(page, html):
+    assert not {"script", "link", "iframe"} & {name for name, _ in page.elements}
+    assert not any(name.startswith("on") for _, found in page.elements for name in found)
+    images = page.all("img")
+    assert images and all(image["src"].startswith("data:") and image["alt"] for image in images)
+    assert not re.search(r"url\(|@import", html)
+    [policy] = [
+        meta["content"] for meta in page.all("meta") if meta.get("http-equiv", "").startswith("C")
+    ]
+    assert policy == POLICY
+
+
+def test_what_a_model_wrote_is_text(page, html):
+    assert page.text.count(HOSTILE) >= 10
+    assert "<script" not in html and "onerror=alert(1)&gt;" in html
+
+
+def test_every_claim_has_its_verdict_in_a_table(page, executed, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", executed[0])
+    report = Report("smoke")
+    assert all(claim.sentence in page.text and claim.rule in page.text for claim in CLAIMS)
+    rows = report.claims_table().rows
+    assert [row[1] for row in rows] == [claim.check(report.records)[0] for claim in CLAIMS]
+    holding = [each.holds is True for each in CLAIMS[0].check(report.records)[1]]
+    assert rows[0][2] == f"{sum(holding)} of {len(holding)}"
+
+
+def test_findings_have_the_numbers_of_the_records(executed, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", executed[0])
+    report = Report("smoke")
+    [own] = [
+        r
+        for r in report.records
+        if (r["table"], r["explainer"], r["condition"], r["metric"], r["target"])
+        == ("3", "self", "full", "exact_match", "tiny-llama")
+    ]
+    said = report.findings().data
+    assert f"exactly in {100 * own['value']:.1f} ± {100 * own['stderr']:.1f}" in said
+    assert "{" not in said
+    report.records = [r for r in report.records if r["table"] != "3"]
+    assert "Hints" not in report.findings().data and "Features" in report.findings().data
+
+
+def test_ten_predictions_are_drawn_at_random_the_same_each_time(executed, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", executed[0])
+    first, second = (Report("smoke").predictions().data for _ in range(2))
+    assert first == second and Page(first).text.count(HOSTILE) == 10
+
+
+def test_without_features_the_first_task_is_shown():
+    report = object.__new__(Report)
+    report.runs, report.examples = all_runs(), {}
+    shown = Page(report.predictions().data)
+    assert "right" in shown.text and "wrong: M’s answer is" in shown.text
+
+
+# --- the pages of notebooks
+
+
+def exported(folder, *cells, code=True):
+    notebook = nbformat.v4.new_notebook(cells=list(cells))
+    nbformat.write(notebook, folder / "executed.ipynb")
+    export_page(folder / "executed.ipynb", folder / "page.html", code=code)
+    return (folder / "page.html").read_text()
+
+
+def test_every_formula_of_the_notebooks_is_a_picture(tmp_path):
+    for path in sorted((paths.REPO / "notebooks").glob("*.ipynb")):
+        cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "markdown"]
+        page = Page(exported(tmp_path, *cells))
+        assert "$" not in page.text and "\\" not in page.text, path.name
+        assert all(image["src"].startswith("data:") for image in page.all("img")), path.name
+
+
+def test_a_formula_is_text_where_it_cannot_be_drawn(tmp_path):
+    text = exported(tmp_path, nbformat.v4.new_markdown_cell("# A\n\n$x_1$ and $\\nosuch{x}$"))
+    assert Page(text).all("img")[0]["alt"] == "x_1" and "<code>\\nosuch{x}</code>" in text
+
+
+def test_streams_are_put_together_and_widgets_left_out(tmp_path):
+    cell = nbformat.v4.new_code_cell("print(1)")
+    bars = [f"\r{n}%|###   |" for n in range(100)] + ["\r100%|######|\n"]
+    cell.outputs = [nbformat.v4.new_output("stream", name="stderr", text=bar) for bar in bars]
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "VBox()"}
+    script = {"application/javascript": "alert(1)", "text/plain": "js"}
+    cell.outputs += [nbformat.v4.new_output("display_data", data=data) for data in (widget, script)]
+    text = exported(tmp_path, nbformat.v4.new_markdown_cell("# A"), cell)
+    assert "<script" not in text and "alert" not in text
+    assert "100%|######|" in text and "50%|" not in text
+    assert text == exported(tmp_path, *nbformat.read(tmp_path / "executed.ipynb", 4).cells)
+
+
+# --- in Chromium
+
+
+def browse(folder, html, width):
+    """(width, scroll width, natural widths of the images) as a window of `width` has them."""
+    probe = """<script>addEventListener("load", () => { const root = document.documentElement;
+    document.querySelectorAll("details").forEach(each => each.open = true);
+    document.title = JSON.stringify([root.clientWidth, root.scrollWidth,
+      [...document.images].map(image => image.naturalWidth && image.clientWidth)]); });</script>"""
+    allowed = html.replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'")
+    (folder / "page.html").write_text(allowed.replace("</body>", f"{probe}</body>"))
+    frame = f'<iframe src="page.html" width="{width}" height="900" style="border:0"></iframe><pre></pre>'
+    frame += """<script>addEventListener("load", () => setTimeout(() => document.querySelector("pre")
+      .textContent = document.querySelector("iframe").contentDocument.title, 500))</script>"""
+    (folder / "frame.html").write_text(frame)
+    flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --allow-file-access-from-files --dump-dom"
+    flags += f" --virtual-time-budget=20000 --user-data-dir={folder / 'user'}"
+    line = [CHROMIUM, *flags.split(), (folder / "frame.html").as_uri()]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=100, check=True)
+    return json.loads(re.search(r"<pre>(.+)</pre>", done.stdout)[1])
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian: apt-get install chromium)")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_chromium_nothing_is_wider_than_the_window(html, tmp_path, width):
+    window, scrolls, images = browse(tmp_path, html, width)
+    assert window == width and scrolls <= width
+    assert images and all(0 < image <= width for image in images)

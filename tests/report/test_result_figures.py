@@ -1,0 +1,220 @@
+"""The figures of the results: what they show, and that they can be read at the size of a column."""
+
+import itertools
+
+import numpy as np
+import pytest
+from describing import TARGET, explainer_run, feature_runs
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
+from recording import ROWS, ablation_records, record, some_records
+
+from introspect_utils.report import result_figures as figures
+from introspect_utils.report import similarity, style
+from introspect_utils.report.paper import LABEL_ERROR, PATCHING_METRICS, lookup
+from introspect_utils.report.records import records as made
+from introspect_utils.report.scaling import figure_scaling
+from introspect_utils.report.tables import COLUMNS
+
+SIMILAR = {"self": 1.0, "sibling": 0.95, "rotated@0.5": 0.7, "rotated": 0.02, "gemma3-270m": 0.1}
+
+
+@pytest.fixture(scope="module")
+def records():
+    """Of all tasks: features with the dial and similarities, patching, and two targets' hints."""
+    runs = [explainer_run(name, skill=0.3 + s / 5) for name, s in SIMILAR.items() if name != "self"]
+    runs += [explainer_run("self", n_train=n, skill=0.3) for n in (50, 200)]
+    cells = [
+        {"explainer": name, "condition": "full", "n": 48}
+        | {key: x for metric in similarity.METRICS for key in (metric, f"{metric}_sd")}
+        for name, x in SIMILAR.items()
+    ]
+    data = feature_runs()[0]
+    fields = {"id": "similarity", "explainer": "similarity", "condition": []}
+    similar = data[0] | fields | {"statistics": {"similarity": cells}}
+    found = made([*feature_runs(), *runs, (similar, data[1])])
+    hints = ablation_records()
+    other = [r | {"target": "gemma3-270m"} for r in hints if r["table"] == "3"]
+    swapped = {"gemma3-270m": TARGET}
+    other = [r | {"explainer": swapped.get(r["explainer"], r["explainer"])} for r in other]
+    paired = [
+        record("2-paired", explainer, "full", metric, 0.1, task="patching")
+        for explainer in ("gemma3-270m", "majority", "lookup")
+        for metric in PATCHING_METRICS
+    ]
+    return [*found, *some_records(), *paired, *hints, *other, *blamed(40)]
+
+
+def blamed(n):
+    shares = dict.fromkeys(("explainer model error", "judge error"), 0.4)
+    shares |= {"noisy/ambiguous label": 0.1, "incorrect label": 0.1, LABEL_ERROR: 0.2}
+    shares |= {"sparse activation": 0.0}
+    fields = {"n": n, "task": "features", "data": "sae"}
+    return [record("fig8", "self", c, "share_automatic", v) | fields for c, v in shares.items()]
+
+
+@pytest.fixture(scope="module")
+def drawn(records):
+    """{name: figure} of all there are."""
+    tables = {"features": ("1", "4"), "paired": ("1-paired",)}
+    found = {name: figures.of_table(records, t, COLUMNS, "nn-all") for name, t in tables.items()}
+    found |= {
+        "hero": figures.hero(records),
+        "patching": figures.of_table(records, ("2",), PATCHING_METRICS, "other"),
+        "hints": figures.of_table(records, ("3",), PATCHING_METRICS, "other"),
+        "5": figure_scaling(records, TARGET, COLUMNS[:1], 1),
+        "7": figure_scaling(records, TARGET, COLUMNS[1:], 1),
+        "6": similarity.figure_6(records),
+        "6 all": similarity.figure_6(records, similarity.METRICS, COLUMNS),
+        "8": figures.figure_8(records),
+        "matrix": figures.figure_matrix(records),
+        "ablation": figures.figure_ablation(records),
+    }
+    return found
+
+
+def dots(axes):
+    """Where the dots of a dot plot are, ours and the paper's diamonds."""
+    lines = [container.lines[0] for container in axes.containers]
+    places = [(line.get_marker() == "D", float(line.get_xdata()[0])) for line in lines]
+    return [x for paper, x in places if not paper], [x for paper, x in places if paper]
+
+
+def test_every_text_is_seven_points_or_more_and_whole(drawn):
+    for name, figure in drawn.items():
+        assert figure.get_figwidth() in (style.COLUMN, style.PAGE), name
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw_without_rendering()
+        low, high = figure.get_tightbbox(renderer).get_points()  # inches
+        assert (low >= -0.02).all() and (high <= figure.get_size_inches() + 0.02).all(), name
+        for text in figure.findobj(Text):
+            assert text.get_fontsize() >= 7 or not text.get_text().strip(), (name, text.get_text())
+
+
+def test_every_figure_says_its_message(drawn):
+    titles = {name: figure.get_suptitle() for name, figure in drawn.items()}
+    assert all(titles.values()) and len(set(titles.values())) >= len(titles) - 2, titles
+
+
+def test_nothing_is_drawn_of_nothing():
+    assert figures.hero([]) is None and figures.figure_8(blamed(12)) is None
+    assert figures.of_table([], ("1",), COLUMNS, "nn-all") is None
+    assert figures.figure_matrix(ablation_records()) is None and figures.figure_ablation([]) is None
+    assert figure_scaling(some_records(), TARGET, COLUMNS, 1) is None
+    assert similarity.figure_6(some_records()) is None
+
+
+def test_the_hero_has_four_to_six_rows_beside_the_papers(records, drawn):
+    features, patching, hints = drawn["hero"].axes
+    names = [label.get_text() for label in features.get_yticklabels()]
+    assert names == ["Self", "Rotated", "Another model", "Nearest neighbour", "SelfIE"]
+    ours, paper = dots(features)
+    own = figures.pick(records, "sae judge", table="1", explainer="self", condition="full")
+    assert ours[0] == pytest.approx(100 * own["value"]) and 76.2 in [round(x, 1) for x in paper]
+    floors = [axes.lines[-1].get_xdata()[0] for axes in (features, patching, hints)]
+    best = figures.pick(records, "sae judge", table="1", explainer="most-frequent")
+    assert floors == pytest.approx([100 * best["value"], 20.0, 20.0])  # no oracle is a floor
+    # of Table 3 the revised numbers, where known
+    assert [round(x, 1) for x in dots(hints)[1]] == [83.4, 14.6, 8.9]
+    # gold labels are above no floor; lookup and majority are compared with, hints' floor is not
+    assert "in 2 of 3 tasks" in drawn["hero"].get_suptitle()
+
+
+def test_a_table_as_dots_leaves_out_what_changes_nothing(records, drawn):
+    panel = drawn["patching"].axes[0]
+    assert len(dots(panel)[0]) == len(ROWS)
+    qwen = lookup(table="2", target="qwen3-8b", metric="exact_match")
+    same = [100 * row.value for row in qwen if (row.explainer, row.condition) in ROWS]
+    assert sorted(dots(panel)[1]) == pytest.approx(sorted(same))
+    twin = [
+        r | {"explainer": "sibling"}
+        for r in records
+        if r["table"] == "2" and r["explainer"] == "self"
+    ]
+    again = figures.of_table([*records, *twin], ("2",), PATCHING_METRICS, "other")
+    assert len(dots(again.axes[0])[0]) == len(ROWS)
+
+
+def test_bars_are_95_percent_intervals(drawn):
+    [bars] = [
+        c for c in drawn["patching"].axes[0].containers[0].lines[2] if isinstance(c, LineCollection)
+    ]
+    (low, _), (high, _) = bars.get_segments()[0]
+    assert high - low == pytest.approx(2 * 196 * 0.019)
+
+
+def test_paired_differences_are_those_to_other_trained_explainers(drawn):
+    names = [label.get_text() for label in drawn["paired"].axes[0].get_yticklabels()]
+    assert names[:3] == ["Sibling", "Rotated", "gemma3-270m"]
+    assert names[3:] and all("→ " in name for name in names[3:])
+    assert drawn["paired"].axes[0].lines[-1].get_xdata()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "said"),
+    [(0.1, 0.02, "above"), (-0.1, 0.02, "below"), (0.1, 0.06, "level with")],
+)
+def test_words_are_those_of_the_interval(value, stderr, said):
+    assert figures.word({"value": value, "stderr": stderr}) == said
+    assert figures.word(None) == "not compared with"
+
+
+def test_figure_8_has_a_bar_for_each_category_in_a_neutral_colour(drawn):
+    [axes] = drawn["8"].axes
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([40, 10, 10, 40, 0, 20])
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"]
+    assert axes.get_title() == "40 cases, sorted by a rule"
+    person = [r | {"metric": "share"} for r in blamed(25)]
+    assert (
+        figures.figure_8([*blamed(40), *person]).axes[0].get_title()
+        == "25 cases, sorted by a person"
+    )
+
+
+def test_the_matrix_has_every_target_explained_by_every_model(drawn):
+    first = drawn["matrix"].axes[0]
+    assert [text.get_text() for text in first.texts] == ["40.0", "30.0", "30.0", "40.0"]
+    assert "6 of 6" in drawn["matrix"].get_suptitle()
+
+
+def test_rows_are_told_apart_without_colour(drawn):
+    looks = [style.look(kind) for kind in style.KINDS]
+    assert len({look["marker"] for look in looks}) == len(looks)
+
+
+def deuteranopia(colour):
+    """A colour as a person without M cones sees it (Viénot 1999), for differences alone."""
+    lms = np.array(
+        [[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]]
+    )
+    long, _, short = lms @ np.array(to_rgb(colour))
+    return np.linalg.inv(lms) @ np.array([long, 0.494207 * long + 1.24827 * short, short])
+
+
+def test_colours_that_stand_together_differ_to_every_eye():
+    together = ("self", "rotated", "other", "nn-all", "selfie")
+    colours = [style.KINDS[kind][0] for kind in together]
+    for seen in (to_rgb, deuteranopia):
+        for a, b in itertools.combinations(colours, 2):
+            assert np.linalg.norm(np.subtract(seen(a), seen(b))) > 0.15, (a, b)
+
+
+def test_a_row_has_one_look_everywhere():
+    assert style.look("published self") == style.look("self") != style.look("published llama-3-8b")
+    assert style.look("untrained qwen3-8b") == style.look("untrained")
+    assert style.look("selfie-llama-3.1-8b-instruct") == style.look("selfie")
+    assert style.look("rotated", "zero-vector") == style.look("rotated@0.5")
+    assert (
+        style.look("self", "zero-vector") == style.look("self", "no-vector") != style.look("self")
+    )
+
+
+def test_files_are_the_same_bytes_each_time_and_svg_text_stays_text(records, tmp_path):
+    first, second = (
+        style.save_figure(figures.hero(records), tmp_path / name, "hero") for name in "ab"
+    )
+    assert [path.suffix for path in first] == [".png", ".svg", ".pdf"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert ">Nearest neighbour</text>" in first[1].read_text()
