@@ -3,8 +3,8 @@
 import pytest
 
 from introspect_utils.report.claims import CLAIMS, NOT_SUPPORTED, NOT_TESTED, SUPPORTED
-from introspect_utils.report.tables import COLUMNS
 from introspect_utils.report.paper import lookup
+from introspect_utils.report.tables import COLUMNS
 
 TARGET, OTHER = "smollm2-135m-instruct", "gemma3-270m"
 TRAINED, GOLD, SELF, CLOSER, ALIGNED, DATA, VECTOR, READ, HINT, FAULT = CLAIMS

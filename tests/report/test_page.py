@@ -9,13 +9,11 @@ import subprocess
 import describing
 import nbformat
 import pytest
-from describing import TARGET, feature_runs
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from reading import Page
 from test_results import ablation_runs, all_runs, data_run, trained
 
-from introspect_utils.report import page as pages
 from introspect_utils.report.claims import CLAIMS
 from introspect_utils.report.page import Report
 from introspect_utils.runs import record as run_files

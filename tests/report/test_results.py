@@ -5,14 +5,10 @@ import describing
 import numpy as np
 import pandas as pd
 import pytest
-from reading import Page
 
 from introspect_utils.report import results
 from introspect_utils.runs import record as run_files
-from introspect_utils.runs.plan import plan
-from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
-from introspect_utils.settings.profile import load_profile
 
 N = 240
 TARGET = "smollm2-135m-instruct"
