@@ -38,7 +38,8 @@ def export_page(executed: Path, page: Path, code: bool = True) -> None:
             end, opened = "</details>\n\n" * opened, "fold" in cell.metadata.get("tags", [])
             start = f"<details><summary><h2>{heading[3:]}</h2></summary>\n\n"
             cell.source = end + (start + rest if opened else cell.source)
-    for cell in notebook.cells:
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"{number}"  # papermill's own are other ones each time
         if cell.cell_type == "markdown":
             cell.source = FORMULA.sub(_picture, cell.source)
     if opened:
