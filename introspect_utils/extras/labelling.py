@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 class Labelling:
     """Items (anything that JSON can hold) and a person's labels so far.
 
-    `labels` are those of the first `len(labels)` of `items`, and stand in the JSON file `path`. A
-    subclass says what its `buttons` are called (label -> name), what several items are called
+    `labels` are those of the first `len(labels)` of `items`, and stand in the JSON file `path`; in a
+    folder, in the file that belongs to these items. A subclass says what its `buttons` are called (label -> name), what several items are called
     (`noun`), and how an item is shown (`as_html`).
 
     Raises `UserError` when the file is damaged, or its labels belong to other items.
@@ -30,6 +31,8 @@ class Labelling:
     noun: ClassVar[str]
 
     def __init__(self, items: Sequence, path: Path):
+        if not path.suffix:
+            path = path / f"labels-{zlib.crc32(repr(_as_json(items)).encode()):08x}.json"
         self.items, self.path = items, path
         self.labels: list = []
         if path.is_file():

@@ -9,15 +9,15 @@ import pandas as pd
 QUOTED = re.compile(r"<<<.*?>>>|'[^']*'|\"[^\"]*\"|“[^”]*”", re.DOTALL)
 
 
-def training(losses: list[float], before: float, after: float) -> str:
-    """What training did to the loss, in nats per token of the explanations; `before` and `after` on
-    held-out rows."""
+def training(losses: list[float], before: float | None = None, after: float | None = None) -> str:
+    """What training did to the loss, and to that of held-out rows, in nats per token."""
     tenth = max(1, len(losses) // 10)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
-    said = (
-        f"In training the loss went from {first:.2f} (first tenth of the steps) to {last:.2f} (last "
-        f"tenth), on held-out rows from {before:.2f} to {after:.2f} nats per token."
-    )
+    said = f"In training the loss went from {first:.2f} to {last:.2f} nats per token"
+    said += " (first and last tenth of the steps)"
+    if before is None or after is None:
+        return f"{said}." if last < first else f"{said}: nothing was learned."
+    said += f", on held-out rows from {before:.2f} to {after:.2f}."
     if after >= before:
         return f"{said} Nothing was learned that carries over to held-out rows."
     if last < 0.5 * after:
