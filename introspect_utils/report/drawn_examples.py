@@ -64,8 +64,8 @@ def _common(run: dict, said) -> dict:
 
 
 def _features(profile: Profile, folder: Path, run: dict, said: pd.DataFrame) -> dict | None:
-    """A held-out SAE feature: its top exemplars with their activations (0..1), its candidate
-    descriptions, the one that the simulator chose with its score (eq. 2), and what is said of it."""
+    """A held-out SAE feature: its top exemplars with their activations (0..1), its candidates, the
+    one that the simulator chose with its score (eq. 2), and what is said of it."""
     from introspect_utils.features.directions import Directions
     from introspect_utils.features.exemplars import Exemplars
     from introspect_utils.models.load import load_tokenizer

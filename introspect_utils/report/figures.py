@@ -1,5 +1,5 @@
-"""Pictures of single steps, shown in the notebook that asks for them; the tables' own figures are in
-`result_figures`."""
+"""Pictures of single steps, shown in the notebook that asks for them; the tables' own figures are
+in `result_figures`."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -16,45 +16,38 @@ from introspect_utils.scores.metrics import mean_score, wilson
 
 PEAK = 10  # activations are binned 0..10
 SHADES = LinearSegmentedColormap.from_list("active", ["#FFFFFF", style.SKY])
-QUALITY = {"explained_variance": "explained variance", "l0": "latents active at once"}
-QUALITY |= {"dead": "share of dead latents"}
+STYLED = plt.rc_context(style.SETTINGS)
 
 
-def _closed(figure: plt.Figure) -> plt.Figure:
+def _axes(width: float, height: float) -> plt.Axes:
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def closed(figure: plt.Figure) -> plt.Figure:
     """A figure that is shown once, as the value of a cell."""
     plt.close(figure)
     return figure
 
 
-@plt.rc_context(style.SETTINGS)
+@STYLED
 def facts_kept(asked: Sequence, kept: Sequence) -> None:
     """Per relation, how many facts the target was asked and how many it answered."""
-    columns = {"asked": asked, "kept: the target answers them": kept}
-    counts = pd.DataFrame(
-        {
-            name: pd.Series([f.relation for f in facts]).value_counts()
-            for name, facts in columns.items()
-        }
-    )
-    counts = counts.fillna(0).sort_values("asked")
-    size = (style.PAGE, 0.16 * len(counts) + 0.8)
-    figure, axes = plt.subplots(figsize=size, layout="constrained")
-    for name, colour in zip(columns, (style.FAINT, style.BLUE), strict=True):
-        axes.barh(counts.index, counts[name], color=colour, label=name)
-    axes.set_xlabel("facts")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(frameon=False, loc="outside upper center", ncols=2)
-    display(_closed(figure))
+    counts = {name: pd.Series([fact.relation for fact in facts]).value_counts()
+              for name, facts in (("asked", asked), ("answered, and kept", kept))}  # fmt: skip
+    table = pd.DataFrame(counts).fillna(0).sort_values("asked")
+    axes = _axes(style.PAGE, 0.16 * len(table) + 0.8)
+    table.plot.barh(ax=axes, color=[style.FAINT, style.BLUE], width=0.8, xlabel="facts", ylabel="")
+    display(closed(axes.figure))
 
 
-@plt.rc_context(style.SETTINGS)
+@STYLED
 def patch_grid(rows: Sequence[dict]) -> None:
     """Figure 3B for one pair: the next token after patching each token of x (columns) at each block
     of layers (rows)."""
     cells = pd.DataFrame(
         {
+            "block": row["layer"][0],
             "layers": f"{row['layer'][0]}–{row['layer'][-1]}",
-            "first": row["layer"][0],
             "position": row["patch_position"]["orig_pos"],
             "token": row["patch_position"]["orig_text_token"],
             "said": repr(row["ablated_continuation"][0])[1:-1],
@@ -62,130 +55,91 @@ def patch_grid(rows: Sequence[dict]) -> None:
         }
         for row in rows
     )
-    grid = cells.pivot(index=["first", "layers"], columns=["position", "token"])
+    grid = cells.pivot(index=["block", "layers"], columns=["position", "token"])
     tokens, layers = grid["said"].columns.get_level_values(1), grid.index.get_level_values(1)
-    size = (0.6 * len(tokens) + 1.2, 0.3 * len(layers) + 1)
-    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    axes = _axes(0.6 * len(tokens) + 1.2, 0.3 * len(layers) + 1)
     look = {"cmap": style.CHANGED, "vmin": 0, "vmax": 1, "cbar": False, "linewidths": 0.5}
-    text = {"annot": grid["said"].fillna("").to_numpy(), "fmt": "", "annot_kws": {"size": 7}}
-    sns.heatmap(grid["changed"], ax=axes, xticklabels=tokens, yticklabels=layers, **look, **text)
-    axes.tick_params(axis="y", rotation=0)
-    axes.tick_params(axis="x", rotation=30)
+    look |= {"annot": grid["said"].fillna("").to_numpy(), "fmt": "", "annot_kws": {"size": 7}}
+    sns.heatmap(grid["changed"], ax=axes, xticklabels=tokens, yticklabels=layers, **look)
     before = rows[0]["original_continuation"][0]
     axes.set(xlabel="patched token of x", ylabel="layers of the block")
     axes.set_title(f"Next token after the patch (without it: {before!r}); shaded: changed")
-    display(_closed(figure))
+    axes.tick_params(axis="y", rotation=0)
+    display(closed(axes.figure))
 
 
-@plt.rc_context(style.SETTINGS)
+@STYLED
 def loss_curve(losses: Sequence[float]) -> None:
     """Cross-entropy per explanation token (eq. 1) at each step."""
-    figure, axes = plt.subplots(figsize=(style.COLUMN, 1.8), layout="constrained")
+    axes = _axes(style.COLUMN, 1.8)
     axes.plot(range(1, len(losses) + 1), losses, color=style.BLUE)
     axes.set(xlabel="training step", ylabel="loss (nats per token)", ylim=(0, None))
-    display(_closed(figure))
+    display(closed(axes.figure))
 
 
-@plt.rc_context(style.SETTINGS)
+@STYLED
 def score_distribution(scores: Sequence[float], layers: Sequence[int]) -> plt.Figure:
     """Histograms of the description scores (eq. 2, -1..1) of n directions, a panel for each of
     their `layers` [n]; a line at the median."""
     data = pd.DataFrame({"score": np.asarray(scores, dtype=float), "layer": layers})
-    grid = sns.displot(
-        data, x="score", col="layer", col_wrap=5, bins=20, color=style.BLUE, height=1.3,
-        facet_kws={"sharex": True},
-    )  # fmt: skip
+    look = {"bins": 20, "color": style.BLUE, "height": 1.3}
+    grid = sns.displot(data, x="score", col="layer", col_wrap=5, **look)
     for layer, axes in grid.axes_dict.items():
         median = data.loc[data["layer"] == layer, "score"].median()
         axes.axvline(median, color=style.ORANGE, lw=1.2)
         axes.set_title(f"layer {layer} (median {median:.2f})")
     grid.set_axis_labels("score (mean r)", "directions")
-    return _closed(grid.figure)
+    return closed(grid.figure)
 
 
-@plt.rc_context(style.SETTINGS)
+@STYLED
 def dictionary_quality(reports: Mapping[int, Mapping[str, float]]) -> plt.Figure:
     """Explained variance, active latents (L0) and dead latents of the dictionary of each layer;
     `reports`: layer -> its `dictionary_report`."""
-    layers = sorted(reports)
-    figure, panels = plt.subplots(1, len(QUALITY), figsize=(style.PAGE, 1.6), layout="constrained")
-    for axes, (name, title) in zip(panels, QUALITY.items(), strict=True):
-        axes.plot(layers, [reports[layer][name] for layer in layers], "o-", color=style.BLUE, ms=3)
-        axes.set(
-            title=title, xlabel="layer", xticks=layers, ylim=(0, None if name == "l0" else 1.02)
-        )
-    return _closed(figure)
+    names = {"explained_variance": "explained variance", "l0": "latents active at once"}
+    names |= {"dead": "share of dead latents"}
+    table = pd.DataFrame(reports).T.sort_index()[list(names)].rename(columns=names)
+    look = {"style": "o-", "color": style.BLUE, "legend": False, "xlabel": "layer", "ms": 3}
+    shape = {"subplots": True, "layout": (1, 3), "figsize": (style.PAGE, 1.7)}
+    panels = table.plot(**look, **shape, title=list(names.values()), xticks=table.index)
+    for axes in panels[0]:
+        axes.set_ylim(0, None)
+    panels[0, 0].figure.set_layout_engine("constrained")
+    return closed(panels[0, 0].figure)
 
 
-@plt.rc_context(style.SETTINGS)
+@STYLED
 def score_bars(
     scores: Mapping[str, Sequence[float]], ylabel: str = "simulator score (mean correlation)"
 ) -> plt.Figure:
     """Mean of each of `scores` (name -> scores [n] of n directions; the first is what the others
     are baselines of), 95% bars."""
     means = [mean_score(np.asarray(values, dtype=float)[None]) for values in scores.values()]
-    figure, axes = plt.subplots(figsize=(0.8 * len(scores) + 0.8, 2.2), layout="constrained")
     names = [name.replace(" ", "\n") for name in scores]
-    colours = [style.BLUE] + [style.GREY] * (len(scores) - 1)
-    errors = [1.96 * error for _, error in means]
-    axes.bar(names, [mean for mean, _ in means], yerr=errors, color=colours, capsize=3, width=0.65)
+    look = {"color": [style.BLUE, *[style.GREY] * (len(names) - 1)], "capsize": 3, "width": 0.65}
+    axes = _axes(0.8 * len(scores) + 0.8, 2.2)
+    axes.bar(names, [mean for mean, _ in means], yerr=[1.96 * e for _, e in means], **look)
     axes.axhline(0, color=style.BLACK, lw=0.6)
     axes.set_ylabel(f"{ylabel}, 95%")
-    return _closed(figure)
+    return closed(axes.figure)
 
 
-@plt.rc_context(style.SETTINGS)
+@STYLED
 def calibration_plot(predicted: np.ndarray, true: np.ndarray) -> plt.Figure:
     """Mean true activation against the predicted one, both 0..10 and [m, k, T] (directions,
     exemplars, tokens), in steps of one. Bars: 95%. Grey columns: share of the tokens in a step."""
     steps = calibration(predicted, true)
-    figure, axes = plt.subplots(figsize=(style.COLUMN, 2.8), layout="constrained")
+    axes = _axes(style.COLUMN, 2.8)
     behind = axes.twinx()
     behind.bar(steps["value"], 100 * steps["n"] / steps["n"].sum(), color=style.FAINT, width=0.8)
     behind.set(ylabel="tokens, %", ylim=(0, 100))
-    behind.spines["right"].set_visible(True)
     axes.set_zorder(behind.get_zorder() + 1)
     axes.patch.set_visible(False)
     axes.plot([0, PEAK], [0, PEAK], color=style.GREY, lw=0.8, ls="--")
     look = {"fmt": "o", "color": style.BLUE, "ms": 3.5, "capsize": 2, "lw": 1}
     axes.errorbar(steps["predicted"], steps["true"], yerr=1.96 * steps["stderr"], **look)
-    limits = (-0.6, PEAK + 0.6)
-    axes.set(xlabel="predicted activation", ylabel="mean true activation", xlim=limits, ylim=limits)
-    return _closed(figure)
-
-
-@plt.rc_context(style.SETTINGS)
-def hints_followed(cells: Mapping[str, Sequence[dict]]) -> plt.Figure:
-    """How often the answer becomes the hint's letter where the hint names another, in MMLU's four
-    areas, for questions that the target answers right and wrong without it; 95% bars.
-
-    `cells`: target -> the cells of `tasks.ablation.followed`; a panel for each target.
-    """
-    areas = {name: area for area, names in style.WORDS["areas"].items() for name in names.split()}
-    rows = []
-    for target, of_target in cells.items():
-        for cell in of_target:
-            answers = [100] * cell["followed"] + [0] * (cell["n"] - cell["followed"])
-            key = (target, "right" if cell["right"] else "wrong")
-            both = ("all", areas.get(cell["subject"], "other"))
-            rows += [(*key, area, answer) for area in both for answer in answers]
-    asked = pd.DataFrame(rows, columns=["target", "without the hint", "area", "followed"])
-    grid = sns.catplot(
-        asked, x="followed", y="area", hue="without the hint", hue_order=["right", "wrong"],
-        col="target", kind="point", linestyle="none", dodge=0.3, markers=["o", "s"],
-        palette=[style.BLUE, style.ORANGE], markersize=4, err_kws={"lw": 1},
-        errorbar=lambda x: [100 * end for end in wilson(int(x.sum() / 100), len(x))[1:]],
-        order=["all", *style.WORDS["areas"], "other"],
-    )  # fmt: skip
-    shares = asked[asked["area"] == "all"].groupby("target")["followed"].mean()
-    followed = ", ".join(f"{target} {share:.0f}%" for target, share in shares.items())
-    title = f"Hints to another letter that are followed: {followed}"
-    grid.set(xlim=(-2, 102)).set_titles("{col_name}")
-    grid.set_axis_labels("% of questions; bars: 95%", "")
-    grid.figure.suptitle(title, x=0.01, ha="left", weight="bold")
-    grid.figure.set(size_inches=(style.PAGE, 2.1), layout_engine="constrained")
-    sns.move_legend(grid, "outside lower center", ncols=2)
-    return _closed(grid.figure)
+    axes.set(xlabel="predicted activation", ylabel="mean true activation")
+    return closed(axes.figure)
 
 
 def calibration(predicted: np.ndarray, true: np.ndarray) -> pd.DataFrame:
@@ -195,20 +149,48 @@ def calibration(predicted: np.ndarray, true: np.ndarray) -> pd.DataFrame:
     `predicted`, `true`: [m, k, T], of m directions. Tokens of one direction are alike, so the error
     is that of a mean over m clusters (0 where only one direction has such tokens), not over tokens.
     """
-    predicted, true = (
-        np.asarray(values, dtype=float).reshape(len(values), -1) for values in (predicted, true)
-    )
-    steps = []
-    for value in range(PEAK + 1):
-        where = np.round(predicted) == value  # [m, k * T]
-        n, clusters = where.sum(), where.any(axis=1).sum()
-        if n:
-            mean = true[where].mean()
-            residuals = ((true - mean) * where).sum(axis=1)  # [m]
-            spread = (residuals**2).sum() * clusters / max(clusters - 1, 1)
-            error = np.sqrt(spread) / n if clusters > 1 else 0.0
-            steps.append((value, predicted[where].mean(), mean, error, n))
-    return pd.DataFrame(steps, columns=["value", "predicted", "true", "stderr", "n"])
+    flat = {"predicted": np.ravel(predicted).astype(float), "true": np.ravel(true).astype(float)}
+    tokens = pd.DataFrame(flat | {"cluster": np.repeat(range(len(true)), np.size(true[0]))})
+    steps = tokens.groupby(tokens["predicted"].round().astype(int).rename("value"))
+    table = steps[["predicted", "true"]].mean().assign(n=steps.size(), stderr=0.0)
+    for value, of_step in steps:
+        residuals = (of_step["true"] - of_step["true"].mean()).groupby(of_step["cluster"]).sum()
+        if (m := len(residuals)) > 1:
+            spread = np.sqrt((residuals**2).sum() * m / (m - 1))
+            table.loc[value, "stderr"] = spread / len(of_step)
+    return table.reset_index()
+
+
+@STYLED
+def hints_followed(cells: Mapping[str, Sequence[dict]]) -> plt.Figure:
+    """How often the answer becomes the hint's letter where the hint names another, in MMLU's four
+    areas, for questions that the target answers right and wrong without it; 95% bars.
+
+    `cells`: target -> the cells of `tasks.ablation.followed`; a panel for each target.
+    """
+    areas = {name: area for area, names in style.WORDS["areas"].items() for name in names.split()}
+    rows = []
+    for target, cell in ((target, cell) for target, found in cells.items() for cell in found):
+        answers = [100] * cell["followed"] + [0] * (cell["n"] - cell["followed"])
+        right, area = "right" if cell["right"] else "wrong", areas.get(cell["subject"], "other")
+        rows += [(target, right, a, answer) for a in ("all", area) for answer in answers]
+    asked = pd.DataFrame(rows, columns=["target", "without the hint", "area", "followed"])
+    look = {"linestyle": "none", "dodge": 0.3, "markers": ["o", "s"], "markersize": 4}
+    look |= {"palette": [style.BLUE, style.ORANGE], "hue_order": ["right", "wrong"]}
+    look |= {"err_kws": {"lw": 1}, "order": ["all", *style.WORDS["areas"], "other"]}
+    grid = sns.catplot(
+        asked, x="followed", y="area", hue="without the hint", col="target", kind="point",
+        errorbar=lambda x: [100 * end for end in wilson(int(x.sum() / 100), len(x))[1:]], **look,
+    )  # fmt: skip
+    shares = asked[asked["area"] == "all"].groupby("target")["followed"].mean()
+    followed = ", ".join(f"{target} {share:.0f}%" for target, share in shares.items())
+    grid.set(xlim=(-2, 102)).set_titles("{col_name}")
+    grid.set_axis_labels("% of questions; bars: 95%", "")
+    title = f"Hints to another letter that are followed: {followed}"
+    grid.figure.suptitle(title, x=0.01, ha="left", weight="bold")
+    grid.figure.set(size_inches=(style.PAGE, 2.1), layout_engine="constrained")
+    sns.move_legend(grid, "outside lower center", ncols=2)
+    return closed(grid.figure)
 
 
 def shaded(tokens: Sequence[str], values: Sequence[float]) -> str:
@@ -231,11 +213,10 @@ def token_html(
 ) -> HTML:
     """A description over its k exemplars (T token strings each), each twice: shaded by the `true`,
     then by the `simulated` activation, both [k, T] and 0..10."""
-    head = escape(description) + ("" if score is None else f" ({score:.2f})")
-    lines = [
-        f'<div><span style="display:inline-block;width:6em">{name}</span>{shaded(texts, values)}</div>'
-        for texts, *both in zip(tokens, true, simulated, strict=True)
-        for name, values in zip(("true", "simulated"), both, strict=True)
-    ]
+    head, lines = escape(description) + ("" if score is None else f" ({score:.2f})"), []
+    for texts, *both in zip(tokens, true, simulated, strict=True):
+        for name, values in zip(("true", "simulated"), both, strict=True):
+            label = f'<span style="display:inline-block;width:6em">{name}</span>'
+            lines.append(f"<div>{label}{shaded(texts, values)}</div>")
     box = "background:#fff;color:#000;font-size:90%;line-height:1.7;padding:4px"
     return HTML(f'<div style="{box}"><b>{head}</b>{"".join(lines)}</div>')

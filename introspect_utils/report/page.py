@@ -23,6 +23,7 @@ from introspect_utils.report.table_rows import self_explained
 from introspect_utils.runs.plan import plan
 from introspect_utils.runs.record import read_runs
 from introspect_utils.runs.run_notebook import clock
+from introspect_utils.settings.names import variant
 from introspect_utils.settings.paths import REPO, figures_dir
 from introspect_utils.settings.profile import load_profile
 from introspect_utils.tasks import TASKS
@@ -46,8 +47,8 @@ FIGURES: dict[str, Callable[[list[dict]], Figure | None]] = {
 
 
 class Report:
-    """The results of a profile: `results.json` is written, and every table and figure is saved as it
-    is shown. `files`: what has been written."""
+    """The results of a profile: `results.json` is written, and every table and figure is saved as
+    it is shown. `files`: what has been written."""
 
     def __init__(self, profile: str):
         self.profile = load_profile(profile)
@@ -67,7 +68,10 @@ class Report:
             asked = [run for run in planned if run.notebook == task.train and run.id in finished]
             done = [run.parameters for run in asked if run.parameters["n_train"]]
             if done:
-                names = [dict.fromkeys(run[key] for run in done) for key in ("target", "explainer")]
+                names = [
+                    dict.fromkeys(variant(run[key])[0] for run in done)
+                    for key in ("target", "explainer")
+                ]
                 most = max(run["n_train"] for run in done)
                 both = " explained by ".join(", ".join(each) for each in names)
                 models.append(f"- {task.name}: {both}, trained on at most {most:,} rows")
@@ -88,7 +92,7 @@ class Report:
         return Markdown("\n".join(f"- {sentence}" for sentence in said))
 
     def _number(self, place: re.Match) -> str:
-        """The number of a record, or what it says of self. Raises LookupError where it is missing."""
+        """A record's number, or what it says of self. Raises LookupError where it is missing."""
         form, table, explainer, condition, name = place[1].split("|")
         for _, target in targets(self.records, table)[:1]:
             same = {"table": table, "target": target}

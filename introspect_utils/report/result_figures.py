@@ -19,7 +19,6 @@ from introspect_utils.report.tables import column, is_other, our_rows, paper_row
 from introspect_utils.scores.metrics import wilson
 
 REFERENCE = {"1": "llama-3.1-8b", "4": "gemma-2-9b"}  # of Tables 2 and 3: qwen3-8b
-TASK = {"1": "features", "2": "patching", "3": "hints", "4": "features"}
 BARS = "score × 100; bars: 95% interval"
 ONE_SEED = f"{BARS} (of one seed: over the test rows alone)"
 FLOOR = {"color": style.BLACK, "lw": 0.8, "ls": ":"}
@@ -94,8 +93,8 @@ def paper_of(table: str, target: str) -> dict[tuple[str, str], dict[str, dict]]:
 
 
 def lines(records: list[dict], table: str, target: str, columns: Sequence[str]) -> list[Line]:
-    """The rows of a table of one target; what scores as a row above it in every column (a control
-    that changes nothing) is left out. Of paired differences only those to other trained explainers."""
+    """The rows of a table of one target without those that score as a row above them in every
+    column (a control that changes nothing); of paired differences those to trained explainers."""
     found, seen, paired = [], set(), table.endswith("-paired")
     paper = {} if paired else paper_of(table, target)
     for r, by in our_rows(records, table):
@@ -177,16 +176,14 @@ def of_table(records: list[dict], tables: Sequence[str], columns: Sequence[str],
     if not groups:
         return None
     (table, target), first = groups[0]
-    for (name, _), shown in dict((key[0], (key, shown)) for key, shown in groups).values():
-        for r, by in paper_rows(name) if name.endswith("-paired") else []:  # below the last target
+    paired, last = table.endswith("-paired"), {name: shown for (name, _), shown in groups}
+    for name, shown in last.items() if paired else ():  # the paper's gaps below the last target's
+        for r, by in paper_rows(name):
             key = r["explainer"], r["condition"]
             shown.append(Line(f"{style.label(*key)} → {r['target']}", key, {}, by))
-    against = [line for line in first if rival in (line.key[0], style.kind(*line.key))]
     found = [word(r) for _, shown in groups for line in shown for r in line.ours.values()]
-    title = (
-        f"Self is above the other explainer in {found.count('above')} of {len(found)} comparisons"
-    )
-    paired = table.endswith("-paired")
+    title = f"Self is above others in {found.count('above')} of {len(found)} comparisons"
+    against = [line for line in first if rival in (line.key[0], style.kind(*line.key))]
     if not paired and against:
         explainer = next(iter(against[0].ours.values()))["explainer"]
         same = {"table": f"{table}-paired", "target": target, "explainer": explainer}
@@ -196,13 +193,14 @@ def of_table(records: list[dict], tables: Sequence[str], columns: Sequence[str],
     shape = {"sharey": "row", "height_ratios": heights}
     size = (style.PAGE, 0.16 * sum(heights) + 0.6)
     made, grid = figure(*size, title, len(groups), len(columns), **shape)
-    for panels, ((table, target), shown) in zip(grid, groups, strict=True):
+    for panels, ((_, target), shown) in zip(grid, groups, strict=True):
         for axes, name in zip(panels, columns, strict=True):
             at = floor(shown, name)
             draw(axes, shown, name, 0 if paired else at and at["value"])
             n = sorted({line.ours[name]["n"] for line in shown if name in line.ours})
             axes.set_title(f"{style.LABELS[name]}\nn = {'–'.join(map(str, n))}")
-        panels[0].set_ylabel(f"{TASK[table[0]]} of\n{target.replace('-', chr(10), 1)}")
+        task = next(iter((shown[0].ours or shown[0].paper).values()))["task"]
+        panels[0].set_ylabel(f"{task} of\n{target.replace('-', chr(10), 1)}")
     legend(made, marks("no difference" if paired else FLOOR_NAME), title=ONE_SEED)
     return made
 
@@ -251,7 +249,8 @@ def figure_matrix(records: list[dict]) -> Figure | None:
     if len(models) < 2:
         return None
     cells["explainer"] = cells["explainer"].where(cells["explainer"] != "self", cells["target"])
-    cells = cells.pivot(index=["metric", "target"], columns="explainer", values="value")[models]
+    cells = cells.pivot(index=["metric", "target"], columns="explainer", values="value")
+    cells = cells.reindex(columns=models)
     best = [cells.loc[m, t].idxmax() == t for m in OUTCOMES for t in models]
     title = f"Self is the best explainer of its target in {sum(best)} of {len(best)} comparisons"
     size = (style.PAGE, 0.35 * len(models) + 1.2)

@@ -54,8 +54,8 @@ def end_share(curve: Curve, share: float = SHARE) -> float | None:
 
 
 def data_factor(own: Curve, other: Curve) -> float | None:
-    """End size of `other` over the fewest directions with which `own` has the same score; None if it
-    never has."""
+    """End size of `other` over the fewest directions with which `own` has the same score; None if
+    it never has."""
     value, size = other[-1]["value"], other[-1]["n_train"]
     if own[0]["value"] >= value:
         return size / own[0]["n_train"]
@@ -67,8 +67,8 @@ def data_factor(own: Curve, other: Curve) -> float | None:
 
 
 def sentence(found: dict[tuple[str, str], Curve]) -> list[dict]:
-    """Section 4's sentence as lines of a table: each curve's end share, the paper's, and how many times fewer directions
-    the self-explainer needs."""
+    """Section 4's sentence as lines of a table: each curve's end share, the paper's, and how many
+    times fewer directions the self-explainer needs."""
     own, rows = found.get(("self", "full")), []
     for (explainer, condition), curve in found.items():
         paper = [row.value for row in lookup(table="sec4", explainer=explainer, metric="end-share")]

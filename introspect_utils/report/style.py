@@ -40,7 +40,7 @@ SETTINGS = {
 
 def kind(explainer: str, condition: str = "full") -> str:
     """What kind of row it is, one of KINDS: "untrained qwen3-8b" is "untrained", another model
-    "other"; the self-explainer without its vector, or not told the layer, are kinds of their own."""
+    "other"; self without its vector, and self not told the layer, are kinds of their own."""
     name = explainer.removeprefix(AS_PUBLISHED)
     if name in BASELINES:
         return "baseline"

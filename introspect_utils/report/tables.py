@@ -1,91 +1,101 @@
 """The tables of `tables.yaml`, from the records of `results.json`: our rows, the paper's below."""
 
+import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from introspect_utils.report import style
 from introspect_utils.report.paper import TOKEN_TYPES, lookup
 from introspect_utils.report.table import Score, Table
 from introspect_utils.scores.metrics import bold
+from introspect_utils.tasks import TASKS
 
-SPECS = yaml.safe_load(Path(__file__).with_name("tables.yaml").read_text("utf-8"))
+
+def _specs() -> dict[str, dict]:
+    """The tables of `tables.yaml`; a task that is in none of them gets one of its metrics."""
+    specs = yaml.safe_load(Path(__file__).with_name("tables.yaml").read_text("utf-8"))
+    last = specs["table1"]["last"]
+    for task in TASKS.values():
+        if not any(task.table in spec["records"] for spec in specs.values()):
+            made = {"caption": task.title, "columns": list(task.metrics), "last": last}
+            specs[f"table{task.table}"] = made | {"records": [task.table], "task": task.name}
+    return specs
+
+
+SPECS = _specs()
 COLUMNS = tuple(SPECS["table1"]["columns"])  # of Tables 1 and 4
 ONE_SEED = "One training seed: the standard errors are over the test rows only."
-BOLD = "Bold: not significantly different from the best row of the same target (paired t-test, p ≥ 0.05)."
+BOLD = "Bold: not significantly different from the best row of the same target (paired t-test, "
+BOLD += "p ≥ 0.05)."
 TYPES = (*TOKEN_TYPES, "other tokens")  # of Table 6, the last of ours alone
-UNSAID = {"n": None, "seeds": [], "n_train": None, "trained_parameters": 0, "artifact": None}
+UNSAID = {"n": None, "seeds": [], "n_train": None, "trained_parameters": 0}
+UNSAID |= {"artifact": None, "p_vs_best": None}
 ROW = tuple[dict, dict[str, dict]]  # any record of a table row, and its records by column
 
 
 def column(record: dict) -> str:
     """The column of a record: its metric, and before it the held-out set where a task has several;
     of section 5.2 the condition."""
-    if record["table"] == "sec5.2":
-        return f"{record['condition']} {record['metric']}"
-    one_set = record["data"] == "test"
-    return record["metric"] if one_set else f"{record['data']} {record['metric']}"
+    part = record["condition"] if record["table"] == "sec5.2" else record["data"]
+    return record["metric"] if part == "test" else f"{part} {record['metric']}"
 
 
-def rows(records: Iterable[dict], tables: Iterable[str], beside: str | None = None) -> list[ROW]:
-    """(any record, {column: record}) for each row of some tables, in their order. The columns of
-    table `beside` are put at the end of the rows of "full"."""
+def rows(records: Iterable[dict], *tables: str, beside: str | None = None) -> list[ROW]:
+    """(any record, {column: record}) for each row of some tables, the columns of table `beside` at
+    the end of its row of "full"."""
     found: dict[tuple, dict[str, dict]] = {}
-    places = {table: place for place, table in enumerate(tables)}
     for r in sorted(records, key=lambda r: r["table"] == beside):
+        table = tables[0] if r["table"] == beside else r["table"]
         condition = "full" if r["table"] == beside else r["condition"]
-        key = (places.get(r["table"], 0), r["target"], r["explainer"], condition, r["n_train"] or 0)
-        if r["table"] in places or (r["table"] == beside and key in found):
+        key = (table, r["target"], r["explainer"], condition, r["n_train"])
+        if table in tables and (r["table"] != beside or key in found):
             found.setdefault(key, {})[column(r)] = r
     return [(next(iter(by.values())), by) for by in found.values()]
 
 
 def our_rows(records: Iterable[dict], *tables: str, beside: str | None = None) -> list[ROW]:
-    """`rows` in the order of `style.order`."""
-    places = {table: place for place, table in enumerate(tables)}
+    """`rows` table by table and target by target, in the order of `style.order`."""
 
-    def key(row: ROW) -> tuple:
+    def place(row: ROW) -> tuple:
         r = row[0]
         order = style.order(r["explainer"], r["condition"])
-        return places[r["table"]], r["target"], order, -(r["n_train"] or 0)
+        return tables.index(r["table"]), r["target"], order, -(r["n_train"] or 0)
 
-    return sorted(rows(records, tables, beside), key=key)
+    return sorted(rows(records, *tables, beside=beside), key=place)
 
 
 def paper_rows(table: str, version: str = "v1", beside: str | None = None) -> list[ROW]:
-    """The paper's rows of a table as ours. Of "<n>-paired" and "<n>-vector", which it does not have:
-    differences of its rows, the errors added as if the rows were independent."""
+    """The paper's rows of a table as ours. Of "<n>-paired" and "<n>-vector", which it does not
+    have: differences of its rows, the errors added as if the rows were independent."""
     name, _, kind = table.partition("-")
-    quoted = [asdict(row) for name in (name, beside) for row in lookup(version, table=name)]
-    found = rows([row | UNSAID | {"p_vs_best": None} for row in quoted], [name], beside)
-    by_name = {(r["target"], r["explainer"], r["condition"]): by for r, by in found}
+    quoted = [asdict(row) | UNSAID for t in (name, beside) for row in lookup(version, table=t)]
+    found = rows(quoted, name, beside=beside)
+    by_key = {(r["target"], r["explainer"], r["condition"]): by for r, by in found}
     differences = []
-    for (target, explainer, condition), by in by_name.items():
-        own = by_name.get((target, explainer if kind == "vector" else "self", "full"), {})
+    for (target, explainer, condition), by in by_key.items() if kind else ():
+        own = by_key.get((target, explainer if kind == "vector" else "self", "full"), {})
         asked = condition == "no-vector" if kind == "vector" else is_other(explainer, condition)
-        columns = [name for name in by if name in own] if asked else []
-        pairs = {name: _minus(own[name], by[name], table, kind) for name in columns}
+        named = {"table": table, "condition": f"full minus {condition}"}
+        named |= {"condition": condition} if kind == "paired" else {}
+        pairs = {c: _minus(own[c], by[c]) | named for c in by if asked and c in own}
         differences += [(next(iter(pairs.values())), pairs)] if pairs else []
     return differences if kind else found
+
+
+def _minus(a: dict, b: dict) -> dict:
+    error = ((a["stderr"] or 0) ** 2 + (b["stderr"] or 0) ** 2) ** 0.5
+    return b | {"value": a["value"] - b["value"], "stderr": error}
 
 
 def is_other(explainer: str, condition: str) -> bool:
     """Whether a row is a trained explainer other than the target, given all that self is given."""
     others = style.kind(explainer) in ("sibling", "rotated", "other")
-    return others and condition in ("full", *PROJECTIONS)
-
-
-PROJECTIONS = ("random-projection", "pretrained-projection", "capped-projection")
-
-
-def _minus(a: dict, b: dict, table: str, kind: str) -> dict:
-    error = sum((record["stderr"] or 0) ** 2 for record in (a, b)) ** 0.5
-    condition = "full minus no-vector" if kind == "vector" else b["condition"]
-    value = {"value": a["value"] - b["value"], "stderr": error}
-    return b | value | {"table": table, "condition": condition}
+    return others and (condition == "full" or condition.endswith("-projection"))
 
 
 def table(name: str, records: list[dict]) -> Table | None:
@@ -100,45 +110,30 @@ def _scores(spec: dict, records: list[dict]) -> Table:
     """A table with a row for each explainer under a condition."""
     beside, versions = spec.get("beside"), spec.get("paper", [])
     ours = our_rows(records, *spec["records"], beside=beside)
-    shown = [(f"{row['target']} (here)", row, by) for row, by in ours]
+    shown = [("here", *row) for row in ours]
     for version in versions:
         paper = f"paper {version}" if len(versions) > 1 else "paper"
-        of_paper = paper_rows(spec["records"][0], version, beside)
-        shown += [(f"{row['target']} ({paper})", row, by) for row, by in of_paper]
+        shown += [(paper, *row) for row in paper_rows(spec["records"][0], version, beside)]
     lines = []
-    for target, row, by in shown:
+    for where, row, by in shown:
         cells = [_cell(by, name, spec.get("signed", False)) for name in spec["columns"]]
         last = [_last(name, row, by, spec["columns"]) for name in spec["last"]]
-        lines.append((target, style.label(row["explainer"], row["condition"]), *cells, *last))
+        name = style.label(row["explainer"], row["condition"])
+        lines.append((f"{row['target']} ({where})", name, *cells, *last))
     notes = [note.format(bold=BOLD) for note in spec.get("notes", [])]
+    targets = {row["target"] for row, _ in ours} if spec["records"] in (["1"], ["4"]) else ()
     for r in records:
-        if (
-            r["table"] == "scored-by"
-            and r["metric"] == "judge"
-            and spec["records"] in (["1"], ["4"])
-        ):
-            notes += _scorers(r, ours, records)
-    errors = [r["stderr"] for _, by in ours for r in by.values() if spec.get("signed")]
-    if errors:
+        if r["table"] == "scored-by" and r["target"] in targets:
+            notes.append(f"{r['target']}: scored by the {r['metric']} `{r['condition']}`.")
+    if errors := [r["stderr"] for _, by in ours for r in by.values() if spec.get("signed")]:
         band = f"{196 * statistics.median(errors):.1f} points (1.96 median standard errors)"
         notes.append(f"A difference below about {band} cannot be told from none.")
     if "trained_parameters" in spec["last"] and all(len(row["seeds"]) < 2 for row, _ in ours):
         notes.append(ONE_SEED)
-    header = ("Target", spec.get("explainer", "Explainer"))
-    header += tuple(style.LABELS[name] for name in (*spec["columns"], *spec["last"]))
+    names = [style.LABELS.get(name, name) for name in (*spec["columns"], *spec["last"])]
+    header = ("Target", spec.get("explainer", "Explainer"), *names)
     artifacts = tuple(row["artifact"] for row, _ in ours)
     return Table(spec["caption"], header, tuple(lines), tuple(notes), artifacts)
-
-
-def _scorers(judge: dict, ours: list[ROW], records: list[dict]) -> list[str]:
-    """What the descriptions of a target of the table were scored by."""
-    target = judge["target"]
-    key = ("scored-by", target, "simulator")
-    names = [r["condition"] for r in records if (r["table"], r["target"], r["metric"]) == key]
-    if target not in {row["target"] for row, _ in ours}:
-        return []
-    by = f"{judge['condition']} and the simulator `{names[0]}`"
-    return [f"{target}: scored by the judge {by}."]
 
 
 def _cell(by: dict[str, dict], name: str, signed: bool) -> Score | str:
@@ -146,12 +141,12 @@ def _cell(by: dict[str, dict], name: str, signed: bool) -> Score | str:
     constant exemplars is no share."""
     if name not in by:
         return "–"
-    r, deviation = by[name], by.get(f"{name}_sd")
+    r, error = by[name], by.get(f"{name}_sd", {}).get("value", by[name]["stderr"])
     if r["metric"] == "constant":
         return f"{r['value']:.2f}"
-    error = deviation["value"] if deviation else r["stderr"]
-    return Score(
-        r["value"], error, bold(r["p_vs_best"]), signed, r["p_vs_best"] if signed else None
+    p = r["p_vs_best"]
+    return (
+        Score(r["value"], error, bold(p), True, p) if signed else Score(r["value"], error, bold(p))
     )
 
 
@@ -159,8 +154,8 @@ def _last(name: str, row: dict, by: dict[str, dict], columns: list[str]) -> str:
     """One of the last cells: the test rows (of each held-out set, where they differ), the seeds,
     the training rows, the trained parameters."""
     if name == "n":
-        sets = {by[c]["data"]: by[c]["n"] for c in reversed(columns) if c in by and by[c]["n"]}
-        counts = [str(n) for n in reversed(sets.values())]
+        sets = {by[c]["data"]: str(by[c]["n"]) for c in columns[::-1] if c in by and by[c]["n"]}
+        counts = list(sets.values())[::-1]
         return " / ".join(counts if len(set(counts)) > 1 else counts[:1]) or "–"
     if name == "seeds":
         return ", ".join(map(str, row["seeds"])) or "–"
@@ -169,40 +164,27 @@ def _last(name: str, row: dict, by: dict[str, dict], columns: list[str]) -> str:
     return f"{row['trained_parameters']:,}" if row["trained_parameters"] else "–"
 
 
-def counts(records: Iterable[dict], table: str) -> dict[tuple[str, ...], dict[str, int]]:
-    """{(target, split, *parts of the condition): {"changed": rows, "unchanged": rows}} of Table 6 or
-    7, ours and the paper's. Token types that the paper has not are one, "other tokens"."""
-    found: dict[tuple, dict[str, int]] = {}
-    here = [r | {"target": f"{r['target']} (here)"} for r in records if r["table"] == table]
-    paper = [asdict(row) for row in lookup(table=table)]
-    for r in here + [r | {"target": f"{r['target']} (paper)"} for r in paper]:
-        *parts, label = r["condition"].rsplit(" / ", 2)
-        if parts:
-            numbers = [int(number) for number in parts[1].strip("[]").replace("-", ",").split(",")]
-            kind = parts[0] if parts[0] in TYPES else TYPES[-1]
-            parts = [kind, f"{numbers[0]}–{numbers[-1]}"]
-        cell = found.setdefault((r["target"], r["data"], *parts), {"changed": 0, "unchanged": 0})
-        cell[label] += int(r["value"])
-    return found
-
-
 def _counts(spec: dict, records: list[dict]) -> Table:
-    """A table with a row for each part of a data set: its rows whose answer changes, and not."""
-
-    def key(row: tuple) -> tuple:
-        target, split, *parts = row
-        place = [TYPES.index(parts[0]), int(parts[1].split("–")[0])] if parts else []
-        return "(paper)" in target, target, split != "train", place
-
-    found = counts(records, spec["records"][0])
-    rows = sorted(found, key=key)
-    made_by = {
-        f"{r['target']} (here)": r["artifact"] for r in records if r["table"] in spec["records"]
-    }
-    lines = []
-    for row in rows:
-        changed, unchanged = found[row]["changed"], found[row]["unchanged"]
-        lines.append((*row, changed, unchanged, Score(changed / max(changed + unchanged, 1))))
+    """A table with a row for each part of a data set, ours and the paper's: its rows whose answer
+    changes, and not. Token types that the paper has not are one, "other tokens"."""
+    [table] = spec["records"]
+    ours = [r for r in records if r["table"] == table]
+    cells = []
+    for where, found in (("here", ours), ("paper", map(asdict, lookup(table=table)))):
+        for r in found:
+            *parts, label = r["condition"].rsplit(" / ", 2)
+            numbers = re.findall(r"\d+", parts[1]) if parts else []
+            type_ = TYPES.index(parts[0]) if parts and parts[0] in TYPES else len(TYPES) - 1
+            names = (TYPES[type_], f"{numbers[0]}–{numbers[-1]}") if parts else ()
+            order = (where, r["target"], r["data"] != "train", type_, *map(int, numbers[:1]))
+            row = (f"{r['target']} ({where})", r["data"], *names)
+            cells.append({"order": order, "row": row, "label": label, "value": int(r["value"])})
+    sums = pd.DataFrame(cells).pivot_table("value", ["order", "row"], "label", "sum", fill_value=0)
+    made_by = {f"{r['target']} (here)": r["artifact"] for r in ours}
+    lines = [
+        (*row, int(n["changed"]), int(n["unchanged"]), Score(n["changed"] / max(n.sum(), 1)))
+        for (_, row), n in sums.iterrows()
+    ]
     header = ("Target", "Split", *spec["counts"], "Changed", "Unchanged", "Share changed")
-    artifacts = tuple(made_by[row[0]] for row in rows if row[0] in made_by)
+    artifacts = tuple(made_by[line[0]] for line in lines if line[0] in made_by)
     return Table(spec["caption"], header, tuple(lines), (), artifacts)

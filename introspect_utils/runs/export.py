@@ -1,5 +1,5 @@
-"""An executed notebook as one HTML page that asks no other host for anything: formulas are pictures,
-images are inside, and the page's own policy lets no script run."""
+"""An executed notebook as one HTML page that asks no other host for anything: formulas are
+pictures, images are inside, and the page's own policy lets no script run."""
 
 import base64
 import io
@@ -32,6 +32,8 @@ def export_page(executed: Path, page: Path, code: bool = True) -> None:
     about = {"title": re.sub(r"^#* *(\d+ · )?", "", first[0]), "picture": picture}
     about["description"] = " ".join(" ".join(first[1:]).split())[:300] or about["title"]
     opened = False
+    if not code:
+        notebook.cells[0].source = "\n".join([f"# {about['title']}", *first[1:]])
     for cell in notebook.cells if not code else []:
         if cell.cell_type == "markdown" and cell.source.startswith("## "):
             heading, _, rest = cell.source.partition("\n")

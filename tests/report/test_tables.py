@@ -99,7 +99,8 @@ def test_bold_is_what_the_record_says_and_no_gold_label_of_the_judge(records):
 
 def test_notes_say_who_scored(records):
     notes = "\n".join(table("table1", records).notes)
-    assert f"{TARGET}: scored by the judge {JUDGE} and the simulator `{SIMULATOR}`." in notes
+    assert f"{TARGET}: scored by the judge `{JUDGE}`." in notes
+    assert f"{TARGET}: scored by the simulator `{SIMULATOR}`." in notes
     assert f"{SECOND}: scored" not in notes
 
 
