@@ -57,6 +57,7 @@ class Report:
         self.examples = drawn_examples.find_examples(self.profile, self.runs)
         self.claims = [(claim, *claim.check(self.records)) for claim in CLAIMS]
         self.files = [self.folder / "results.json", self.folder / "examples.json"]
+        self.shown: set[str] = set()
 
     def answer(self) -> Markdown:
         """What was found, in a sentence, and with which models."""
@@ -144,9 +145,14 @@ class Report:
     def show_tables(self, *names: str) -> None:
         """Save and show tables of `tables.yaml`, as far as there are records of them."""
         for name in names:
+            self.shown.add(name)
             if table := tables.table(name, self.records):
                 self.files += save_table(table, self.folder / "tables", name)
                 display(table)
+
+    def show_other_tables(self) -> None:
+        """The tables that have not been shown: of tasks that the paper has not."""
+        self.show_tables(*(name for name in tables.SPECS if name not in self.shown))
 
     def show_figures(self, *names: str) -> None:
         """Save and show figures, as far as there is something to show."""

@@ -1,6 +1,7 @@
 """The tables of tables.yaml, and their forms."""
 
 import csv
+import dataclasses
 import io
 
 import pytest
@@ -254,3 +255,13 @@ def test_every_column_and_row_of_the_paper_has_a_name():
     names = {name for spec in SPECS.values() if "columns" in spec for name in spec["columns"]}
     assert names <= style.LABELS.keys()
     assert not {row.condition for row in lookup(table="2")} - style.LABELS.keys()
+
+
+def test_a_task_without_a_table_of_its_own_has_one_of_its_metrics(monkeypatch):
+    toy = dataclasses.replace(tables.TASKS["patching"], name="toy", title="Toy", table="9")
+    monkeypatch.setattr(tables, "TASKS", tables.TASKS | {"toy": toy})
+    monkeypatch.setattr(tables, "SPECS", tables._specs())
+    records = [r | {"table": "9", "task": "toy"} for r in some_records() if r["table"] == "2"]
+    made = table("table9", records)
+    assert made.caption == "Toy" and made.header[2:4] == ("Exact match", "Has-changed F1")
+    assert made.rows[0][1] == "Self" and str(made.rows[0][2]) == "35.2 ± 1.9"
