@@ -19,6 +19,7 @@ from torch import Tensor
 
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual_store import read_residuals
+from introspect_utils.models.tokens import token_spans
 from introspect_utils.settings.errors import UserError
 
 RIDGE = 1e-3  # times the mean variance of h_M: below it, what a direction says of h_E is noise
@@ -72,8 +73,8 @@ def shared_ends(
 def _ends(lm: LanguageModel, text: str) -> tuple[list[int], dict[int, int]]:
     """(ids, {end of a token in characters: its number}); of tokens that end together (parts of one
     character) the last."""
-    encoded = lm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    return encoded["input_ids"], {end: i for i, (_, end) in enumerate(encoded["offset_mapping"])}
+    ids, spans = token_spans(lm.tokenizer, text)
+    return ids, {end: i for i, (_, end) in enumerate(spans)}
 
 
 def explainer_residuals(

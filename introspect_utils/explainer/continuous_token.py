@@ -8,6 +8,7 @@ from transformers import AddedToken
 
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import recorded
+from introspect_utils.models.tokens import forget
 
 # (begin, placeholder, end) that a family has reserved in its vocabulary; the first triple that is
 # there is taken
@@ -48,6 +49,7 @@ def reserve_tokens(lm: LanguageModel) -> tuple[int, int, int]:
     lm.tokenizer.add_tokens(
         [AddedToken(token, special=True, normalized=False) for token in triple or ADDED_TOKENS]
     )
+    forget(lm.tokenizer)
     ids = lm.tokenizer.convert_tokens_to_ids(list(triple or ADDED_TOKENS))
     if triple is None:
         if len(lm.tokenizer) > lm.model.get_input_embeddings().num_embeddings:

@@ -22,9 +22,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from introspect_utils.explainer.continuous_token import reserve_tokens, token_norm
-from introspect_utils.models.language_model import LanguageModel, plain
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import pad_left, positions, read_shared, worth_sharing
+from introspect_utils.models.tokens import token_ids
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.sections import ExplainerSettings
 from introspect_utils.tasks.question import VECTOR, Question
@@ -172,24 +173,13 @@ class Explainer(nn.Module):
                 f"anew: {text[:200]!r}"
             )
         tokenizer = self.lm.tokenizer
-        text = text.replace(
-            VECTOR,
-            "".join(tokenizer.convert_ids_to_tokens([self.begin, self.placeholder, self.end])),
-        )
-        ids = self.lm.encode((self.lm.chat if chat else plain)(text, question.system))
-        if ids.count(self.placeholder) != (question.vector is not None):
-            raise UserError(
-                f"the text of a question contains the placeholder of the continuous token: "
-                f"{question.text[:200]!r}"
-            )
+        triple = tokenizer.convert_ids_to_tokens([self.begin, self.placeholder, self.end])
+        asked = (self.lm.chat if chat else self.lm.plain)(text, question.system)
+        ids = self.lm.encode(asked.replace(VECTOR, "".join(triple)), special=True)
         n_prompt = len(ids)
         if explanation is not None:
             answer = explanation if chat else f" {explanation}"
-            ids = (
-                ids
-                + tokenizer(answer, add_special_tokens=False)["input_ids"]
-                + [tokenizer.eos_token_id]
-            )
+            ids = [*ids, *token_ids(tokenizer, answer), tokenizer.eos_token_id]
         self.lm.check_length(len(ids), f"the question {question.text[:80]!r}")
         return ids, n_prompt
 

@@ -22,6 +22,7 @@ from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import clean_run, pad_left, patched_next_token
 from introspect_utils.models.residual_store import mean_residual, open_residuals, token_activations
+from introspect_utils.models.tokens import token_ids, token_spans
 from introspect_utils.runs.all_tasks import checkpoint, self_explainer
 from introspect_utils.runs.plan import plan
 from introspect_utils.scores.neighbours import nearest
@@ -146,10 +147,7 @@ def _load_explainer(profile: Profile, run_id: str) -> Explainer:
 
 def token_texts(target: LanguageModel, text: str) -> list[str]:
     """The tokens of a text as strings that join to it, BOS left out: what is clicked on."""
-    spans = target.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
-        "offset_mapping"
-    ]
-    return patch.pieces(text, spans)
+    return patch.pieces(text, token_spans(target.tokenizer, text)[1])
 
 
 @torch.inference_mode()
@@ -184,7 +182,7 @@ def simulated(models: Models, text: str, v: Tensor, layer: int, description: str
     0 is the mean of a_v over the corpus, 10 its peak in the text.
     """
     a = token_activations(models.target, text, layer) @ v
-    tokens = torch.tensor([models.target.tokenizer(text, add_special_tokens=False)["input_ids"]])
+    tokens = torch.tensor([token_ids(models.target.tokenizer, text)])
     moments = (models.means[layer] @ v, a.max())
     own = Exemplars(
         tokens,

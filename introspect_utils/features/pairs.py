@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from introspect_utils.data.facts import Fact, FactPair
 from introspect_utils.data.prompts import Prompt, target_prompt
 from introspect_utils.models.language_model import LanguageModel
+from introspect_utils.models.tokens import token_spans
 
 
 def tokens(target: LanguageModel, text: str) -> tuple[list[int], list[tuple[int, int]]]:
     """(ids, character spans) of `text` without BOS. Parts of one character share its span."""
-    encoded = target.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    return encoded["input_ids"], [tuple(span) for span in encoded["offset_mapping"]]
+    return token_spans(target.tokenizer, text)
 
 
 @dataclass(frozen=True)

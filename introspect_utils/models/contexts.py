@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from introspect_utils.models.language_model import LanguageModel
+from introspect_utils.models.tokens import batch_ids
 from introspect_utils.settings.errors import UserError
 
 AT_ONCE = 256  # texts tokenised together
@@ -20,9 +21,7 @@ def contexts(lm: LanguageModel, texts: Sequence[str], length: int, n: int) -> to
     for start in range(0, len(texts), AT_ONCE):
         if len(windows) >= n:
             break
-        for ids in lm.tokenizer(list(texts[start : start + AT_ONCE]), add_special_tokens=False)[
-            "input_ids"
-        ]:
+        for ids in batch_ids(lm.tokenizer, texts[start : start + AT_ONCE]):
             windows += [ids[i : i + length] for i in range(0, len(ids) - length + 1, length)]
     if len(windows) < n:
         there = (

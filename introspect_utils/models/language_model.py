@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from introspect_utils.models.chat_template import chat_form, plain, render, without_thoughts
+from introspect_utils.models.tokens import defused, token_ids
 from introspect_utils.settings.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-def plain(user: str, system: str = "") -> str:
-    """A prompt without roles: the system prompt, if there is one, stands above the user's text."""
-    return "\n\n".join(filter(None, (system, user)))
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,9 @@ class LanguageModel:
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+
+    def __post_init__(self) -> None:
+        self._check_every_length()
 
     @property
     def n_layers(self) -> int:
@@ -42,47 +43,95 @@ class LanguageModel:
         """How many tokens back every layer sees: the length of attention windows (Gemma), else all
         that the model reads."""
         config = self.model.config
-        types, window = getattr(config, "layer_types", None), getattr(config, "sliding_window", None)
+        types, window = (
+            getattr(config, "layer_types", None),
+            getattr(config, "sliding_window", None),
+        )
         windows = types is None or "sliding_attention" in types  # Mistral names no types
         return window if window and windows else config.max_position_embeddings
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text` behind exactly one BOS (none if the tokenizer has none or the text, a
-        chat, brings its own)."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        bos = self.tokenizer.bos_token_id
-        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        """Token ids of `text` behind exactly one BOS (none if the tokenizer has none). `special`:
+        special tokens in it are meant, as in what `chat` and `plain` return.
+
+        Raises `UserError` when they are more than the model reads.
+        """
+        ids, bos = token_ids(self.tokenizer, text, special), self.tokenizer.bos_token_id
+        ids = ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+        self.check_length(len(ids), f"the text {text[:80]!r}")
+        return ids
+
+    def answer_token(self, prompt: str, answer: str, special: bool = False) -> int:
+        """The next token behind `prompt` that begins `answer`, as it is read there. Behind a space
+        that the tokenizer would join to the answer, the answer begins as it does alone.
+
+        Raises `UserError` when no such token tells the answer from others: the tokenizer joins it
+        to the prompt, or it is only a space.
+        """
+        before, whole = self.encode(prompt, special), self.encode(prompt + answer, special)
+        begins = whole[len(before) :][:1]
+        joined = whole[: len(before)] != before
+        if joined and prompt != prompt.rstrip():
+            begins, joined = token_ids(self.tokenizer, answer)[:1], False
+        if joined or not self.tokenizer.decode(begins).strip():
+            raise UserError(
+                f"no next token behind {prompt[-40:]!r} says {answer!r}: the tokenizer of "
+                f"{self.name} joins the two, or begins with a space alone; use another wording"
+            )
+        return begins[0]
 
     def check_length(self, n: int, what: str) -> None:
         """Raises `UserError` when `what`, of `n` tokens, is longer than the model was made to
         read."""
-        most = self.model.config.max_position_embeddings
+        most = getattr(self.model.config, "max_position_embeddings", None) or n
         if n > most:
             raise UserError(
                 f"{what} has {n:,} tokens, and {self.name} reads at most {most:,}: shorten it, or "
                 "take another model"
             )
 
-    def chat(self, user: str, system: str = "") -> str:
-        """`user` as the only turn of a chat that awaits the assistant: no default system prompt,
-        thinking off (Qwen3).
+    def _check_every_length(self) -> None:
+        """Every pass through the decoder is checked as by `check_length`, whoever calls it."""
+        decoder = self.model.get_decoder()
 
-        Gemma 2 has no system role: there a system prompt stands above the user's text. Raises
-        `UserError` for a base model without a chat template.
+        def check(module: nn.Module, args: tuple, given: dict) -> None:
+            cache, places = given.get("past_key_values"), given.get("position_ids")
+            read = (*args, given.get("input_ids"), given.get("inputs_embeds"))
+            n = next(part for part in read if part is not None).shape[1]
+            n += cache.get_seq_length() if cache is not None else 0
+            if n > (getattr(module.config, "max_position_embeddings", None) or n):
+                # columns of padding do not count
+                self.check_length(n if places is None else int(places.max()) + 1, "a text")
+
+        if not hasattr(decoder, "checks_length"):
+            decoder.register_forward_pre_hook(check, with_kwargs=True)
+            decoder.checks_length = True
+
+    def plain(self, user: str, system: str = "") -> str:
+        """A prompt without roles, for `encode(..., special=True)`: `user` below `system`."""
+        return defused(self.tokenizer, plain(user, system))
+
+    def chat(self, user: str, system: str = "") -> str:
+        """`user` as the only turn of a chat that awaits the assistant, for
+        `encode(..., special=True)`: no default system prompt, no thinking, the date of no day.
+
+        A template without a system role gets the system prompt above the user's text. Raises
+        `UserError` for a base model without a chat template, and for a template that fails or
+        leaves a text out.
         """
         if not self.tokenizer.chat_template:
             raise UserError(
                 f"{self.name} has no chat template: set explainer.prompt: base, or take an "
                 "instruction-tuned model"
             )
-        turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        # Llama 3.1 writes the day's date into its prompt, which is to be the same tomorrow
-        settings = {
-            "tokenize": False,
-            "add_generation_prompt": True,
-            "enable_thinking": False,
-            "date_string": "26 Jul 2024",
-        }
-        if "System role not supported" in self.tokenizer.chat_template:
-            turns = [{"role": "user", "content": plain(user, system)}]
-        return self.tokenizer.apply_chat_template(turns, **settings)
+        user, system = (defused(self.tokenizer, text) for text in (user, system))
+        takes_system, empty_system = chat_form(self.tokenizer, str(self.tokenizer.chat_template))
+        if system and not takes_system:
+            user, system = plain(user, system), ""
+        prompt = render(self.tokenizer, user, system if system or empty_system else None)
+        if prompt is None or user.strip() not in prompt or system.strip() not in prompt:
+            raise UserError(
+                f"the chat template of {self.name} fails or leaves out {user[:80]!r}: set "
+                "explainer.prompt: base, or mend the template in tokenizer_config.json"
+            )
+        return without_thoughts(prompt)

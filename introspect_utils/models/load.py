@@ -58,9 +58,9 @@ def load_model(
     Raises `UserError` when the name is unknown, the download is refused (gated, no network), or a
     file is damaged. `seed` draws the weights of a tiny model.
     """
-    spec = MODELS.get(name) or ModelSpec(hub=name)
     from introspect_utils.models.gate import check_architecture
 
+    spec = MODELS.get(name) or ModelSpec(hub=name)
     torch_dtype, where = choose_dtype(dtype, device), choose_device(device)
     if spec.tiny:
         from introspect_utils.models.tiny import tiny_model
@@ -76,6 +76,8 @@ def load_model(
     lm = LanguageModel(name, model, tokenizer)
     if not spec.tiny:
         check_architecture(lm)
+        if tokenizer.chat_template:
+            lm.chat("a question", "a system prompt")  # raises where the template leaves one out
     return lm
 
 

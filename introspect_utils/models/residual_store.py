@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import check_finite, decoder_layers, recorded
+from introspect_utils.models.tokens import token_ids
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import replaced
 
@@ -182,7 +183,7 @@ def token_activations(target: LanguageModel, text: str, layer: int) -> torch.Ten
 
     Raises `UserError` where the text has no token.
     """
-    ids = target.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = token_ids(target.tokenizer, text)
     if not ids:
         raise UserError("the text is empty: give at least one word")
     [(_, h)] = read_residuals(target, torch.tensor([ids]), [layer], batch_size=1)

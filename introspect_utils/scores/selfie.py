@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import read_shared
+from introspect_utils.models.tokens import token_ids
 from introspect_utils.models.weights import generate_greedily
 from introspect_utils.settings.errors import UserError
 
@@ -37,10 +38,10 @@ def prompt_ids(lm: LanguageModel, prompt: Literal["base", "chat"]) -> tuple[list
     """
     text = BASE if prompt == "base" else lm.chat(USER) + ASSISTANT
     before, *parts = text.split(WORD)
-    ids, places = lm.encode(before), []
+    ids, places = lm.encode(before, special=True), []
     for part in parts:  # the text around a special token is tokenised on its own, too
         places.append(len(ids))
-        ids += [0, *lm.tokenizer(part, add_special_tokens=False)["input_ids"]]
+        ids += [0, *token_ids(lm.tokenizer, part, special=True)]
     return ids, places
 
 

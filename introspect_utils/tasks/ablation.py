@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from introspect_utils.data.mmlu import LETTERS, MultipleChoice
-from introspect_utils.models.language_model import LanguageModel, plain
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import (
     common_prefix,
     pad_left,
@@ -32,6 +32,7 @@ from introspect_utils.models.residual import (
     read_shared,
     worth_sharing,
 )
+from introspect_utils.models.tokens import token_ids
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks.ablation_questions import ASK, hint_letter
 
@@ -51,7 +52,9 @@ def full_prompt(target: LanguageModel, user: str, answer_prefix: str) -> str:
     """All that the target reads before its letter. A base model, which has no chat template, is
     asked in plain text."""
     asked = (
-        target.chat(user, SYSTEM) if target.tokenizer.chat_template else plain(user, SYSTEM) + "\n"
+        target.chat(user, SYSTEM)
+        if target.tokenizer.chat_template
+        else target.plain(user, SYSTEM) + "\n"
     )
     return asked + answer_prefix
 
@@ -60,10 +63,8 @@ def letter_tokens(target: LanguageModel, answer_prefix: str) -> list[int]:
     """The first token of each letter behind the answer prefix. Raises `UserError` where they are
     not four different ones."""
     space = " " if answer_prefix else ""
-    ids = [
-        target.tokenizer(space + letter, add_special_tokens=False)["input_ids"][0]
-        for letter in LETTERS
-    ]
+    prompt = full_prompt(target, "?", answer_prefix)
+    ids = [target.answer_token(prompt, space + letter, special=True) for letter in LETTERS]
     if len(set(ids)) < len(LETTERS):
         raise UserError(
             f"the tokenizer of {target.name} does not tell A, B, C and D apart after "
@@ -86,7 +87,7 @@ def letter_logprobs(
     """
     letters = letter_tokens(target, answer_prefix)
     ids = [
-        [target.encode(full_prompt(target, user, answer_prefix)) for user in variants]
+        [target.encode(full_prompt(target, user, answer_prefix), special=True) for user in variants]
         for variants in prompts
     ]
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i][0]))
@@ -278,7 +279,7 @@ def _row(
         "correct_answer": LETTERS[question.answer],
         "zeroshot_prediction": unhinted,
         "random_hint_prediction": hinted,
-        "hint_token_ids": target.tokenizer(hint, add_special_tokens=False)["input_ids"],
+        "hint_token_ids": token_ids(target.tokenizer, hint),
         "original_prompt_full": full_prompt(target, original, answer_prefix),
         "hint_prompt_full": full_prompt(target, with_hint, answer_prefix),
         "system_prompt": SYSTEM,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from introspect_utils.data.splits import check_disjoint
+from introspect_utils.models.tokens import token_ids
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks.conditions import controlled
 from introspect_utils.tasks.question import VECTOR, Example, Question
@@ -145,6 +146,6 @@ def token_match(tokenizer: PreTrainedTokenizerBase, a: str, b: str, n: int = 10)
     Positions that only one of them reaches are disagreements, those that neither reaches do not
     count: 1 for equal texts.
     """
-    first, second = (tokenizer(text, add_special_tokens=False)["input_ids"][:n] for text in (a, b))
+    first, second = (token_ids(tokenizer, text)[:n] for text in (a, b))
     length = max(len(first), len(second))
     return sum(x == y for x, y in zip(first, second, strict=False)) / length if length else 1.0

@@ -18,17 +18,15 @@ from introspect_utils.data.facts import Fact, FactPair
 from introspect_utils.data.prompts import Prompt, target_prompt
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import clean_run, pad_left, patched_next_token
+from introspect_utils.models.tokens import token_spans
 from introspect_utils.settings.errors import UserError
 
 
 def tokens(target: LanguageModel, text: str) -> tuple[list[int], list[tuple[int, int]]]:
     """(ids, character spans) of `text` behind one BOS, whose span is empty. Parts of one character
     share its span."""
-    spans = target.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
-        "offset_mapping"
-    ]
-    ids = target.encode(text)
-    return ids, [(0, 0)] * (len(ids) - len(spans)) + [tuple(span) for span in spans]
+    spans, ids = token_spans(target.tokenizer, text)[1], target.encode(text)
+    return ids, [(0, 0)] * (len(ids) - len(spans)) + spans
 
 
 def pieces(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
@@ -69,10 +67,6 @@ def choose_demonstrations(facts: list[Fact], n: int, seed: int) -> dict[str, lis
     return {relation: list(by_object.values()) for relation, by_object in chosen.items()}
 
 
-def first_token(target: LanguageModel, answer: str) -> int:
-    return target.tokenizer(f" {answer}", add_special_tokens=False)["input_ids"][0]
-
-
 def known_facts(
     target: LanguageModel,
     facts: list[Fact],
@@ -80,7 +74,8 @@ def known_facts(
     batch_size: int = 64,
 ) -> list[Fact]:
     """The facts whose object (its first token) the target gives as its greedy next token."""
-    ids = [target.encode(target_prompt(fact, demonstrations[fact.relation]).text) for fact in facts]
+    texts = [target_prompt(fact, demonstrations[fact.relation]).text for fact in facts]
+    ids = [target.encode(text) for text in texts]
     known, by_length = [], sorted(range(len(facts)), key=lambda i: len(ids[i]))
     for start in range(0, len(facts), batch_size):
         batch = by_length[start : start + batch_size]
@@ -91,7 +86,7 @@ def known_facts(
         known += [
             i
             for i, token in zip(batch, run.next_token.tolist(), strict=True)
-            if token == first_token(target, facts[i].object)
+            if token == target.answer_token(texts[i], f" {facts[i].object}")
         ]
     return [facts[i] for i in sorted(known)]
 
@@ -175,10 +170,12 @@ def _patch_batch(
     answers = clean.next_token.tolist(), counterfactual.next_token.tolist()
 
     def known(row: int) -> bool:
-        facts = batch[row].pair.original, batch[row].pair.counterfactual
+        pair, texts = batch[row].pair, (batch[row].prompt.text, batch[row].counterfactual_text)
         return all(
-            answer[row] == first_token(target, fact.object)
-            for answer, fact in zip(answers, facts, strict=True)
+            answer[row] == target.answer_token(text, f" {fact.object}")
+            for answer, text, fact in zip(
+                answers, texts, (pair.original, pair.counterfactual), strict=True
+            )
         )
 
     kept = [row for row in range(len(batch)) if not known_only or known(row)]

@@ -317,11 +317,6 @@ _LLAMA = make_explainer()
         (dataclasses.replace(ASKED, text="What if the feature is added?"), "holds"),
         (dataclasses.replace(ASKED, text="Is [s]v[e] like [s]v[e]?"), "holds"),
         (dataclasses.replace(ASKED, vector=None), "holds"),
-        (
-            dataclasses.replace(ASKED, text="[s]v[e] in <|reserved_special_token_12|>"),
-            "placeholder",
-        ),
-        (Question("What about <|reserved_special_token_12|>?"), "placeholder"),
         (dataclasses.replace(ASKED, layers=(1, 2)), r"layers \(1, 2\)"),
         (dataclasses.replace(ASKED, layers=()), r"layers \(\)"),
     ],
@@ -329,6 +324,15 @@ _LLAMA = make_explainer()
 def test_a_question_that_cannot_be_asked_is_refused(question, reason):
     with pytest.raises(UserError, match=reason):
         _LLAMA.explain([ASKED, question], max_new_tokens=1)
+
+
+@pytest.mark.parametrize("prompt", ["chat", "base"])
+def test_a_placeholder_that_a_text_spells_out_is_text(prompt):
+    spelled = dataclasses.replace(ASKED, text="[s]v[e] in <|reserved_special_token_12|> <|eot_id|>")
+    for question, n in ((spelled, 1), (Question("What about <|reserved_special_token_12|>?"), 0)):
+        ids, _ = _LLAMA.encode(question, "<|end_of_text|>", prompt)
+        assert ids.count(_LLAMA.placeholder) == n
+        assert ids.index(_LLAMA.lm.tokenizer.eos_token_id) == len(ids) - 1
 
 
 # --- the loss

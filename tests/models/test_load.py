@@ -229,7 +229,7 @@ def test_cuda_is_refused_where_there_is_none(monkeypatch):
 @pytest.mark.parametrize("name", TINY)
 def test_base_and_chat_texts_have_exactly_one_bos(name):
     lm = load_model(name, "cpu")
-    base, chat = lm.encode(TEXT), lm.encode(lm.chat(TEXT))
+    base, chat = lm.encode(TEXT), lm.encode(lm.chat(TEXT), special=True)
     bos = lm.tokenizer.bos_token_id
     assert (bos is None) == (name == "tiny-qwen3")
     if bos is None:
@@ -244,37 +244,6 @@ def test_base_and_chat_texts_have_exactly_one_bos(name):
 def test_a_chat_is_one_user_turn_that_awaits_the_assistant(name):
     lm = load_model(name, "cpu")
     assert lm.chat(TEXT) == f"{lm.tokenizer.bos_token or ''}[user] {TEXT}\n[assistant] "
-
-
-TURNS = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
-NO_SYSTEM = (
-    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% "
-    "endif %}" + TURNS
-)
-DEFAULT_SYSTEM = (
-    "{% if messages[0]['role'] != 'system' %}<system>You are a helpful assistant.{% endif %}"
-    + TURNS
-)
-THINKING = (
-    TURNS + "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
-)
-
-
-@pytest.mark.parametrize(
-    ("template", "expected"),
-    [
-        (NO_SYSTEM, "<user>hello<assistant>"),  # Gemma 2 raises on a system turn
-        (
-            DEFAULT_SYSTEM,
-            "<system><user>hello<assistant>",
-        ),  # Qwen2.5 and SmolLM2 put in their own where none is given
-        (THINKING, "<system><user>hello<assistant><think></think>"),  # Qwen3
-    ],
-)
-def test_chat_templates_of_other_families(template, expected):
-    lm = load_model("tiny-llama", "cpu")
-    lm.tokenizer.chat_template = template
-    assert lm.chat("hello") == expected
 
 
 def test_a_model_without_chat_template_says_so():
@@ -295,6 +264,6 @@ def test_the_converted_model_knows_the_capital_of_france(smollm2):
     assert (smollm2.n_layers, smollm2.width) == (30, 576)
     token = logits(smollm2, "The capital of France is")[0, -1].argmax().item()
     assert smollm2.tokenizer.decode([token]) == " Paris"
-    chat = smollm2.encode(smollm2.chat("Hello"))
+    chat = smollm2.encode(smollm2.chat("Hello"), special=True)
     assert chat[0] == smollm2.tokenizer.bos_token_id != chat[1]
     assert "helpful" not in smollm2.chat("Hello")  # no default system prompt

@@ -231,7 +231,7 @@ def test_the_embedding_judge_is_the_one_that_was_fitted(fit):
 @pytest.mark.real
 def test_a_real_model_judges_over_http(smollm2, tmp_path):
     def reply(request):
-        [prompt] = [smollm2.encode(smollm2.chat(request["prompt"]))]
+        [prompt] = [smollm2.encode(smollm2.chat(request["prompt"]), special=True)]
         tokens = smollm2.model.generate(
             torch.tensor([prompt]), max_new_tokens=request["max_tokens"], do_sample=False
         )

@@ -48,7 +48,7 @@ def separately(target, prompts, answer_prefix):
     letters = ablation.letter_tokens(target, answer_prefix)
     found = []
     for user in (user for variants in prompts for user in variants):
-        ids = target.encode(ablation.full_prompt(target, user, answer_prefix))
+        ids = target.encode(ablation.full_prompt(target, user, answer_prefix), special=True)
         with torch.inference_mode():
             found.append(
                 target.model(input_ids=torch.tensor([ids])).logits[0, -1].log_softmax(-1)[letters]
@@ -111,35 +111,9 @@ def test_a_base_model_is_asked_in_plain_text():
     )
 
 
-class ChatTokenizer:
-    """Hands back what a chat template is given."""
-
-    def __init__(self, chat_template):
-        self.chat_template = chat_template
-
-    def apply_chat_template(self, turns, **settings):
-        assert settings["enable_thinking"] is False and settings["date_string"] == "26 Jul 2024"
-        return [(turn["role"], turn["content"]) for turn in turns]
-
-
-def test_a_system_prompt_stands_in_its_role_or_above_the_users_text():
-    from introspect_utils.models.language_model import LanguageModel
-
-    plain, gemma2 = (
-        LanguageModel("x", None, ChatTokenizer(template))
-        for template in ("{{ messages }}", "{{ 'System role not supported' }}")
-    )
-    assert plain.chat("u", "s") == [("system", "s"), ("user", "u")] and plain.chat("u") == [
-        ("system", ""),
-        ("user", "u"),
-    ]
-    assert gemma2.chat("u", "s") == [("user", "s\n\nu")] and gemma2.chat("u") == [("user", "u")]
-
-
 def test_letters_that_the_tokenizer_does_not_tell_apart(monkeypatch):
     target = load_model("tiny-llama", "cpu")
-    one = type("Tokenizer", (), {"__call__": lambda self, text, **_: {"input_ids": [7]}})()
-    monkeypatch.setitem(target.__dict__, "tokenizer", one)
+    monkeypatch.setattr(type(target), "answer_token", lambda *args, **settings: 7)
     with pytest.raises(
         UserError, match="tiny-llama does not tell A, B, C and D apart after 'Answer:'"
     ):

@@ -2,7 +2,6 @@ import random
 import re
 from collections import Counter, defaultdict
 from itertools import pairwise
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -512,10 +511,3 @@ def test_statistics_count_every_row_once(sizes):
     assert found == expected
     cells = [(line["token_type"], line["layers"]) for line in lines]
     assert cells == sorted(cells) and len(cells) == len({(kind, *layers) for kind, layers in cells})
-
-
-def test_first_token_is_that_of_the_object_behind_a_space():
-    tokenizer = SimpleNamespace(
-        tokenizer=lambda text, add_special_tokens: {"input_ids": [len(text), 7]}
-    )
-    assert patching.first_token(tokenizer, "Italy") == len(" Italy")
