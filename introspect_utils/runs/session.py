@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +13,7 @@ import torch
 from introspect_utils.explainer.make import make_explainer
 from introspect_utils.models.load import choose_device, choose_dtype, load_model
 from introspect_utils.runs.plan import explainer_run, plan
-from introspect_utils.runs.record import run_record, write_run
+from introspect_utils.runs.record import read_run, run_record, write_run
 from introspect_utils.runs.run import Run
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     from introspect_utils.explainer.explainer import Explainer
     from introspect_utils.explainer.train import Trained
     from introspect_utils.models.language_model import LanguageModel
-    from introspect_utils.settings.profile import Training
     from introspect_utils.tasks.question import Example
-
-DESCRIPTIONS = next(task for task in TASKS.values() if task.simulated)  # of notebooks 04, 08 to 13
 
 
 def open_run(profile: str, notebook: str, **parameters: Any) -> Session:
@@ -38,49 +35,53 @@ def open_run(profile: str, notebook: str, **parameters: Any) -> Session:
 
     Raises `UserError` if the profile has no such run and it is not one explainer more.
     """
-    return Session(settings := load_profile(profile), _run(settings, notebook, parameters))
+    settings = load_profile(profile)
+    return Session(settings, _run(settings, notebook, parameters, profile=settings.source))
 
 
-def _run(profile: Profile, notebook: str, parameters: dict[str, Any]) -> Run:
+def _run(settings: Profile, notebook: str, asked: dict[str, Any], **beside: Any) -> Run:
     """The planned run; an explainer of another size, seed, name or condition is one beside them."""
-    runs = [run for run in plan(profile) if run.notebook == notebook]
-    asked = {"profile": profile.source, **parameters}
+    runs = [run for run in plan(settings) if run.notebook == notebook]
     for run in runs:
-        if run.parameters == asked:
+        if run.parameters.items() >= {**asked, **beside}.items():
             return run
-    alike = [run for run in runs if run.parameters["target"] == parameters.get("target")]
+    alike = [run for run in runs if run.parameters["target"] == asked.get("target")]
     trains = [task.name for task in TASKS.values() if task.train == notebook]
-    if not (alike and trains):
-        raise UserError(
-            f"profile {profile.source} has no run of notebook {notebook} with {parameters}; it has "
-            + ("; ".join(str(run.parameters) for run in runs[:3]) or "none of this notebook")
-        )
-    return explainer_run(profile, trains[0], inputs=alike[0].inputs, **parameters)
+    if alike and trains:
+        return explainer_run(settings, trains[0], inputs=alike[0].inputs, **asked)
+    planned = "; ".join(str(run.parameters) for run in runs[:3]) or "none"
+    raise UserError(
+        f"profile {settings.source} has no run of notebook {notebook} with {asked}; it has {planned}"
+    )
 
 
 class Session:
-    """An open run: where its files lie and what it is about."""
+    """An open run: what it is about, and where its files lie."""
 
     def __init__(self, settings: Profile, run: Run):
-        self.settings, self.run, self.id = settings, run, run.id
-        self.start = time.monotonic()
-        name = run.parameters.get("task", DESCRIPTIONS.name)
-        of_notebook = [t for t in TASKS.values() if run.notebook in (t.data, t.train)]
-        self.task = of_notebook[0] if of_notebook else TASKS[name]
+        self.settings, self.run, self.id, self.start = settings, run, run.id, time.monotonic()
+        asked = run.parameters
+        planned = next(task for task in TASKS.values() if settings.section(task.name))
+        own = (task for task in TASKS.values() if run.notebook in (task.data, task.train))
+        self.task = next(own, TASKS[asked.get("task", planned.name)])
         self.section = settings.section(self.task.name)  # the task's own settings
-        self.target = run.parameters["target"]
-        self.explainer = run.parameters.get("explainer", "")
-        self.seed = run.parameters.get("seed", settings.seeds[0])
-        self.n_train = run.parameters.get("n_train", max(self.section.sizes))
+        self.target, self.explainer = asked["target"], asked.get("explainer", "")
+        self.seed = asked.get("seed", settings.seeds[0])
+        self.n_train = asked.get("n_train", max(self.section.sizes))
         self.is_largest = self.n_train == max(self.section.sizes)
+        self.training = settings.training_for(self.task.name)
+        self.generation = vars(settings.generation)  # what `generate` is given
         self.data = self.task.folder(settings, self.target)  # questions and answers; not in git
         self.results = run_dir(settings.name, self.id)  # small results; in git
         self.checkpoint = artifacts_dir(settings.name) / "checkpoints" / self.id
+        exact = choose_dtype(settings.dtype, settings.device) == torch.float32
+        # how near two ways to compute one number come, for `assert_close`
+        self.tolerance = dict.fromkeys(("rtol", "atol"), 1e-4 if exact else 3e-2)
 
     @cached_property
     def rows(self) -> dict[str, Any]:
-        """The task's training and test rows; which notebook makes them is in the error if they are
-        missing."""
+        """The task's training and test rows. If they are missing, the error names the notebook that
+        makes them."""
         return self.task.read(self.settings, self.target, self.n_train, self.seed)
 
     @cached_property
@@ -88,24 +89,7 @@ class Session:
         """The target M, loaded when it is first asked for."""
         return load_model(self.target, self.settings.device, self.settings.dtype, self.seed)
 
-    @property
-    def training(self) -> Training:
-        """How the task's explainers are trained."""
-        return self.settings.training_for(self.task.name)
-
-    @property
-    def generation(self) -> dict[str, int]:
-        """What `generate` is given: batch size and number of new tokens."""
-        return vars(self.settings.generation)
-
-    @property
-    def tolerance(self) -> dict[str, float]:
-        """How near two computations of one number come in the run's dtype, for `assert_close`."""
-        dtype = choose_dtype(self.settings.dtype, self.settings.device)
-        error = 1e-4 if dtype == torch.float32 else 3e-2
-        return {"rtol": error, "atol": error}
-
-    def examples(self, split: str, condition: str = "full") -> list:
+    def examples(self, split: str, condition: str = "full") -> list[Example]:
         """The rows of a split as questions and explanations, worded under a condition."""
         return self.task.examples(self.rows[split], condition, self.seed)
 
@@ -113,16 +97,30 @@ class Session:
         """The run's explainer before its training, for the vectors of these examples."""
         asked = [e.question for e in examples if e.question.vector is not None]
         layers = sorted({question.layers for question in asked})
-        width = len(asked[0].vector) if asked else 0
-        condition = self.run.parameters.get("condition", "full")
-        about = (self.task.name, self.explainer, condition, self.target, width, layers, self.seed)
-        return make_explainer(self.settings, *about)
+        name, condition = self.explainer or "self", self.run.parameters.get("condition", "full")
+        about = (self.task.name, name, condition, self.target, len(asked[0].vector) if asked else 0)
+        return make_explainer(self.settings, *about, layers, self.seed)
 
-    def save(self, table: pd.DataFrame, path: Path) -> None:
-        """Write a table as Parquet, whole or not at all."""
+    def predictions_of(self, notebook: str, **parameters: Any) -> pd.DataFrame:
+        """The predictions of another run on the same target."""
+        other = _run(self.settings, notebook, {"target": self.target, **parameters})
+        return read_run(run_dir(self.settings.name, other.id))[1]
+
+    def part(self, task: str) -> Session:
+        """The run of one task within a joint one, with the same clock."""
+        own = tuple(p for p in self.run.outputs if p.parent.name.startswith(f"{task}-"))
+        parameters = self.run.parameters | {"task": task, "explainer": "self"}
+        run = replace(self.run, id=own[0].parent.name, outputs=own, parameters=parameters)
+        part = Session(self.settings, run)
+        part.start = self.start
+        return part
+
+    def save(self, table: pd.DataFrame, name: str) -> None:
+        """Write the output of this name as Parquet, whole or not at all."""
+        [path] = [path for path in self.run.outputs if path.name == name]
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(path) as part:
-            table.to_parquet(part)
+        with replaced(path) as temporary:
+            table.to_parquet(temporary)
 
     def finish(
         self,
@@ -131,35 +129,21 @@ class Session:
         trained: Trained | None = None,
         **fields: Any,
     ) -> None:
-        """Write the predictions and `run.json`, and name all files of the run. `fields` stand in
-        place of those that follow from the run's parameters.
-
-        Raises `UserError` if they are not as the task says, or a file of the run is missing.
-        """
-        said = [] if predictions is None else predictions["condition"].unique().tolist()
-        losses = {"losses": trained.losses} if trained else {}
-        record = {
-            "task": self.task.name,
-            "target": self.target,
-            "explainer": self.explainer,
-            "condition": said,
-            "n_train": self.n_train,
-            "seed": self.seed,
-            "checkpoint_sha256": trained.sha256 if trained else None,
-            "trained_parameters": trained.trained_parameters if trained else 0,
-            "seconds": time.monotonic() - self.start,
-            "statistics": losses | (statistics or {}),
-        } | fields
-        folder = trained.checkpoint if trained else None
+        """Write the predictions and `run.json`, and name all files of the run. `fields` replace
+        what follows from its parameters. Raises `UserError` if a file of the run is missing."""
+        record = {"task": self.task.name, "target": self.target, "explainer": self.explainer}
+        said = [] if predictions is None else predictions["condition"]
+        record["condition"] = list(dict.fromkeys(said))
+        record |= {"n_train": self.n_train, "seed": self.seed}
+        record["checkpoint_sha256"] = trained.sha256 if trained else None
+        record["trained_parameters"] = trained.trained_parameters if trained else 0
+        record["seconds"] = time.monotonic() - self.start
+        record["statistics"] = {"losses": trained.losses} if trained else {}
+        record["statistics"] |= statistics or {}
         device = torch.device(choose_device(self.settings.device))
-        write_run(
-            self.results, run_record(self.id, self.settings, device, folder, **record), predictions
-        )
-        self._name_files(self.run.outputs)
-
-    @staticmethod
-    def _name_files(outputs: Sequence[Path]) -> None:
-        missing = [str(path) for path in outputs if not path.is_file()]
+        made = (self.id, self.settings, device, trained.checkpoint if trained else None)
+        write_run(self.results, run_record(*made, **record | fields), predictions)
+        missing = [str(path) for path in self.run.outputs if not path.is_file()]
         if missing:
             raise UserError(f"the notebook ended without writing {', '.join(missing)}")
-        print(*(path.relative_to(paths.ROOT) for path in outputs), sep="\n")
+        print(*(path.relative_to(paths.ROOT) for path in self.run.outputs), sep="\n")
