@@ -28,9 +28,9 @@ from introspect_utils.runs import cost, plan
 from introspect_utils.scores.simulator import Simulator
 from introspect_utils.scores.simulator_scores import simulate
 from introspect_utils.settings.profile import load_profile
-from introspect_utils.tasks.describing import TEMPLATES, prompt
 from introspect_utils.tasks.patching import patch_outcomes
 from introspect_utils.tasks.question import Question
+from introspect_utils.tasks.task_features import prompt, templates
 
 LLAMA_8B = {
     "vocab_size": 128256,
@@ -144,7 +144,7 @@ def patching(lm: LanguageModel, n: float, pairs: int) -> tuple[int, int, float, 
 
 def writing(lm: LanguageModel, n: float, rows: int) -> tuple[int, int, float, float]:
     explainer = Explainer(lm, PAPER.explainer_for("features"), lm.width, [(0,)]).eval()
-    questions = [Question(prompt(TEMPLATES[0], 0), v, (0,)) for v in torch.randn(rows, lm.width)]
+    questions = [Question(prompt(templates()[0], 0), v, (0,)) for v in torch.randn(rows, lm.width)]
     new, size, on_gpu = (
         PAPER.generation.max_new_tokens,
         PAPER.generation.batch_size,

@@ -10,9 +10,10 @@ from introspect_utils.data import facts
 from introspect_utils.data.prompts import target_prompt
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.models.language_model import LanguageModel
+from introspect_utils.models.tokens import token_spans
 from introspect_utils.settings.profile import load_profile
 from introspect_utils.settings.sections import Training
-from introspect_utils.tasks import patching, patching_questions
+from introspect_utils.tasks import patching, task_patching
 from introspect_utils.tasks.question import Example
 
 
@@ -25,7 +26,7 @@ def patching_examples(lm: LanguageModel, n: int, seed: int = 0) -> list[Example]
     v, rows = torch.randn(n, lm.width, generator=torch.Generator().manual_seed(seed)), []
     for i, pair in enumerate(facts.make_pairs(facts.sample_facts(everything, 2500, seed), n, seed)):
         prompt = target_prompt(pair.original, demonstrations[pair.original.relation])
-        pieces = patching.pieces(prompt.text, patching.tokens(lm, prompt.text)[1])
+        pieces = patching.pieces(prompt.text, token_spans(lm.tokenizer, prompt.text)[1])
         outcome = {
             "is_different": i % 2 == 0,
             "ablated_continuation": [f" {(pair.counterfactual, pair.original)[i % 2].object}"],
@@ -33,7 +34,7 @@ def patching_examples(lm: LanguageModel, n: int, seed: int = 0) -> list[Example]
         place = {"orig_text_token": rng.choice(pieces[-8:]), "intervention_vector": v[i].numpy()}
         block = list(rng.choice(patching.layer_blocks(lm.n_layers, 4)))
         rows.append(outcome | {"layer": block, "input_tokens": pieces, "patch_position": place})
-    return patching_questions.examples(rows, "full", seed)
+    return task_patching.examples(rows, "full", seed)
 
 
 def untrained_explainer(lm: LanguageModel) -> Explainer:

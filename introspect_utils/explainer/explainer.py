@@ -28,7 +28,7 @@ from introspect_utils.models.residual import pad_left, positions, read_shared, w
 from introspect_utils.models.tokens import token_ids
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.sections import ExplainerSettings
-from introspect_utils.tasks.question import VECTOR, Question
+from introspect_utils.tasks.question import FORMS, VECTOR, Question
 
 SETTINGS, VECTORS, PROJECTION = "explainer.json", "vectors.safetensors", "projection.safetensors"
 
@@ -155,7 +155,7 @@ class Explainer(nn.Module):
         is not [d_target] finite numbers, or the whole is longer than the model reads.
         """
         text, form = question.text, prompt or question.prompt or self.settings.prompt
-        chat = form == "chat" and bool(self.lm.tokenizer.chat_template)
+        chat = FORMS[form]["roles"] and bool(self.lm.tokenizer.chat_template)
         if text.count(VECTOR) != (question.vector is not None):
             raise UserError(
                 f"a question with a vector holds {VECTOR} once, one without does not: "
@@ -178,7 +178,7 @@ class Explainer(nn.Module):
         ids = self.lm.encode(asked.replace(VECTOR, "".join(triple)), special=True)
         n_prompt = len(ids)
         if explanation is not None:
-            answer = explanation if chat else f" {explanation}"
+            answer = explanation if chat or text[-1].isspace() else f" {explanation}"
             ids = [*ids, *token_ids(tokenizer, answer), tokenizer.eos_token_id]
         self.lm.check_length(len(ids), f"the question {question.text[:80]!r}")
         return ids, n_prompt
@@ -286,10 +286,11 @@ class Explainer(nn.Module):
         `settings` as for `explain`. Raises `UserError` for a layer that the explainer was not
         trained on.
         """
-        from introspect_utils.tasks.describing import TEMPLATES, description, prompt
+        from introspect_utils.tasks.task_features import description, prompt, templates
 
+        form = self.settings.prompt
         asked = [
-            Question(prompt(TEMPLATES[0], layer), row, (layer,))
+            Question(prompt(templates(form)[0], layer, form), row, (layer,))
             for row in v.view(-1, self.d_target)
         ]
         said = [description(text) for text in self.explain(asked, **settings)]

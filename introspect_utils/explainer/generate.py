@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from introspect_utils.explainer.gates import check_padding
 from introspect_utils.models.residual import positions, read_shared
+from introspect_utils.models.weights import generate_greedily
 from introspect_utils.tasks.question import Question
 
 if TYPE_CHECKING:
@@ -63,6 +64,24 @@ def generate(
                 answers[i] = text.strip()
             progress.update(len(chosen))
     return answers
+
+
+def rollouts(
+    explainer: Explainer, questions: Sequence[Question], n: int = 10, batch_size: int = 32
+) -> list[list[int]]:
+    """Exactly `n` greedy tokens behind each question, whether or not an explanation ends before
+    (B.4)."""
+    rows = [(question, *explainer.encode(question)) for question in questions]
+    rolled: list[list[int]] = []
+    with merged(explainer.model), torch.inference_mode():
+        for start in range(0, len(rows), batch_size):
+            batch = explainer.collate(rows[start : start + batch_size])
+            inputs = {"inputs_embeds": explainer.embeddings(batch), "attention_mask": batch.mask}
+            tokens = generate_greedily(
+                explainer.lm, n, exactly=True, position_ids=positions(batch.mask), **inputs
+            )
+            rolled += tokens.tolist()
+    return rolled
 
 
 @contextmanager

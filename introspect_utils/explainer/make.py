@@ -10,7 +10,7 @@ import torch
 from introspect_utils.data.text import corpus_texts
 from introspect_utils.explainer.alignment import fit_projections
 from introspect_utils.explainer.explainer import Explainer
-from introspect_utils.explainer.published import is_published, load_published
+from introspect_utils.explainer.published import is_published, load_published, prompt_form
 from introspect_utils.explainer.variants import orthogonal, rotate, sibling
 from introspect_utils.models.contexts import contexts
 from introspect_utils.models.language_model import LanguageModel
@@ -75,6 +75,7 @@ def make_explainer(
             f"{name} reads raw vectors, has {given}: set vector_scale: raw, vector_center: false, "
             "or its own target"
         )
+    settings = replace(settings, prompt=prompt_form(name) or settings.prompt)
     explainer = Explainer(lm, settings, d_target, layers, seed)
     if condition == "pretrained-projection":
         target_lm = load_model(target, profile.device, profile.dtype, seed)

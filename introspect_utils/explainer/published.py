@@ -33,6 +33,14 @@ EXPLAINERS = {
     "input_ablation_qwen3_8b_qwen3_8b_hint": "qwen3-8b",
 }
 
+# the form in which explainers trained from a model are asked (tasks/prompts.yaml)
+FORMS = {
+    "llama-3.1-8b": "authors-base",
+    "llama-3-8b": "authors-base",
+    "llama-3.1-8b-instruct": "authors-llama",
+    "qwen3-8b": "authors-qwen",
+}
+
 
 def is_published(name: str) -> bool:
     """Whether an explainer's name, a hub id or a folder, is that of a published one."""
@@ -43,6 +51,11 @@ def trained_from(name: str) -> str | None:
     """The model that a published explainer was trained from; None for any other name, and for a
     copy under a name of its own."""
     return EXPLAINERS.get(Path(name).name) if is_published(name) else None
+
+
+def prompt_form(name: str) -> str:
+    """The form in which a published explainer was trained to be asked; "" for any other name."""
+    return FORMS.get(trained_from(name) or "", "")
 
 
 def published_folder(name: str) -> Path:

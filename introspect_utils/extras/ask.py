@@ -30,14 +30,8 @@ from introspect_utils.scores.simulator import Simulator, load_simulator
 from introspect_utils.scores.simulator_scores import score_predictions
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import Profile
-from introspect_utils.tasks import (
-    describing,
-    outcome,
-    patching_questions,
-    task_features,
-    task_patching,
-)
-from introspect_utils.tasks import patching as patch
+from introspect_utils.tasks import outcome, task_features, task_patching
+from introspect_utils.tasks.patching import pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +107,7 @@ def load(profile: Profile, target: str) -> Models:
     lm = load_model(target, profile.device, profile.dtype, profile.seeds[0])
     simulator = load_simulator(profile, lm)
     gold = task_features.chosen_descriptions(profile, target)
-    rows = describing.split(
+    rows = task_features.split(
         directions, gold, explained.parameters["n_train"], explained.parameters["seed"]
     )["train"]
     training = directions.take(rows)
@@ -147,7 +141,7 @@ def _load_explainer(profile: Profile, run_id: str) -> Explainer:
 
 def token_texts(target: LanguageModel, text: str) -> list[str]:
     """The tokens of a text as strings that join to it, BOS left out: what is clicked on."""
-    return patch.pieces(text, token_spans(target.tokenizer, text)[1])
+    return pieces(text, token_spans(target.tokenizer, text)[1])
 
 
 @torch.inference_mode()
@@ -209,12 +203,15 @@ def patched(models: Models, text: str, position: int, layer: int, into: str) -> 
     block = next((block for block in known if layer in block), (layer,))
     from_end = len(token_texts(models.target, text)) - position
     row = _patch(models.target, text, into, from_end, block)
-    real, predicted, right = patching_questions.answer(row), None, None
+    real, predicted, right = task_patching.answer(row), None, None
     if models.patching:
-        question = patching_questions.question(row, "full", patching_questions.TEMPLATES[0])
+        form = models.patching.settings.prompt
+        question = task_patching.question(row, "full", task_patching.TEMPLATES[0], form)
         [predicted] = models.patching.explain([question], max_new_tokens=models.max_new_tokens)
-        scored = outcome.score([predicted], [row["is_different"]], row["ablated_continuation"])
-        right = bool(scored["exact_match"].item())
+        changed, content = outcome.parse(predicted)
+        right = changed == row["is_different"] and outcome.same(
+            content, row["ablated_continuation"][0]
+        )
     return Patched(
         block,
         row["patch_position"]["orig_text_token"],
@@ -228,9 +225,10 @@ def patched(models: Models, text: str, position: int, layer: int, into: str) -> 
 def _patch(
     target: LanguageModel, text: str, into: str, from_end: int, block: tuple[int, ...]
 ) -> dict:
-    """One row as `patch.patch_outcomes` gives them, with the columns that a question and its answer
+    """One row as `patching.patch_outcomes` gives them, with the columns that a question and its answer
     are made of."""
-    ids, spans = patch.tokens(target, into)
+    spans = token_spans(target.tokenizer, into)[1]
+    ids = target.encode(into)
     if from_end > len(token_texts(target, into)):
         raise UserError(
             f"{into!r} has no token number {from_end} from its end to be patched: click a later "
@@ -247,7 +245,7 @@ def _patch(
     )
     return {
         "layer": list(block),
-        "input_tokens": patch.pieces(into, spans),
+        "input_tokens": pieces(into, spans),
         "original_continuation": [target.tokenizer.decode(clean.next_token)],
         "ablated_continuation": [target.tokenizer.decode(token)],
         "is_different": bool(token != clean.next_token),

@@ -20,25 +20,24 @@ from introspect_utils.models.load import load_tokenizer
 from introspect_utils.runs.feature_runs import ARCHIVES, archive
 from introspect_utils.scores import surface
 from introspect_utils.settings.sections import Features
-from introspect_utils.tasks import ablation, ablation_questions, outcome, patching
+from introspect_utils.tasks import ablation, outcome, patching, task_ablation, task_patching
 from introspect_utils.tasks.rows import ABLATION, PATCHING, asked_about, fetch, read_splits
 
 Rows = dict[str, list[dict]]  # by split
 SCHEMAS = {"patching": PATCHING, "ablation": ABLATION}
 
 
-def published_rows(task: str, source: str, folder: Path, n_train: int) -> Rows:
-    """The published rows of "patching" or "ablation", put as {split}.parquet in `folder`: the first
-    `n_train`, and all test rows.
+def published_rows(task: str, source: str, folder: Path, n_train: int, target: str) -> Rows:
+    """The published rows of "patching" or "ablation" about `target`, put as {split}.parquet in
+    `folder`: the first `n_train`, and all test rows.
 
     Raises `UserError` as `fetch` and `read_splits` do.
     """
-    fetch(source, folder, SCHEMAS[task])
+    fetch(source, folder, SCHEMAS[task], target)
     rows = read_splits(folder, n_train, SCHEMAS[task])
     if task == "ablation":
         return {
-            split: ablation_questions.checked(part, f"{split}.parquet")
-            for split, part in rows.items()
+            split: task_ablation.checked(part, f"{split}.parquet") for split, part in rows.items()
         }
     untyped = {"token_type": "not published"}
     return {
@@ -66,16 +65,15 @@ def surface_predictions(task: str, rows: Rows) -> pd.DataFrame:
     train, test = rows["train"], rows["test"]
     if task == "patching":
         truth = [(row["is_different"], row["ablated_continuation"][0]) for row in train]
-        lookup = surface.lookup(
-            [patching.cell(row) for row in train], truth, [patching.cell(row) for row in test]
-        )
+        cells = ([task_patching.cell(row) for row in part] for part in (train, test))
+        lookup = surface.lookup(next(cells), truth, next(cells))
         said = {"lookup": lookup, "majority": surface.majority(truth, len(test))}
-        of_task, say = outcome.predictions, outcome.explanation
+        of_task, say = task_patching.predictions, outcome.explanation
     else:
         truth = [(row["changed_pred_bc_hint"], row["zeroshot_prediction"]) for row in train]
-        seen = [[ablation_questions.surface(row) for row in part] for part in (train, test)]
+        seen = [[task_ablation.surface(row) for row in part] for part in (train, test)]
         said = surface.letter_answers(truth, *seen, [row["zeroshot_prediction"] for row in test])
-        of_task, say = ablation_questions.predictions, ablation_questions.say
+        of_task, say = task_ablation.predictions, task_ablation.say
     return pd.concat(
         [
             of_task(test, [say(*answer) for answer in answers], name, "full")

@@ -11,11 +11,6 @@ from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.tokens import token_spans
 
 
-def tokens(target: LanguageModel, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """(ids, character spans) of `text` without BOS. Parts of one character share its span."""
-    return token_spans(target.tokenizer, text)
-
-
 @dataclass(frozen=True)
 class TokenPair:
     """The prompts x and x' of a pair, as text and as token ids without BOS.
@@ -50,7 +45,9 @@ class TokenPair:
         shown, options = demonstrations[pair.original.relation], pair.options * with_options
         facts = (pair.original, pair.counterfactual)
         prompts = tuple(target_prompt(fact, shown, options) for fact in facts)
-        ids, spans = zip(*(tokens(target, prompt.text) for prompt in prompts), strict=True)
+        ids, spans = zip(
+            *(token_spans(target.tokenizer, prompt.text) for prompt in prompts), strict=True
+        )
         finals = {
             len(of_text) - max(i for i, span in enumerate(of_text) if span[0] < prompt.subject[1])
             for prompt, of_text in zip(prompts, spans, strict=True)

@@ -86,15 +86,18 @@ def end_tokens(lm: LanguageModel) -> list[int]:
     return sorted(ends - {None})
 
 
-def generate_greedily(lm: LanguageModel, max_new_tokens: int, **inputs) -> torch.Tensor:
-    """The tokens [batch, n] that `lm` continues `inputs` with, most likely first. The model's own
-    generation settings (penalties, suppressed tokens, beams, ...) have no effect."""
+def generate_greedily(
+    lm: LanguageModel, max_new_tokens: int, exactly: bool = False, **inputs
+) -> torch.Tensor:
+    """The tokens [batch, n] that `lm` continues `inputs` with, most likely first; `exactly` so many,
+    whether or not an answer ends before. The model's own generation settings (penalties, suppressed
+    tokens, beams, ...) have no effect."""
     from transformers import GenerationConfig
 
     greedy = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        eos_token_id=end_tokens(lm),
+        eos_token_id=None if exactly else end_tokens(lm),
         pad_token_id=lm.tokenizer.pad_token_id,
     )
     given = lm.model.generation_config

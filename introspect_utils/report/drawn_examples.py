@@ -16,7 +16,7 @@ from introspect_utils.report.table_rows import self_explained
 from introspect_utils.settings.names import folder_name
 from introspect_utils.settings.paths import artifacts_dir, figures_dir, replaced, run_dir
 from introspect_utils.settings.profile import Profile
-from introspect_utils.tasks import ablation_questions, describing, patching_questions
+from introspect_utils.tasks import task_ablation, task_features, task_patching
 from introspect_utils.tasks.rows import ABLATION, read_rows
 
 AROUND, N_EXEMPLARS, N_RANDOM = 7, 4, 10  # tokens on either side of an exemplar's most active one
@@ -84,7 +84,7 @@ def _features(profile: Profile, folder: Path, run: dict, said: pd.DataFrame) -> 
         {n: i for i, n in enumerate(directions.names)},
     )
     asked = directions.take([row_of[name] for name in said["feature"]])
-    questions = describing.examples(asked, said["gold"], "full", run["seed"])
+    questions = task_features.examples(asked, said["gold"], "full", run["seed"])
 
     def active(feature: str) -> list:
         """[[token, activation 0..1]] around the peak of each of its first exemplars."""
@@ -132,7 +132,7 @@ def _patching(profile: Profile, folder: Path, run: dict, said: pd.DataFrame) -> 
     if s is None:
         return None
     row, (x, other) = rows[s.row], parts[s.row]
-    question = patching_questions.examples(rows, "full", run["seed"])[s.row].question.text
+    question = task_patching.examples(rows, "full", run["seed"])[s.row].question.text
     return _common(run, s) | {
         "x": x,
         "x_prime": other,
@@ -141,7 +141,7 @@ def _patching(profile: Profile, folder: Path, run: dict, said: pd.DataFrame) -> 
         "after": row["ablated_continuation"][0],
         "answer_prime": row["gt_counterfactual_target"] if profile.patching.known_only else None,
         "question": question.replace("".join(row["input_tokens"]), "… " + "".join(x)),
-        "explanation": patching_questions.answer(row),
+        "explanation": task_patching.answer(row),
     }
 
 
@@ -149,8 +149,8 @@ def _statements(row: dict) -> tuple[list[str], list[str]] | None:
     """x and x' without solved examples and options, each as [before t, t, behind t]; None where t
     is not in both of them, or something else than what stands before t differs."""
     tokens, position = row["input_tokens"], row["patch_position"]
-    text, x, other = "".join(tokens), patching_questions.statement(row), row["counterfactual_text"]
-    other = patching_questions.statement({"input_tokens": [other]})
+    text = "".join(tokens)
+    x, other = (task_patching.statement(part) for part in (text, row["counterfactual_text"]))
     start = len("".join(tokens[: position["orig_pos"]])) - (text.rindex(x) if x else 0)
     end = start + len(tokens[position["orig_pos"]])
     token, behind = position["counterfact_text_token"], x[end:]
@@ -163,11 +163,11 @@ def _statements(row: dict) -> tuple[list[str], list[str]] | None:
 def _ablation(profile: Profile, folder: Path, run: dict, said: pd.DataFrame) -> dict | None:
     """A question with its hint, the target's answers with and without it, and what the explainer
     says of them: best a right answer, a hint that is followed, and a short question."""
-    rows = ablation_questions.checked(read_rows(folder / "test.parquet", ABLATION), "test.parquet")
+    rows = task_ablation.checked(read_rows(folder / "test.parquet", ABLATION), "test.parquet")
 
     def clear(s) -> tuple:
         row = rows[s.row]
-        followed = row["random_hint_prediction"] == ablation_questions.hint_letter(row["hint"])
+        followed = row["random_hint_prediction"] == row["hint_letter"]
         return not s.exact_match, not s.is_different, not followed, len(row["hint_user_prompt"])
 
     s = min(said.itertuples(), key=clear)
@@ -177,8 +177,8 @@ def _ablation(profile: Profile, folder: Path, run: dict, said: pd.DataFrame) -> 
         "hint": row["hint"],
         "hinted": row["random_hint_prediction"],
         "unhinted": row["zeroshot_prediction"],
-        "ask": ablation_questions.ASK.strip(),
-        "explanation": ablation_questions.answer(row),
+        "ask": task_ablation.ASK,
+        "explanation": task_ablation.answer(row),
     }
 
 

@@ -8,6 +8,7 @@ from introspect_utils.runs.run import Run
 from introspect_utils.settings.names import folder_name
 from introspect_utils.settings.paths import ROOT, artifacts_dir, run_dir
 from introspect_utils.settings.profile import Profile
+from introspect_utils.tasks.conditions import UNTRAINED
 
 SIMULATOR, BASELINES, SCALING, SIMILARITY, ERRORS = (
     "04_simulator",
@@ -134,7 +135,7 @@ def similarity(profile: Profile, target: str, data: Run, explained: list[Run]) -
             "compared": [
                 pair
                 for pair in dict.fromkeys(compared)
-                if pair[1] != "untrained" and not is_published(pair[0])
+                if pair[1] not in UNTRAINED and not is_published(pair[0])
             ]
         }
         | {

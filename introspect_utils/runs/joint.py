@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -56,11 +56,7 @@ def parts(profile: Profile, target: str, seed: int) -> list[Part]:
             rows = task.read(profile, target, max(section.sizes), seed)
             form = profile.explainer_for(task.name).prompt
             train, test = (
-                [
-                    replace(example, question=replace(example.question, prompt=form))
-                    for example in task.examples(rows[split], "full", seed)
-                ]
-                for split in ("train", "test")
+                task.examples(rows[split], "full", seed, form) for split in ("train", "test")
             )
             found.append(Part(profile, target, task, train, test, rows["test"]))
     return found

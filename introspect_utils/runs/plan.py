@@ -14,6 +14,7 @@ from introspect_utils.settings.paths import figures_dir, run_dir
 from introspect_utils.settings.profile import Profile
 from introspect_utils.settings.sections import PROJECTED
 from introspect_utils.tasks import TASKS
+from introspect_utils.tasks.conditions import UNTRAINED
 
 TABLE_FORMATS = ("md", "csv", "tex")
 PLACE = {PUBLISHED: "01", JOINT: "08"}  # among the notebooks: all data first, what takes long early
@@ -137,21 +138,22 @@ def _explainer_runs(
     profile: Profile, task: str, target: str, inputs: tuple[Path, ...]
 ) -> list[Run]:
     """An explainer trained and tested. Ablated conditions are run at the largest size only; the
-    untrained explainer, which has no size, and whose greedy answers have no seed, once."""
+    untrained explainer, whose greedy answers have no seed, once: it is shown no solved example or
+    four."""
     section = profile.section(task)
     if "lora" in section.conditions and profile.training_for(task).tuning != "lora":
         raise UserError(
             f"profile {profile.source}: {task}.conditions names lora, and {task}.tuning is not lora"
         )
     explainers = dict.fromkeys("self" if name == target else name for name in section.explainers)
-    sizes = {"full": sorted(section.sizes), "untrained": [0]}
+    sizes = {"full": sorted(section.sizes), "untrained": [0], "few-shot": [4]}
     return [
         explainer_run(profile, task, target, inputs, explainer, condition, n_train, seed)
         for explainer in explainers
         for condition in section.conditions
         if _fits(explainer, condition)
         for n_train in sizes.get(condition, [max(section.sizes)])
-        for seed in (profile.seeds[:1] if condition == "untrained" else profile.seeds)
+        for seed in (profile.seeds[:1] if condition in UNTRAINED else profile.seeds)
     ]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from introspect_utils.explainer.make import make_explainer
+from introspect_utils.explainer.published import prompt_form
 from introspect_utils.models.load import choose_device, choose_dtype, load_model
 from introspect_utils.runs.plan import explainer_run, plan
 from introspect_utils.runs.record import read_run, run_record, write_run
@@ -20,6 +21,7 @@ from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import artifacts_dir, replaced, run_dir
 from introspect_utils.settings.profile import Profile, load_profile
 from introspect_utils.tasks import TASKS
+from introspect_utils.tasks.conditions import few_shot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,8 +92,12 @@ class Session:
         return load_model(self.target, self.settings.device, self.settings.dtype, self.seed)
 
     def examples(self, split: str, condition: str = "full") -> list[Example]:
-        """The rows of a split as questions and explanations, worded under a condition."""
-        return self.task.examples(self.rows[split], condition, self.seed)
+        """The rows of a split as questions and explanations, worded under a condition, in the form
+        in which the explainer is asked. "few-shot" shows the training rows, solved."""
+        if condition == "few-shot":
+            return few_shot(self.examples(split), self.examples("train"))
+        form = prompt_form(self.explainer) or self.settings.explainer_for(self.task.name).prompt
+        return self.task.examples(self.rows[split], condition, self.seed, form)
 
     def make_explainer(self, examples: Iterable[Example]) -> Explainer:
         """The run's explainer before its training, for the vectors of these examples."""

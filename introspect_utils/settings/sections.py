@@ -65,7 +65,11 @@ Tuning = Literal["lora", "full"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 # Conditions of explainers in another basis than the target's.
 PROJECTED = ("pretrained-projection", "capped-projection")
-Condition = Literal["full", "no-vector", "no-layer", "no-token", "untrained", "locate", *PROJECTED]
+Condition = Literal[
+    *("full", "no-vector", "no-layer", "no-token", "untrained", "few-shot", "locate", *PROJECTED)
+]
+# how explainers are asked (tasks/prompts.yaml)
+Form = Literal["chat", "base", "authors-base", "authors-llama", "authors-qwen"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Section:
 class OwnTask(Section):
     """A task of your own (docs/adding.md)."""
 
-    prompt: Literal["chat", "base"] | None  # this and the next four stand in for those under
+    prompt: Form | None  # this and the next four stand in for those under
     tuning: Tuning | None  # explainer and training
     learning_rate: Rate | None
     batch_size: Count | None
@@ -109,7 +113,7 @@ class Patching(Section):
 class Ablation(Section):
     """Section 5.2: how the question-answer pairs of T_input (eq. 7, 8) are made."""
 
-    conditions: tuple[Literal["full", "untrained"], ...]
+    conditions: tuple[Literal["full", "untrained", "few-shot"], ...]
     questions: Text
     max_words: Count  # of a question with its options
     excluded_subjects: tuple[str, ...]
@@ -165,7 +169,7 @@ class Features(Section):
     judge: Literal["embedding", "openai"]
     chat_model: str  # for "chat" and "openai", at OPENAI_BASE_URL with OPENAI_API_KEY
     selfie_scales: tuple[Rate, ...]
-    prompt: Literal["chat", "base"]  # in place of that under explainer
+    prompt: Form  # in place of that under explainer
     tuning: Tuning  # this and the next three stand in for those of `training`
     learning_rate: Rate
     batch_size: Count
@@ -194,7 +198,7 @@ class ExplainerSettings:
     vector_scale: Literal["raw", "embedding", "residual"]  # whose norm it is brought to
     projection: Literal["when-needed", "always"]
     projection_rank: Number0  # 0: trained in full
-    prompt: Literal["chat", "base"]
+    prompt: Form
 
 
 # Settings of Training that change no result.

@@ -4,15 +4,12 @@ behind it?
     T_input(M, x, hint) = d(M(x), M(x without the hint)),   x = [c, hint]      (eq. 7)
 
 M(x) is the letter A-D that is the likeliest next token after the answer prefix in the format of
-appendix D. The hint stands at the end of x, so both runs of a question share nearly all of their
-tokens: that prefix passes through the target once. So does what all questions have in common, the
-system prompt.
+appendix D. Both runs of a question share nearly all of their tokens, which pass through the target
+once; so does the system prompt of all questions.
 
 The calibrated reading takes an offset off the letters' log-probabilities: their mean over training
-questions *without* a hint. The same offset serves both runs. M is then one and the same function of
-the prompt, so that eq. 7 compares nothing but the hint, and what a hint does to the letters, its
-own above all, stays in. An offset of its own for hinted prompts would make the reading, not only
-the prompt, differ between the runs.
+questions *without* a hint. The same offset serves both runs, so that eq. 7 compares nothing but the
+hint.
 """
 
 import random
@@ -34,13 +31,7 @@ from introspect_utils.models.residual import (
 )
 from introspect_utils.models.tokens import token_ids
 from introspect_utils.settings.errors import UserError
-from introspect_utils.tasks.ablation_questions import ASK, hint_letter
-
-SYSTEM = (
-    "The following are multiple choice questions (with a correct answer). Output only the answer "
-    "letter (A, B, C, or D) and "
-    "nothing else, in the format Answer: x, where x is one of A, B, C, or D."
-)
+from introspect_utils.tasks.task_ablation import ASK, SYSTEM
 
 
 def user_prompt(question: MultipleChoice, hint: str = "") -> str:
@@ -51,25 +42,20 @@ def user_prompt(question: MultipleChoice, hint: str = "") -> str:
 def full_prompt(target: LanguageModel, user: str, answer_prefix: str) -> str:
     """All that the target reads before its letter. A base model, which has no chat template, is
     asked in plain text."""
-    asked = (
-        target.chat(user, SYSTEM)
-        if target.tokenizer.chat_template
-        else target.plain(user, SYSTEM) + "\n"
-    )
+    chat = target.tokenizer.chat_template
+    asked = target.chat(user, SYSTEM) if chat else target.plain(user, SYSTEM) + "\n"
     return asked + answer_prefix
 
 
 def letter_tokens(target: LanguageModel, answer_prefix: str) -> list[int]:
-    """The first token of each letter behind the answer prefix. Raises `UserError` where they are
-    not four different ones."""
-    space = " " if answer_prefix else ""
-    prompt = full_prompt(target, "?", answer_prefix)
+    """The token of each letter behind the answer prefix. Raises `UserError` where they are not four
+    different ones."""
+    space, prompt = " " if answer_prefix else "", full_prompt(target, "?", answer_prefix)
     ids = [target.answer_token(prompt, space + letter, special=True) for letter in LETTERS]
     if len(set(ids)) < len(LETTERS):
         raise UserError(
             f"the tokenizer of {target.name} does not tell A, B, C and D apart after "
-            f"{answer_prefix!r}: "
-            "change ablation.answer_prefix"
+            f"{answer_prefix!r}: change ablation.answer_prefix"
         )
     return ids
 
@@ -81,21 +67,19 @@ def letter_logprobs(
     batch_size: int = 32,
 ) -> Tensor:
     """Log-probabilities of A-D as the next token, [questions, variants, 4], of
-    `prompts[question][variant]` (users' turns).
-
-    What the variants of a question have in common at their beginning is computed once.
-    """
+    `prompts[question][variant]` (users' turns). The common beginning of a question's variants is
+    read once. Raises `UserError` for a prompt that is longer than the target reads."""
     letters = letter_tokens(target, answer_prefix)
     ids = [
         [target.encode(full_prompt(target, user, answer_prefix), special=True) for user in variants]
         for variants in prompts
     ]
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i][0]))
-    found = torch.empty(len(ids), len(ids[0]), len(LETTERS))
+    logprobs = torch.empty(len(ids), len(ids[0]), len(LETTERS))
     for start in range(0, len(ids), batch_size):
-        chosen = order[start : start + batch_size]
-        found[chosen] = _batch_logprobs(target, [ids[i] for i in chosen], letters)
-    return found
+        batch = order[start : start + batch_size]
+        logprobs[batch] = _batch_logprobs(target, [ids[i] for i in batch], letters)
+    return logprobs
 
 
 @torch.inference_mode()
@@ -109,29 +93,26 @@ def _batch_logprobs(
     its padding: windows are then those of a run of its own.
     """
     pad, device, n_variants = target.tokenizer.pad_token_id, target.device, len(batch[0])
-    own = [common_prefix(variants) for variants in batch]
-    prefixes = [variants[0][:n] for variants, n in zip(batch, own, strict=True)]
-    rests = [variant[n:] for variants, n in zip(batch, own, strict=True) for variant in variants]
-    rest, rest_mask = (
-        part.flip(-1) for part in pad_left([rest[::-1] for rest in rests], pad, device)
-    )
+    lengths = [common_prefix(variants) for variants in batch]
+    prefixes = [variants[0][:n] for variants, n in zip(batch, lengths, strict=True)]
+    rests = [ids[n:] for variants, n in zip(batch, lengths, strict=True) for ids in variants]
+    turned = pad_left([ids[::-1] for ids in rests], pad, device)
+    rest, rest_mask = (part.flip(-1) for part in turned)
     shared = worth_sharing(prefixes, max(map(len, prefixes)) + rest.shape[1], target.window)
     prefix, prefix_mask = pad_left(prefixes, pad, device, shared)
     embedded = target.model.get_input_embeddings()(prefix)
     cache = read_shared(target.model, embedded, shared) or DynamicCache()
-    places = positions(prefix_mask)[:, shared:]
     target.model.get_decoder()(
         inputs_embeds=embedded[:, shared:],
         attention_mask=prefix_mask,
-        position_ids=places,
+        position_ids=positions(prefix_mask)[:, shared:],
         past_key_values=cache,
         use_cache=True,
     )
     cache.batch_repeat_interleave(n_variants)
     mask = torch.cat([prefix_mask.repeat_interleave(n_variants, 0), rest_mask], dim=1)
-    ends, end = (rest_mask.sum(1) - 1).unique(
-        return_inverse=True
-    )  # the few columns in which rows end
+    # the few columns in which rows end
+    ends, end = (rest_mask.sum(1) - 1).unique(return_inverse=True)
     logits = target.model(
         input_ids=rest,
         attention_mask=mask,
@@ -152,9 +133,8 @@ def calibration(unhinted: Tensor) -> Tensor:
 def read(logprobs: Tensor, offset: Tensor | None = None) -> list[str]:
     """The likeliest letter of each row of [questions, 4], after the offset of the calibrated
     reading if there is one."""
-    return [
-        LETTERS[i] for i in (logprobs if offset is None else logprobs - offset).argmax(-1).tolist()
-    ]
+    best = (logprobs if offset is None else logprobs - offset).argmax(-1)
+    return [LETTERS[i] for i in best.tolist()]
 
 
 def draw_hints(n: int, seed: int) -> list[str]:
@@ -177,47 +157,38 @@ def try_wordings(
     share of the commonest unhinted letter (1 = the question does not matter).
     """
     prompts = [
-        [
-            user_prompt(question),
-            *(user_prompt(question, wording.format(letter)) for wording in wordings),
-        ]
+        [user_prompt(question, hint) for hint in ("", *(w.format(letter) for w in wordings))]
         for question, letter in zip(questions, letters, strict=True)
     ]
-    logprobs = letter_logprobs(target, prompts, answer_prefix)
-    table = []
+    logprobs, table = letter_logprobs(target, prompts, answer_prefix), []
     for reading, offset in (("bare", None), ("calibrated", calibration(logprobs[:, 0]))):
         unhinted = read(logprobs[:, 0], offset)
         for variant, wording in enumerate(wordings, 1):
             hinted = read(logprobs[:, variant], offset)
-            elsewhere = [
-                h == letter
-                for h, u, letter in zip(hinted, unhinted, letters, strict=True)
-                if u != letter
-            ]
+            answers = list(zip(hinted, unhinted, letters, strict=True))
             table.append(
                 {
                     "reading": reading,
                     "wording": wording,
-                    "changed": _share(h != u for h, u in zip(hinted, unhinted, strict=True)),
-                    "followed": _share(
-                        h == letter for h, letter in zip(hinted, letters, strict=True)
-                    ),
-                    "followed_elsewhere": _share(elsewhere),
+                    "changed": _share(h != u for h, u, _ in answers),
+                    "followed": _share(h == letter for h, _, letter in answers),
+                    "followed_elsewhere": _share(h == le for h, u, le in answers if u != le),
                     "commonest": max(Counter(unhinted).values()) / len(unhinted),
                 }
             )
     return table
 
 
-def _share(found: Iterable[bool]) -> float:
-    found = list(found)
-    return sum(found) / len(found) if found else 0.0
+def _share(truths: Iterable[bool]) -> float:
+    truths = list(truths)
+    return sum(truths) / len(truths) if truths else 0.0
 
 
 def choose_wording(tried: Sequence[dict], calibrated: bool) -> str:
     """The wording under which nearest to half of the answers change (E.3), by the reading that is
     used."""
-    lines = [line for line in tried if line["reading"] == ("calibrated" if calibrated else "bare")]
+    reading = "calibrated" if calibrated else "bare"
+    lines = [line for line in tried if line["reading"] == reading]
     return min(lines, key=lambda line: abs(line["changed"] - 0.5))["wording"]
 
 
@@ -229,48 +200,35 @@ def hint_outcomes(
     calibrated: bool,
     seed: int,
 ) -> tuple[dict[str, list[dict]], Tensor | None]:
-    """T_input for the questions of each split: (rows with the columns of the published datasets,
-    the letters' offset).
-
-    The offset comes from the split "train" alone.
-    """
-    letters = {
-        part: draw_hints(len(of_part), seed + i)
-        for i, (part, of_part) in enumerate(questions.items())
-    }
-    logprobs = {}
-    for part, of_part in questions.items():
-        asked = zip(of_part, letters[part], strict=True)
+    """T_input for the questions of each split: (rows with the columns of the published datasets and
+    ours, the letters' offset). The offset comes from the split "train" alone."""
+    letters, logprobs = {}, {}
+    for number, (split, asked) in enumerate(questions.items()):
+        letters[split] = draw_hints(len(asked), seed + number)
         prompts = [
             [user_prompt(question), user_prompt(question, wording.format(letter))]
-            for question, letter in asked
+            for question, letter in zip(asked, letters[split], strict=True)
         ]
-        logprobs[part] = letter_logprobs(target, prompts, answer_prefix)
+        logprobs[split] = letter_logprobs(target, prompts, answer_prefix)
     offset = calibration(logprobs["train"][:, 0]) if calibrated else None
     rows = {}
-    for part, of_part in questions.items():
-        answers = zip(
-            of_part,
-            letters[part],
-            read(logprobs[part][:, 0], offset),
-            read(logprobs[part][:, 1], offset),
-            strict=True,
-        )
-        rows[part] = [
-            _row(target, q, wording.format(letter), answer_prefix, *answered)
-            for q, letter, *answered in answers
-        ]
+    for split, asked in questions.items():
+        unhinted, hinted = (read(logprobs[split][:, variant], offset) for variant in (0, 1))
+        answers = zip(asked, letters[split], unhinted, hinted, strict=True)
+        rows[split] = [_row(target, wording, answer_prefix, *answer) for answer in answers]
     return rows, offset
 
 
 def _row(
     target: LanguageModel,
-    question: MultipleChoice,
-    hint: str,
+    wording: str,
     answer_prefix: str,
+    question: MultipleChoice,
+    letter: str,
     unhinted: str,
     hinted: str,
 ) -> dict:
+    hint = wording.format(letter)
     original, with_hint = user_prompt(question), user_prompt(question, hint)
     return {
         "index": question.index,
@@ -287,19 +245,18 @@ def _row(
         "hint_user_prompt": with_hint,
         "hint": hint,
         "changed_pred_bc_hint": unhinted != hinted,
-        "ablation_prompt": with_hint + ASK,
+        "ablation_prompt": f"{with_hint}\n\n{ASK}",
         "subject": question.subject,
+        "hint_letter": letter,
     }
 
 
 def statistics(rows: dict[str, Sequence[dict]]) -> list[dict]:
     """Table 7: changed and unchanged rows of each split."""
-    counts = {
-        part: sum(row["changed_pred_bc_hint"] for row in of_part) for part, of_part in rows.items()
-    }
+    changed = {split: sum(r["changed_pred_bc_hint"] for r in part) for split, part in rows.items()}
     return [
-        {"split": part, "changed": n, "unchanged": len(rows[part]) - n}
-        for part, n in counts.items()
+        {"split": split, "changed": n, "unchanged": len(rows[split]) - n}
+        for split, n in changed.items()
     ]
 
 
@@ -310,14 +267,14 @@ def followed(rows: Sequence[dict]) -> list[dict]:
     Only questions whose hint names another letter than the unhinted answer are counted: the others
     follow by staying as they are.
     """
-    asked, followed = Counter(), Counter()
+    asked, follows = Counter(), Counter()
     for row in rows:
-        letter = hint_letter(row["hint"])
-        if letter != row["zeroshot_prediction"]:
-            cell = row["subject"], row["zeroshot_prediction"] == row["correct_answer"]
-            asked[cell] += 1
-            followed[cell] += row["random_hint_prediction"] == letter
+        letter, unhinted = row["hint_letter"], row["zeroshot_prediction"]
+        if letter != unhinted:
+            group = row["subject"], unhinted == row["correct_answer"]
+            asked[group] += 1
+            follows[group] += row["random_hint_prediction"] == letter
     return [
-        {"subject": subject, "right": right, "n": n, "followed": followed[subject, right]}
+        {"subject": subject, "right": right, "n": n, "followed": follows[subject, right]}
         for (subject, right), n in sorted(asked.items())
     ]

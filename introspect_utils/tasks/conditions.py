@@ -1,6 +1,8 @@
-"""The controls that take the vector v away from a question, for every task."""
+"""Conditions that every task has: the controls that take the vector v away, and solved examples in
+place of training."""
 
 import random
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
@@ -8,6 +10,7 @@ from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks.question import VECTOR, Example, Question
 
 CONTROLS = ("zero-vector", "shuffled-vector")  # asked of an explainer that was trained with v
+UNTRAINED = ("untrained", "few-shot")  # asked of a model without any explanation training
 
 
 def controlled(
@@ -24,10 +27,8 @@ def controlled(
         questions = [question.with_vector(question.vector * 0) for question in questions]
     elif condition == "shuffled-vector":
         others = derangement(kinds or [question.layers for question in questions], seed)
-        questions = [
-            question.with_vector(questions[other].vector)
-            for question, other in zip(questions, others, strict=True)
-        ]
+        vectors = [questions[other].vector for other in others]
+        questions = [q.with_vector(v) for q, v in zip(questions, vectors, strict=True)]
     elif condition == "no-vector":
         questions = [without_vector(question) for question in questions]
     return [replace(e, question=q) for e, q in zip(examples, questions, strict=True)]
@@ -39,27 +40,36 @@ def without_vector(question: Question) -> Question:
     return replace(question, text=text, vector=None)
 
 
+def few_shot(asked: list[Example], solved: list[Example]) -> list[Example]:
+    """Test examples behind solved ones from the training rows, which are about "a feature": a
+    question holds one continuous token. For a model without explanation training."""
+    shown = [f"{without_vector(e.question).text}\n{e.explanation}\n\n" for e in solved]
+    return [
+        replace(e, question=replace(e.question, text="".join(shown) + e.question.text))
+        for e in asked
+    ]
+
+
 def derangement(kinds: Sequence[Hashable], seed: int) -> list[int]:
     """A random permutation of the rows that leaves none in place and stays within each kind. The
     only rows of their kinds are permuted among themselves.
 
     Raises `UserError` for a single row.
     """
-    of_kind: dict[Hashable, list[int]] = {}
+    counts, groups = Counter(kinds), defaultdict(list)
     for row, kind in enumerate(kinds):
-        of_kind.setdefault(kind, []).append(row)
-    groups = [rows for rows in of_kind.values() if len(rows) > 1]
-    alone = [rows[0] for rows in of_kind.values() if len(rows) == 1]
-    if len(alone) > 1:
-        groups.append(alone)
-    elif alone and groups:
-        groups[0] += alone
+        groups[(kind,) if counts[kind] > 1 else "alone"].append(row)
+    alone = groups.pop("alone", [])
+    if len(alone) == 1:
+        if not groups:
+            raise UserError(
+                "shuffled-vector: a single row has no other row's vector to take; give at least two"
+            )
+        next(iter(groups.values())).extend(alone)
     elif alone:
-        raise UserError(
-            "shuffled-vector: a single row has no other row's vector to take; give at least two"
-        )
+        groups["alone"] = alone
     rng, taken = random.Random(seed), [0] * len(kinds)
-    for rows in groups:
+    for rows in groups.values():
         rng.shuffle(rows)
         for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
             taken[row] = other

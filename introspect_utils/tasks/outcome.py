@@ -1,31 +1,34 @@
 """Explanations that say how the target's output changes (appendix D): worded, parsed and scored
 (section 5.1)."""
 
-import re
-from collections.abc import Callable
+from __future__ import annotations
 
-import pandas as pd
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNCHANGED = "The output would remain unchanged from <<<{}>>>."
 CHANGED = "The most likely output would change to <<<{}>>>."
-OUTCOME = re.compile(
-    r"(remain unchanged from|change to)\s*<<<(.*?)>>>(?!>)", re.DOTALL
-)  # the content itself may end in ">"
+SAYS = r"(remain unchanged from|change to)\s*<<<"
+# an outcome that ends the generation is read whole, a content with ">>>" too
+WHOLE = re.compile(SAYS + r"((?:(?!<<<).)*)>>>\.?\s*\Z", re.DOTALL)
+FIRST = re.compile(SAYS + r"(.*?)>>>(?!>)", re.DOTALL)  # a content may end in ">"
 
-# F.2: the same two answers, asked of a model without any explanation training
-ZERO_SHOT = """
-Respond with exactly one of the two options below, and nothing else:
-
-The output would remain unchanged from <<<X>>>.
-The output would change to <<<X>>>.
-
-Replace X with the next token of the answer following the input. Make sure X is a *single* next token.
-
-Example Outputs:
-The output would remain unchanged from <<<Paris>>>.
-The output would change to <<<doctor>>>.
-The output would remain unchanged from <<<Apple>>>.
-The output would change to <<<unknown>>>."""
+# Columns of predictions.parquet, the key of a test row and the metrics of such explanations.
+COLUMNS = {
+    "predicted_changed": "bool",  # null if the answer could not be parsed
+    "predicted_content": "string",
+    "is_different": "bool",
+    "content": "string",
+    "exact_match": "bool",
+    "has_changed": "bool",  # predicted_changed is right
+    "content_match": "bool",
+}
+TEST_ROW = ("row", "is_different", "content")
+METRICS = ("exact_match", "has_changed_f1", "content_match")
 
 
 def explanation(changed: bool, content: str) -> str:
@@ -33,65 +36,60 @@ def explanation(changed: bool, content: str) -> str:
 
 
 def parse(generation: str) -> tuple[bool | None, str]:
-    """(says changed?, content) of the first outcome in a generation; (None, "") where there is
-    none."""
-    found = OUTCOME.search(generation)
-    return (found[1] == "change to", found[2]) if found else (None, "")
+    """(says changed?, content) of the first outcome in a generation; (None, "") if there is none."""
+    outcome = FIRST.search(generation)
+    if outcome is None:
+        return None, ""
+    outcome = WHOLE.match(generation, outcome.start()) or outcome
+    return outcome[1] == "change to", outcome[2]
 
 
-def score(
+def same(content: str, other: str) -> bool:
+    """Whether two contents match: up to surrounding space, for the untrained model's examples (F.2)
+    have none; blank ones exactly."""
+    return content == other or content.strip() == other.strip() != ""
+
+
+def predictions(
     generations: list[str],
-    is_different: list[bool],
-    content: list[str],
+    is_different: Sequence[bool],
+    content: Sequence[str],
+    explainer: str,
+    condition: str,
     read: Callable[[str], str] = str,
 ) -> pd.DataFrame:
-    """One row per generation with the three metrics of section 5.1. An answer that cannot be parsed
-    is wrong in all three.
+    """The scored generations of one explainer under one condition: what is in every
+    predictions.parquet, and `COLUMNS`. An answer that cannot be parsed is wrong in all metrics.
 
-    Contents match up to surrounding space: the untrained model's examples (F.2) have no leading
-    space. `read` takes the content out of what stands between the brackets, where that says more
-    (the letter of "Answer: B").
+    `read` takes the content out of what stands between the brackets (the letter of "Answer: B").
     """
+    import pandas as pd
+
+    said = [parse(generation) for generation in generations]
     table = pd.DataFrame(
-        map(parse, generations), columns=["predicted_changed", "predicted_content"]
+        {
+            "row": range(len(generations)),
+            "explainer": explainer,
+            "condition": condition,
+            "generation": generations,
+            "predicted_changed": pd.array([changed for changed, _ in said], dtype="boolean"),
+            "predicted_content": [read(text) for _, text in said],
+            "is_different": is_different,
+            "content": content,
+        }
     )
-    table.insert(0, "generation", generations)
-    table["predicted_content"] = table["predicted_content"].map(read)
-    table["predicted_changed"] = table["predicted_changed"].astype("boolean")
-    table["is_different"], table["content"] = is_different, content
-    table["has_changed"] = (
-        (table["predicted_changed"] == table["is_different"]).fillna(False).astype(bool)
-    )
-    parsed = table["predicted_changed"].notna()
-    table["content_match"] = parsed & (
-        table["predicted_content"].str.strip() == table["content"].str.strip()
-    )
+    right = table["predicted_changed"] == table["is_different"]
+    table["has_changed"] = right.fillna(False).astype(bool)
+    contents = zip(table["predicted_content"], table["content"], strict=True)
+    matches = pd.Series([same(*pair) for pair in contents], dtype=bool)
+    table["content_match"] = table["predicted_changed"].notna() & matches
     table["exact_match"] = table["has_changed"] & table["content_match"]
     return table
 
 
-def fact_pair(row: dict) -> str:
-    """The facts x and x' of a row of patching, which has other rows at other layers and tokens."""
-    return f"{''.join(row['input_tokens'])} | {row['counterfactual_text']}"
-
-
-def predictions(
-    rows: list[dict], generations: list[str], explainer: str, condition: str
-) -> pd.DataFrame:
-    """The scored generations of one explainer under one condition, with the columns of
-    `predictions.parquet`."""
-    table = score(
-        generations,
-        [row["is_different"] for row in rows],
-        [row["ablated_continuation"][0] for row in rows],
-    )
-    return table.assign(
-        row=range(len(rows)),
-        explainer=explainer,
-        condition=condition,
-        token_type=[row["token_type"] for row in rows],
-        block=[f"{row['layer'][0]}-{row['layer'][-1]}" for row in rows],
-        pair=[fact_pair(row) for row in rows],
-        subject=[row.get("subject") for row in rows],
-        relation=[row.get("relation") for row in rows],
-    )
+def wrong(run: dict, predictions: pd.DataFrame) -> str | None:
+    """What cannot be right in predictions of outcomes."""
+    right = predictions["predicted_changed"] == predictions["is_different"]
+    if (predictions["has_changed"] != right.fillna(False)).any():
+        return "has_changed must be predicted_changed == is_different, and False where it is null"
+    return None

@@ -9,24 +9,18 @@ block (eq. 4), and the explanation says whether the greedy next token changes, a
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from introspect_utils.data.facts import Fact, FactPair
 from introspect_utils.data.prompts import Prompt, target_prompt
+from introspect_utils.features.pairs import TokenPair
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import clean_run, pad_left, patched_next_token
-from introspect_utils.models.tokens import token_spans
 from introspect_utils.settings.errors import UserError
-
-
-def tokens(target: LanguageModel, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """(ids, character spans) of `text` behind one BOS, whose span is empty. Parts of one character
-    share its span."""
-    spans, ids = token_spans(target.tokenizer, text)[1], target.encode(text)
-    return ids, [(0, 0)] * (len(ids) - len(spans)) + spans
+from introspect_utils.tasks.outcome import explanation, parse
+from introspect_utils.tasks.task_patching import cell
 
 
 def pieces(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
@@ -48,8 +42,8 @@ def token_type(
         return "Relation"
     for option, (first, last) in prompt.options.items():
         if start < last and end > first:
-            named = {pair.original.object: "Orig", pair.counterfactual.object: "Changed"}
-            return f"{named.get(option, 'Other')} Answer Option"
+            kinds = {pair.original.object: "Orig", pair.counterfactual.object: "Changed"}
+            return f"{kinds.get(option, 'Other')} Answer Option"
     return f"Token {prompt.text[start:end]!r}"
 
 
@@ -73,22 +67,31 @@ def known_facts(
     demonstrations: dict[str, list[Fact]],
     batch_size: int = 64,
 ) -> list[Fact]:
-    """The facts whose object (its first token) the target gives as its greedy next token."""
+    """The facts whose object (its first token) the target gives as its greedy next token. Raises
+    `UserError` if no object can be told by its first token."""
     texts = [target_prompt(fact, demonstrations[fact.relation]).text for fact in facts]
-    ids = [target.encode(text) for text in texts]
-    known, by_length = [], sorted(range(len(facts)), key=lambda i: len(ids[i]))
+    pairs = list(zip(texts, facts, strict=True))
+    ids, objects = (
+        [target.encode(text) for text in texts],
+        [_token(target, *pair) for pair in pairs],
+    )
+    if facts and not any(token is not None for token in objects):
+        target.answer_token(texts[0], f" {facts[0].object}")  # raises
+    by_length, known = sorted(range(len(facts)), key=lambda i: len(ids[i])), []
     for start in range(0, len(facts), batch_size):
         batch = by_length[start : start + batch_size]
-        run = clean_run(
-            target.model,
-            *pad_left([ids[i] for i in batch], target.tokenizer.pad_token_id, target.device),
-        )
-        known += [
-            i
-            for i, token in zip(batch, run.next_token.tolist(), strict=True)
-            if token == target.answer_token(texts[i], f" {facts[i].object}")
-        ]
+        padded = pad_left([ids[i] for i in batch], target.tokenizer.pad_token_id, target.device)
+        answers = clean_run(target.model, *padded).next_token.tolist()
+        known += [i for i, token in zip(batch, answers, strict=True) if token == objects[i]]
     return [facts[i] for i in sorted(known)]
+
+
+def _token(target: LanguageModel, text: str, fact: Fact) -> int | None:
+    """The first token of a fact's object behind `text`; None if none tells it from others."""
+    try:
+        return target.answer_token(text, f" {fact.object}")
+    except UserError:
+        return None
 
 
 def patch_outcomes(
@@ -101,82 +104,38 @@ def patch_outcomes(
     batch_size: int = 64,
 ) -> Iterator[dict]:
     """T_patch for every pair, block and aligned position: rows with the columns of the published
-    datasets and `token_type`.
+    datasets and ours.
 
     Prompts are aligned at their ends: position t of x meets the position of x' that is as far from
     the end, as long as both lie behind the first difference. With `known_only`, pairs of which the
     target gets x or x' wrong are left out.
     """
-    prepared = sorted(
-        (_Pair.of(target, pair, demonstrations, with_options) for pair in pairs),
-        key=lambda pair: len(pair.ids),
-    )
-    for start in range(0, len(prepared), batch_size):
-        yield from _patch_batch(
-            target,
-            prepared[start : start + batch_size],
-            layer_blocks(target.n_layers, n_blocks),
-            known_only,
-        )
-
-
-@dataclass(frozen=True)
-class _Pair:
-    pair: FactPair
-    prompt: Prompt
-    ids: list[int]
-    spans: list[tuple[int, int]]
-    counterfactual_text: str
-    counterfactual_ids: list[int]
-    n_aligned: int  # positions, counted from the end
-
-    @classmethod
-    def of(
-        cls,
-        target: LanguageModel,
-        pair: FactPair,
-        demonstrations: dict[str, list[Fact]],
-        with_options: bool,
-    ) -> "_Pair":
-        demos, options = (
-            demonstrations[pair.original.relation],
-            pair.options if with_options else (),
-        )
-        prompt = target_prompt(pair.original, demos, options)
-        ids, spans = tokens(target, prompt.text)
-        other = target_prompt(pair.counterfactual, demos, options).text
-        other_ids = target.encode(other)
-        different = next(i for i, (a, b) in enumerate(zip(ids, other_ids, strict=False)) if a != b)
-        return cls(
-            pair, prompt, ids, spans, other, other_ids, min(len(ids), len(other_ids)) - different
-        )
+    encoded = [TokenPair.of(target, pair, demonstrations, with_options) for pair in pairs]
+    encoded.sort(key=lambda pair: len(pair.ids))
+    blocks = layer_blocks(target.n_layers, n_blocks)
+    for start in range(0, len(encoded), batch_size):
+        yield from _patch_batch(target, encoded[start : start + batch_size], blocks, known_only)
 
 
 def _patch_batch(
-    target: LanguageModel, batch: list[_Pair], blocks: list[tuple[int, ...]], known_only: bool
+    target: LanguageModel, batch: list[TokenPair], blocks: list[tuple[int, ...]], known_only: bool
 ) -> Iterator[dict]:
-    pad, device = target.tokenizer.pad_token_id, target.device
-    clean = clean_run(
-        target.model,
-        *pad_left([pair.ids for pair in batch], pad, device),
-        layers=[block[0] for block in blocks],
+    bos, pad = target.encode(""), target.tokenizer.pad_token_id
+    clean, counterfactual = (
+        clean_run(
+            target.model,
+            *pad_left([bos + pair.texts[part] for pair in batch], pad, target.device),
+            layers=layers,
+        )
+        for part, layers in enumerate(([block[0] for block in blocks], range(target.n_layers)))
     )
-    every = range(target.n_layers)
-    counterfactual = clean_run(
-        target.model,
-        *pad_left([pair.counterfactual_ids for pair in batch], pad, device),
-        layers=every,
-    )
-    answers = clean.next_token.tolist(), counterfactual.next_token.tolist()
+    answers, others = clean.next_token.tolist(), counterfactual.next_token.tolist()
 
     def known(row: int) -> bool:
-        pair, texts = batch[row].pair, (batch[row].prompt.text, batch[row].counterfactual_text)
-        return all(
-            answer[row] == target.answer_token(text, f" {fact.object}")
-            for answer, text, fact in zip(
-                answers, texts, (pair.original, pair.counterfactual), strict=True
-            )
-        )
+        pair, said = batch[row], (answers[row], others[row])
+        facts = (pair.pair.original, pair.pair.counterfactual)
+        of_both = zip(pair.prompts, said, facts, strict=True)
+        return all(token == _token(target, prompt.text, fact) for prompt, token, fact in of_both)
 
     kept = [row for row in range(len(batch)) if not known_only or known(row)]
     for block in blocks:
@@ -184,80 +143,81 @@ def _patch_batch(
         v = torch.stack([counterfactual.residual[layer] for layer in block]).mean(0)
         for from_end in range(1, max((batch[row].n_aligned for row in kept), default=0) + 1):
             rows = [row for row in kept if batch[row].n_aligned >= from_end]
-            index = torch.tensor(rows, device=device)
+            index = torch.tensor(rows, device=target.device)
             patched = patched_next_token(
                 target.model, clean, block, from_end, index, v[index, -from_end]
             )
             for row, token in zip(rows, patched.tolist(), strict=True):
-                yield _row(
-                    target, batch[row], block, from_end, answers[0][row], token, v[row, -from_end]
-                )
+                place = (batch[row], block, from_end)
+                yield _row(target, *place, answers[row], token, v[row, -from_end])
 
 
 def _row(
     target: LanguageModel,
-    pair: _Pair,
+    pair: TokenPair,
     block: tuple[int, ...],
     from_end: int,
     answer: int,
     patched: int,
     v: torch.Tensor,
 ) -> dict:
-    position = len(pair.ids) - from_end
-    other = len(pair.counterfactual_ids) - from_end
-    text = target.tokenizer.decode
+    (x, other), (ids, other_ids), n_bos = pair.prompts, pair.texts, len(target.encode(""))
+    place, text = len(ids) - from_end, target.tokenizer.decode
+    facts = pair.pair
     return {
         "layer": list(block),
-        "input_tokens": pieces(pair.prompt.text, pair.spans),
+        "input_tokens": [""] * n_bos + pieces(x.text, pair.spans),
         "original_continuation": [text([answer])],
         "ablated_continuation": [text([patched])],
         "is_different": answer != patched,
         "patch_position": {
-            "orig_pos": position,
-            "counterfact_pos": other,
-            "orig_text_token": pair.prompt.text[slice(*pair.spans[position])],
-            "counterfact_text_token": text([pair.counterfactual_ids[other]]),
+            "orig_pos": n_bos + place,
+            "counterfact_pos": n_bos + len(other_ids) - from_end,
+            "orig_text_token": x.text[slice(*pair.spans[place])],
+            "counterfact_text_token": text([other_ids[-from_end]]),
             "intervention_vector": v.float().cpu().numpy(),
         },
-        "counterfactual_text": pair.counterfactual_text,
-        "gt_original_target": pair.pair.original.object,
-        "gt_counterfactual_target": pair.pair.counterfactual.object,
-        "token_type": token_type(pair.prompt, pair.spans, position, pair.pair),
-        "subject": pair.pair.original.subject,
-        "relation": pair.pair.original.relation,
+        "counterfactual_text": other.text,
+        "gt_original_target": facts.original.object,
+        "gt_counterfactual_target": facts.counterfactual.object,
+        "token_type": token_type(x, pair.spans, place, facts),
+        "subject": facts.original.subject,
+        "relation": facts.original.relation,
     }
 
 
-def cell(row: dict) -> tuple[str, tuple[int, ...]]:
-    """(token type, block): all that a lookup knows of a row."""
-    return row["token_type"], tuple(row["layer"])
+def sayable(target: LanguageModel, rows: Sequence[dict]) -> list[dict]:
+    """The rows whose explanation can be said and read back: not those whose next token is a special
+    one (EOS, a reserved token) or holds the marks around a content."""
+    special = {t.content for t in target.tokenizer.added_tokens_decoder.values() if t.special}
+
+    def fits(row: dict) -> bool:
+        content = row["ablated_continuation"][0]
+        outcome = (row["is_different"], content)
+        return content not in special and parse(explanation(*outcome)) == outcome
+
+    return [row for row in rows if fits(row)]
 
 
 def balance(rows: list[dict], n: int, seed: int) -> list[dict]:
     """n rows, half of them changed, in which no (token type, block) cell has more of a class than
-    it must (E.2), shuffled.
-
-    Raises `UserError` when the rows do not suffice.
-    """
+    it must (E.2), shuffled. Raises `UserError` when the rows do not suffice."""
     rng, chosen = random.Random(seed), []
-    for changed, wanted in ((False, n - n // 2), (True, n // 2)):
+    for changed, quota in ((False, n - n // 2), (True, n // 2)):
         cells = defaultdict(list)
         for row in rows:
             if row["is_different"] == changed:
                 cells[cell(row)].append(row)
         sizes = [len(of_cell) for of_cell in cells.values()]
-        if sum(sizes) < wanted:
-            there = f"only {sum(sizes)} rows are {'changed' if changed else 'unchanged'}, and {wanted} are needed"
-            raise UserError(f"{there}: raise patching.max_facts and max_pairs, or lower the sizes")
-        cap = next(
-            cap for cap in range(wanted + 1) if sum(min(cap, size) for size in sizes) >= wanted
-        )
-        kept = [
-            row
-            for _, of_cell in sorted(cells.items())
-            for row in rng.sample(of_cell, min(cap, len(of_cell)))
-        ]
-        chosen += rng.sample(kept, wanted)
+        if sum(sizes) < quota:
+            kind = "changed" if changed else "unchanged"
+            raise UserError(
+                f"only {sum(sizes)} rows are {kind}, and {quota} are needed: raise "
+                "patching.max_facts and max_pairs, or lower the sizes"
+            )
+        cap = next(n for n in range(quota + 1) if sum(min(n, size) for size in sizes) >= quota)
+        kept = [rng.sample(part, min(cap, len(part))) for _, part in sorted(cells.items())]
+        chosen += rng.sample(sum(kept, []), quota)
     return rng.sample(chosen, n)
 
 

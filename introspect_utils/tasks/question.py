@@ -1,15 +1,20 @@
-"""Questions and explanations: what every task hands to an explainer (section 2.1)."""
+"""Questions and explanations (section 2.1): what every task hands to an explainer, and the forms in
+which explainers are asked."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# where the continuous token stands in a prompt; [s] and [e] are the placeholders of appendix D
-VECTOR = "[s]v[e]"
+VECTOR = "[s]v[e]"  # where the continuous token stands in a prompt (appendix D)
+PROMPTS = yaml.safe_load(Path(__file__).with_name("prompts.yaml").read_text("utf-8"))
+FORMS = PROMPTS["forms"]
 
 
 @dataclass(frozen=True)
@@ -18,8 +23,8 @@ class Question:
     else not at all.
 
     `layers` are the target's layers that v comes from: they choose the projection. `system` is the
-    chat's system prompt. `prompt` is its form, "chat" or "base", where an explainer of several
-    tasks is asked in more than one.
+    chat's system prompt. `prompt` is the form it is worded in, "" for that of the explainer's
+    settings.
     """
 
     text: str
@@ -38,3 +43,8 @@ class Example:
 
     question: Question
     explanation: str
+
+
+def in_form(form: str, task: str, text: str) -> str:
+    """A prompt of a task with what a form puts behind it."""
+    return text + FORMS[form or "chat"].get("behind", {}).get(task, "")

@@ -1,44 +1,41 @@
 """The published data formats: ours are written and theirs are read with the same columns
 (REFERENCE: published data)."""
 
+import re
 from collections.abc import Sequence
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from transformers import PreTrainedTokenizerBase
 
 from introspect_utils.data.hub import hub_rows
 from introspect_utils.data.splits import check_disjoint
+from introspect_utils.models.load import load_tokenizer
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import replaced
-from introspect_utils.tasks.patching_questions import statement
+from introspect_utils.tasks.task_patching import statement
 
 SOURCE = b"published_as"  # in the metadata of files that `fetch` wrote
-OPTIONAL = {
-    "token_type",
-    "subject",
-    "relation",
-}  # columns that are ours, or that only some of the published datasets have
+# columns of ours, and such as only some of the published datasets have
+OPTIONAL = {"token_type", "subject", "relation", "hint_letter"}
 # what nothing can be asked or answered without; the published datasets may have nulls elsewhere
 FILLED = {
-    "layer",
-    "input_tokens",
-    "ablated_continuation",
-    "is_different",
-    "patch_position",
-    "orig_text_token",
-} | {*("intervention_vector", "question", "system_prompt", "hint_user_prompt", "hint")}
+    *("layer", "input_tokens", "ablated_continuation", "is_different", "patch_position"),
+    *("orig_text_token", "intervention_vector"),
+    *("question", "system_prompt", "hint_user_prompt", "hint"),
+}
+WHOLE_NUMBERS, TEXTS = pa.list_(pa.int64()), pa.list_(pa.string())
 
 # Transluce/act_patch_*_counterfact
 PATCHING = pa.schema(
     {
-        "layer": pa.list_(pa.int64()),  # a block
-        "input_tokens": pa.list_(pa.string()),
-        "original_continuation": pa.list_(pa.string()),
-        "ablated_continuation": pa.list_(pa.string()),
+        "layer": WHOLE_NUMBERS,  # a block
+        "input_tokens": TEXTS,  # join to the text
+        "original_continuation": TEXTS,
+        "ablated_continuation": TEXTS,
         "is_different": pa.bool_(),
         "patch_position": pa.struct(
             {
@@ -63,11 +60,11 @@ ABLATION = pa.schema(
     {
         "index": pa.int64(),  # the question's row in MMLU's test split
         "question": pa.string(),
-        "choices": pa.list_(pa.string()),
+        "choices": TEXTS,
         "correct_answer": pa.string(),  # A to D, as the next two
         "zeroshot_prediction": pa.string(),  # M(c), without the hint
         "random_hint_prediction": pa.string(),  # M(c, hint)
-        "hint_token_ids": pa.list_(pa.int64()),
+        "hint_token_ids": WHOLE_NUMBERS,
         "original_prompt_full": pa.string(),
         "hint_prompt_full": pa.string(),
         "system_prompt": pa.string(),
@@ -76,7 +73,8 @@ ABLATION = pa.schema(
         "hint": pa.string(),
         "changed_pred_bc_hint": pa.bool_(),
         "ablation_prompt": pa.string(),  # the question to the explainer
-        "subject": pa.string(),  # ours
+        "subject": pa.string(),  # of MMLU; this and the next are ours
+        "hint_letter": pa.string(),
     }
 )
 
@@ -85,9 +83,8 @@ def write_rows(path: Path, rows: Sequence[dict], schema: pa.Schema = PATCHING) -
     """Write rows as Parquet, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as temporary:
-        pq.write_table(
-            pa.Table.from_pylist(list(rows), schema=schema), temporary, compression="zstd"
-        )
+        table = pa.Table.from_pylist(list(rows), schema=schema)
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def read_rows(path: Path, schema: pa.Schema = PATCHING) -> list[dict]:
@@ -102,7 +99,8 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     Raises `UserError` when it is missing, damaged or lacks a column, or when a value that is needed
     is null, empty, of another type, or a vector of another width or not finite; the row is named.
     """
-    notebook = f"notebooks/{'02_data_activation_patching' if schema is PATCHING else '03_data_input_ablation'}.ipynb"
+    name = "02_data_activation_patching" if schema is PATCHING else "03_data_input_ablation"
+    notebook = f"notebooks/{name}.ipynb"
     if not path.is_file():
         raise UserError(f"{path} is missing: {notebook} makes it")
     try:
@@ -115,13 +113,10 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     if missing:
         raise UserError(f"{path} lacks the column(s) {', '.join(sorted(missing))}")
     for field in schema:
-        wrong = (
-            _wrong(table[field.name].combine_chunks(), field)
-            if field.name in table.column_names
-            else None
-        )
-        if wrong:
-            raise UserError(f"{path}{wrong}: mend the data, or make it anew with {notebook}")
+        if field.name in table.column_names:
+            problem = _problem(table[field.name].combine_chunks(), field)
+            if problem:
+                raise UserError(f"{path}{problem}: mend the data, or make it anew with {notebook}")
     return table
 
 
@@ -139,86 +134,124 @@ def read_splits(folder: Path, n_train: int, schema: pa.Schema = PATCHING) -> dic
             "lower the sizes"
         )
     if SOURCE not in (pq.read_schema(folder / "test.parquet").metadata or {}):
-        check_disjoint(
-            *asked_about(rows, schema), "fact" if schema is PATCHING else "question", str(folder)
-        )
+        what = "fact" if schema is PATCHING else "question"
+        check_disjoint(*asked_about(rows, schema), what, str(folder))
     return rows | {"train": rows["train"][:n_train]}
 
 
 def asked_about(
     rows: dict[str, list[dict]], schema: pa.Schema = PATCHING
 ) -> tuple[set[str], set[str]]:
-    """What the training and the test rows are about: the facts, or the texts of the questions."""
-    about = statement if schema is PATCHING else itemgetter("question")
+    """The facts, or the texts of the questions, that the training and the test rows are about."""
+
+    def about(row: dict) -> str:
+        return statement("".join(row["input_tokens"])) if schema is PATCHING else row["question"]
+
     return tuple(set(map(about, rows[split])) for split in ("train", "test"))
 
 
-def fetch(source: str, folder: Path, schema: pa.Schema) -> dict[str, int]:
+def fetch(source: str, folder: Path, schema: pa.Schema, target: str) -> dict[str, int]:
     """Write the published data set `source` (a hub id, or a folder with train.parquet and
-    test.parquet) as {split}.parquet in `folder`: {split: rows}. Raises `UserError` as `read_table`
-    does, and then leaves nothing there."""
+    test.parquet) about `target` as {split}.parquet in `folder`: {split: rows}. The tokenizer's
+    strings in it become text. Raises `UserError` as `read_table` does, and then leaves nothing
+    there."""
     counts = {}
     for split in ("train", "test"):
         table = hub_rows("the published rows", source, split, instead="").with_format("arrow")[:]
+        if schema is PATCHING:
+            table = _as_text(table, target)
         for name in OPTIONAL & set(schema.names) - set(table.column_names):
             table = table.append_column(name, pa.nulls(len(table), pa.string()))
         folder.mkdir(parents=True, exist_ok=True)
         with replaced(folder / f"{split}.parquet") as temporary:
-            pq.write_table(
-                table.replace_schema_metadata({SOURCE: source}), temporary, compression="zstd"
-            )
+            table = table.replace_schema_metadata({SOURCE: source})
+            pq.write_table(table, temporary, compression="zstd")
             counts[split] = len(read_table(temporary, schema))
     return counts
 
 
-def _wrong(column: pa.Array, field: pa.Field) -> str | None:
-    """What is wrong with a column for the field of a schema, beginning with the row; None if
-    nothing is."""
+def token_texts(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> list[str]:
+    """The texts of a tokenizer's own strings ("Ġdeveloped", "ĊĊ"), which join to the whole text: a
+    character of several tokens goes to the last."""
+    texts, pending = [], []
+    for token in tokens:
+        pending.append(token)
+        text = tokenizer.convert_tokens_to_string(pending)
+        texts.append("" if "\ufffd" in text else text)
+        pending = pending if "\ufffd" in text else []
+    return [*texts[:-1], text] if texts else []
+
+
+def _as_text(table: pa.Table, target: str) -> pa.Table:
+    """Published rows of patching with text in place of the tokenizer's strings, which hold no
+    spaces."""
+    if not {"input_tokens", "patch_position"} <= set(table.column_names):
+        return table  # `read_table` says so
+    tokenizer, rows = load_tokenizer(target), table["input_tokens"].to_pylist()
+    raw = [not re.search(r"\s", "".join(filter(None, tokens or ()))) for tokens in rows]
+
+    def converted(column: list) -> list:
+        return [
+            token_texts(tokenizer, tokens) if own and tokens and all(tokens) else tokens
+            for tokens, own in zip(column, raw, strict=True)
+        ]
+
+    table = table.set_column(
+        table.column_names.index("input_tokens"), "input_tokens", pa.array(converted(rows), TEXTS)
+    )
+    place = table["patch_position"].combine_chunks()
+    parts = {field.name: pc.struct_field(place, field.name) for field in place.type}
+    for name in {"orig_text_token", "counterfact_text_token"} & parts.keys():
+        texts = converted([token and [token] for token in parts[name].to_pylist()])
+        parts[name] = pa.array([text and text[0] for text in texts], pa.string())
+    place = pa.StructArray.from_arrays([*parts.values()], [*parts], mask=place.is_null())
+    return table.set_column(table.column_names.index("patch_position"), "patch_position", place)
+
+
+def _problem(column: pa.Array, field: pa.Field) -> str | None:
+    """What is wrong with a column for the field of a schema, beginning with the row."""
+    name, types = field.name, pa.types
     if not _fits(column.type, field.type):
-        return f": {field.name} is {column.type} where {field.type} is expected"
-    if field.name not in FILLED:
+        return f": {name} is {column.type} where {field.type} is expected"
+    if name not in FILLED:
         return None
     if column.null_count:
-        return f", row {column.is_null().to_pylist().index(True)}: no {field.name}"
-    if pa.types.is_struct(field.type):
-        parts = (_wrong(pc.struct_field(column, part.name), part) for part in field.type)
+        return f", row {column.is_null().to_pylist().index(True)}: no {name}"
+    if types.is_struct(field.type):
+        parts = (_problem(pc.struct_field(column, part.name), part) for part in field.type)
         return next(filter(None, parts), None)
-    if pa.types.is_list(field.type):
-        lengths = pc.list_value_length(column).to_numpy()
-        of_row, values = pc.list_parent_indices(column).to_numpy(), pc.list_flatten(column)
-        if (lengths == 0).any():
-            return f", row {lengths.argmin()}: {field.name} is empty"
-        if values.null_count:
-            return f", row {of_row[values.is_null().to_pylist().index(True)]}: a part of {field.name} is null"
-        if pa.types.is_floating(values.type):
-            if (lengths != lengths[:1]).any():
-                return f", row {(lengths != lengths[0]).argmax()}: {field.name} has another width than that of row 0"
-            finite = np.isfinite(values.to_numpy())
-            return (
-                None
-                if finite.all()
-                else f", row {of_row[(~finite).argmax()]}: {field.name} is not finite"
-            )
+    if not types.is_list(field.type):
+        return None
+    lengths, values = pc.list_value_length(column).to_numpy(), pc.list_flatten(column)
+    of_row = pc.list_parent_indices(column).to_numpy()
+    if (lengths == 0).any():
+        return f", row {lengths.argmin()}: {name} is empty"
+    if values.null_count:
+        row = of_row[values.is_null().to_pylist().index(True)]
+        return f", row {row}: a part of {name} is null"
+    if types.is_floating(values.type):
+        if (lengths != lengths[:1]).any():
+            row = (lengths != lengths[0]).argmax()
+            return f", row {row}: {name} has another width than that of row 0"
+        finite = np.isfinite(values.to_numpy())
+        if not finite.all():
+            return f", row {of_row[(~finite).argmax()]}: {name} is not finite"
     return None
 
 
-def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
+def _fits(found: pa.DataType, expected: pa.DataType) -> bool:
     """Whether values of a type can be read as another one without a change of meaning (widths and
     layouts may differ)."""
     types = pa.types
-    if types.is_struct(wanted):
+    if types.is_struct(expected):
         return types.is_struct(found) and all(
             found.get_field_index(part.name) >= 0 and _fits(found.field(part.name).type, part.type)
-            for part in wanted
+            for part in expected
         )
-    if types.is_list(wanted):
-        return (types.is_list(found) or types.is_large_list(found)) and _fits(
-            found.value_type, wanted.value_type
-        )
-    kinds = (
-        types.is_integer,
-        types.is_floating,
-        types.is_boolean,
-        lambda t: types.is_string(t) or types.is_large_string(t),
-    )
-    return types.is_null(found) or any(kind(found) and kind(wanted) for kind in kinds)
+    if types.is_list(expected):
+        is_list = types.is_list(found) or types.is_large_list(found)
+        return is_list and _fits(found.value_type, expected.value_type)
+    texts = types.is_string(expected) and types.is_large_string(found)
+    kinds = (types.is_integer, types.is_floating, types.is_boolean, types.is_string)
+    alike = any(kind(found) and kind(expected) for kind in kinds)
+    return types.is_null(found) or texts or alike

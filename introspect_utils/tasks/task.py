@@ -41,8 +41,8 @@ class Task:
     table: str  # of its records: "2" is Table 2
     # (profile, target, n_train, seed) -> {"train": rows, "test": rows}
     read: Callable[[Profile, str, int, int], dict[str, Any]]
-    # (rows, condition, seed) -> one example for each row
-    examples: Callable[[Any, str, int], list[Example]]
+    # (rows, condition, seed, prompt form) -> one example for each row
+    examples: Callable[..., list[Example]]
     # (rows, generations, explainer, condition, score) -> columns of predictions.parquet; `score`
     # rates descriptions where `simulated`, and is None elsewhere
     predictions: Callable[[Any, list[str], str, str, Callable | None], pd.DataFrame]

@@ -1,20 +1,84 @@
-"""Activation patching (sections 2.3 and 5.1) as a task."""
+"""Activation patching (sections 2.3 and 5.1) as a task: its questions in words (appendices C.1, D
+and F.2), their ablations (Table 2), and how answers are read. `patching` has T_patch."""
 
-from introspect_utils.tasks.conditions import CONTROLS
+from __future__ import annotations
+
+import random
+
+from introspect_utils.data.prompts import OPTIONS
+from introspect_utils.tasks import outcome
+from introspect_utils.tasks.conditions import CONTROLS, controlled
+from introspect_utils.tasks.question import PROMPTS, Example, Question, in_form
 from introspect_utils.tasks.task import Task
 
-# Columns of explanations of the form "changes to" or "remains unchanged from".
-OUTCOME_COLUMNS = {
-    "predicted_changed": "bool",  # null if the answer could not be parsed
-    "predicted_content": "string",
-    "is_different": "bool",
-    "content": "string",
-    "exact_match": "bool",
-    "has_changed": "bool",  # predicted_changed is right
-    "content_match": "bool",
-}
-OUTCOME_ROW = ("row", "is_different", "content")
-OUTCOME_METRICS = ("exact_match", "has_changed_f1", "content_match")
+TEMPLATES = PROMPTS["patching"]["full"]
+LOCATE_ANSWER = "Token <<<{token}>>> at layers {layers}."
+
+
+def layers_text(layers: list[int]) -> str:
+    """A block, written out in full: "0, 1, 2, 3, 4, 5, 6, 7"."""
+    return ", ".join(map(str, layers))
+
+
+def prompt(template: str, row: dict, condition: str = "full") -> str:
+    """A template filled for a row, without the layer or the token if the condition takes it away."""
+    layer = "" if condition == "no-layer" else f" layer {layers_text(row['layer'])}"
+    token = "" if condition == "no-token" else f" <{row['patch_position']['orig_text_token']}>"
+    return template.format(
+        layer=layer,
+        at_layer=layer and f" at{layer}",
+        to_tokens=token and f" to tokens{token}",
+        at_tokens=token and f" at tokens{token}",
+        and_tokens=token and f" {'and' if layer else 'at'} tokens{token}",
+        into_token=token and f" into token{token}",
+        text=f"<<<{''.join(row['input_tokens'])}>>>",
+    )
+
+
+def question(row: dict, condition: str, template: str, form: str = "") -> Question:
+    import numpy as np
+    import torch
+
+    vector = np.asarray(row["patch_position"]["intervention_vector"], dtype=np.float32)
+    text = in_form(form, "patching", prompt(template, row, condition))
+    return Question(text, torch.from_numpy(vector), tuple(row["layer"]), prompt=form)
+
+
+def examples(rows: list[dict], condition: str, seed: int, form: str = "") -> list[Example]:
+    """Rows as training or test examples under a condition of Table 2, each with one of the
+    templates drawn at random (eq. 6).
+
+    `untrained` asks with the prompt of F.2, `locate` for the vector's layer and token (C.1), a
+    control as `conditions.controlled` says.
+    """
+    rng, templates = random.Random(seed), PROMPTS["patching"].get(condition, TEMPLATES)
+    worded = [
+        Example(question(row, condition, rng.choice(templates), form), answer(row, condition))
+        for row in rows
+    ]
+    return controlled(worded, condition, seed)
+
+
+def answer(row: dict, condition: str = "full") -> str:
+    if condition == "locate":
+        token, layers = row["patch_position"]["orig_text_token"], layers_text(row["layer"])
+        return LOCATE_ANSWER.format(token=token, layers=layers)
+    return outcome.explanation(row["is_different"], row["ablated_continuation"][0])
+
+
+def statement(text: str) -> str:
+    """The fact in a prompt of the target, without solved examples and answer options."""
+    return text.partition(OPTIONS.partition("{}")[0])[0].rpartition("\n")[2]
+
+
+def fact_pair(row: dict) -> str:
+    """The facts x and x' of a row, which has other rows at other layers and tokens."""
+    return f"{statement(''.join(row['input_tokens']))} | {statement(row['counterfactual_text'])}"
+
+
+def cell(row: dict) -> tuple[str, tuple[int, ...]]:
+    """(token type, block): all that a lookup knows of a row."""
+    return row["token_type"] or "", tuple(row["layer"])
 
 
 def read(profile, target, n_train, seed):
@@ -23,28 +87,22 @@ def read(profile, target, n_train, seed):
     return read_splits(TASK.folder(profile, target), n_train, PATCHING)
 
 
-def examples(rows, condition, seed):
-    from introspect_utils.tasks.patching_questions import examples
-
-    return examples(rows, condition, seed)
-
-
 def predictions(rows, generations, explainer, condition, score=None):
-    from introspect_utils.tasks.outcome import predictions
-    from introspect_utils.tasks.patching_questions import answer
-
-    table = predictions(rows, generations, explainer, condition)
-    if condition == "locate":  # C.1: right if layers and token are named exactly
-        truth = [answer(row, condition) for row in rows]
-        table = table.assign(content=truth, exact_match=table["generation"] == truth)
-    return table
-
-
-def wrong(run, predictions):
-    right = predictions["predicted_changed"] == predictions["is_different"]
-    if (predictions["has_changed"] != right.fillna(False)).any():
-        return "has_changed must be predicted_changed == is_different, and False where it is null"
-    return None
+    truth = (
+        [row["is_different"] for row in rows],
+        [row["ablated_continuation"][0] for row in rows],
+    )
+    table = outcome.predictions(generations, *truth, explainer, condition)
+    if condition == "locate":  # right if layers and token are named exactly (C.1)
+        table["content"] = [answer(row, condition) for row in rows]
+        table["exact_match"] = table["generation"] == table["content"]
+    return table.assign(
+        token_type=[row["token_type"] for row in rows],
+        block=[f"{row['layer'][0]}-{row['layer'][-1]}" for row in rows],
+        pair=[fact_pair(row) for row in rows],
+        subject=[row.get("subject") for row in rows],
+        relation=[row.get("relation") for row in rows],
+    )
 
 
 TASK = Task(
@@ -56,16 +114,16 @@ TASK = Task(
         *("n_test", "facts", "known_only", "max_facts", "max_pairs"),
         *("demonstrations", "options", "blocks"),
     ),
-    columns=OUTCOME_COLUMNS
+    columns=outcome.COLUMNS
     | dict.fromkeys(("token_type", "block", "pair", "subject", "relation"), "string"),
-    test_row=OUTCOME_ROW,
+    test_row=outcome.TEST_ROW,
     clusters=("pair", "subject", "relation"),
-    metrics=OUTCOME_METRICS,
+    metrics=outcome.METRICS,
     table="2",
     read=read,
     examples=examples,
     predictions=predictions,
-    wrong=wrong,
+    wrong=outcome.wrong,
     table_files=("table2", "table6"),
     figure="figure_3",
     controls=CONTROLS,

@@ -8,8 +8,6 @@ from introspect_utils.data.facts import load_facts, make_pairs
 from introspect_utils.models.load import load_model
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks import patching
-from introspect_utils.tasks.outcome import predictions
-from introspect_utils.tasks.patching_questions import examples, statement
 from introspect_utils.tasks.rows import (
     PATCHING,
     asked_about,
@@ -18,6 +16,7 @@ from introspect_utils.tasks.rows import (
     read_splits,
     write_rows,
 )
+from introspect_utils.tasks.task_patching import examples, predictions, statement
 
 # REFERENCE.md, "Published data", and the columns of ours
 COLUMNS = [
@@ -168,7 +167,7 @@ def published(tmp_path, rows):
 
 
 def test_a_published_data_set_is_put_where_ours_would_be(published, tmp_path, rows):
-    counts = fetch(str(published), tmp_path / "ours", PATCHING)
+    counts = fetch(str(published), tmp_path / "ours", PATCHING, "tiny-qwen3")
     assert counts == {"train": 8, "test": len(rows) - 8}
     fetched = read_rows(tmp_path / "ours" / "train.parquet")
     assert [row["ablated_continuation"] for row in fetched] == [
@@ -178,10 +177,34 @@ def test_a_published_data_set_is_put_where_ours_would_be(published, tmp_path, ro
     assert predictions(fetched, ["x"] * 8, "self", "full")["token_type"].isna().all()
 
 
+@pytest.mark.parametrize("name", ["tiny-qwen3", "tiny-llama"])
+def test_the_tokenizers_own_strings_become_text(tmp_path, rows, name):
+    """As the authors publish them: "Ġis", "ĊĊ", a character in several tokens, the chat's marks."""
+    tokenizer = load_model(name, "cpu").tokenizer
+    text = "<|im_start|>user\nCôte d'Ivoire 🙂 is the capital of\n\nRespond with one of é or 東京"
+    strings = tokenizer.tokenize(text)
+    assert any("Ġ" in s for s in strings) and any("Ċ" in s for s in strings)
+    place = strings.index("Ġis")
+    own = rows[0]["patch_position"] | {"orig_pos": place, "orig_text_token": "Ġis"}
+    theirs = rows[0] | {"input_tokens": strings, "patch_position": own}
+    (tmp_path / "theirs").mkdir()
+    for split in ("train", "test"):  # beside a row that is text already
+        table = pa.Table.from_pylist([theirs, rows[1]], schema=PATCHING)
+        pq.write_table(table, tmp_path / "theirs" / f"{split}.parquet")
+    fetch(str(tmp_path / "theirs"), tmp_path / "ours", PATCHING, name)
+    row, other = read_rows(tmp_path / "ours" / "test.parquet")
+    assert "".join(row["input_tokens"]) == text and len(row["input_tokens"]) == len(strings)
+    assert row["input_tokens"][place] == row["patch_position"]["orig_text_token"] == " is"
+    assert other["input_tokens"] == rows[1]["input_tokens"]
+    assert (
+        other["patch_position"]["orig_text_token"] == rows[1]["patch_position"]["orig_text_token"]
+    )
+
+
 def test_the_authors_split_is_kept_and_ours_must_be_disjoint(published, tmp_path, rows):
-    fetch(str(published), tmp_path / "theirs", PATCHING)
+    fetch(str(published), tmp_path / "theirs", PATCHING, "tiny-qwen3")
     train, test = asked_about(read_splits(tmp_path / "theirs", 8))
-    assert train & test and statement(rows[0]) in train
+    assert train & test and statement("".join(rows[0]["input_tokens"])) in train
     for split in ("train", "test"):
         write_rows(tmp_path / "ours" / f"{split}.parquet", rows)
     with pytest.raises(
@@ -200,7 +223,7 @@ def test_a_data_set_of_another_format_is_refused_by_name_and_leaves_nothing(publ
         for path, table in (tables | parts).items():
             pq.write_table(table, path)
         with pytest.raises(UserError, match=message):
-            fetch(str(published), tmp_path / "ours", PATCHING)
+            fetch(str(published), tmp_path / "ours", PATCHING, "tiny-qwen3")
     assert not list((tmp_path / "ours").glob("train*"))
     with pytest.raises(UserError, match="cannot load the published rows .*no-such"):
-        fetch(str(tmp_path / "no-such"), tmp_path / "ours", PATCHING)
+        fetch(str(tmp_path / "no-such"), tmp_path / "ours", PATCHING, "tiny-qwen3")

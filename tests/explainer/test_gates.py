@@ -19,7 +19,7 @@ from introspect_utils.models.residual import clean_run, pad_left
 from introspect_utils.runs import record as provenance
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import load_profile
-from introspect_utils.tasks import describing
+from introspect_utils.tasks import task_features
 from introspect_utils.tasks.question import Example
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -166,8 +166,8 @@ def test_a_direction_of_both_parts_is_refused():
     with pytest.raises(
         UserError, match="1 of 2 directions of the test rows stand among the training rows too"
     ):
-        describing.split(made, gold, 2, 0)
-    assert describing.split(dataclasses.replace(made, layers=(1, 1, 1, 2)), gold, 2, 0)["test"] == [
+        task_features.split(made, gold, 2, 0)
+    assert task_features.split(dataclasses.replace(made, layers=(1, 1, 1, 2)), gold, 2, 0)["test"] == [
         2,
         3,
     ]

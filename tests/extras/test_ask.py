@@ -8,8 +8,8 @@ import pytest
 import torch
 from explaining import SETTINGS, make_explainer
 from scipy.stats import pearsonr
-from test_patching import PAIR
 from simulating import make_simulator
+from test_patching import PAIR
 
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.extras import ask, ask_widget
@@ -20,7 +20,7 @@ from introspect_utils.scores.neighbours import nearest_descriptions
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import load_profile
-from introspect_utils.tasks import patching, patching_questions
+from introspect_utils.tasks import patching, task_patching
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,12 +115,12 @@ def test_a_patch_is_that_of_the_data_and_the_prediction_that_of_the_explainer(mo
         found = ask.patched(
             models, text, row["patch_position"]["counterfact_pos"] - bos, row["layer"][1], into
         )
-        assert (found.block, found.real) == (tuple(row["layer"]), patching_questions.answer(row))
+        assert (found.block, found.real) == (tuple(row["layer"]), task_patching.answer(row))
         assert (
             found.token == row["patch_position"]["orig_text_token"]
             and [found.before] == row["original_continuation"]
         )
-        question = patching_questions.question(row, "full", patching_questions.TEMPLATES[0])
+        question = task_patching.question(row, "full", task_patching.TEMPLATES[0])
         assert found.predicted == models.patching.explain([question])[0]
         assert found.right == (found.predicted == found.real)
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 from test_ablation_notebooks import execute
-from test_ablation_questions import PUBLISHED as HINTED
+from test_task_ablation import PUBLISHED as HINTED
 
 from introspect_utils.data.assets import ASSETS, is_present
 from introspect_utils.data.facts import load_facts, make_pairs

@@ -17,7 +17,7 @@ from introspect_utils.report import drawings, style
 from introspect_utils.report.drawn_examples import find_examples
 from introspect_utils.settings import paths
 from introspect_utils.settings.profile import load_profile
-from introspect_utils.tasks import ablation_questions, outcome, patching_questions
+from introspect_utils.tasks import task_ablation, task_patching
 from introspect_utils.tasks.rows import ABLATION, write_rows
 
 SMALL = {
@@ -97,11 +97,11 @@ def run(task):
 @pytest.fixture
 def runs():
     """Runs of the self-explainer: of each task the second row is the one to draw."""
-    right = [patching_questions.answer(row) for row in PATCHES]
-    patching = outcome.predictions(PATCHES, ["nonsense", *right[1:]], "self", "full")
-    rows = ablation_questions.checked(HINTS, "here")
-    ablation = ablation_questions.predictions(
-        rows, ["nonsense", ablation_questions.answer(rows[1])], "self", "full"
+    right = [task_patching.answer(row) for row in PATCHES]
+    patching = task_patching.predictions(PATCHES, ["nonsense", *right[1:]], "self", "full")
+    rows = task_ablation.checked(HINTS, "here")
+    ablation = task_ablation.predictions(
+        rows, ["nonsense", task_ablation.answer(rows[1])], "self", "full"
     )
     features = pd.DataFrame(
         {
@@ -190,8 +190,8 @@ def test_the_row_that_is_drawn_is_right_changed_and_as_the_runs_have_it(root, ru
 def test_a_whole_word_is_drawn_before_a_part_of_one(root, runs):
     rows = [*PATCHES, patch_row([" Oslo"], [" Bern"], " France", " Spain")]
     write_rows(paths.artifacts_dir("smoke") / "patching" / TARGET / "test.parquet", rows)
-    right = [patching_questions.answer(row) for row in rows]
-    runs[1] = (runs[1][0], outcome.predictions(rows, right, "self", "full"))
+    right = [task_patching.answer(row) for row in rows]
+    runs[1] = (runs[1][0], task_patching.predictions(rows, right, "self", "full"))
     assert find_examples(load_profile("smoke"), runs)["patching"]["x"] == ["", " Oslo", " is in"]
 
 

@@ -36,7 +36,10 @@ def test_every_share_keeps_the_form_of_its_task(monkeypatch):
         of_task = dataclasses.replace(
             task,
             read=lambda profile, target, n_train, seed: {"train": 4, "test": 2},
-            examples=lambda rows, condition, seed: make_examples(rows),
+            examples=lambda rows, condition, seed, form: [
+                dataclasses.replace(e, question=dataclasses.replace(e.question, prompt=form))
+                for e in make_examples(rows)
+            ],
         )
         monkeypatch.setitem(TASKS, task.name, of_task)
     forms = {

@@ -8,8 +8,8 @@ from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import common_prefix
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks import ablation
-from introspect_utils.tasks.ablation_questions import checked
 from introspect_utils.tasks.rows import ABLATION, read_rows, write_rows
+from introspect_utils.tasks.task_ablation import checked
 
 FAMILIES = ["tiny-llama", "tiny-qwen3", "tiny-gemma3"]
 QUESTIONS = [
@@ -207,7 +207,7 @@ def test_hints_are_drawn_evenly_and_the_same_each_time():
 def test_statistics_and_who_follows():
     def row(unhinted, hinted, hint, subject="logic", right="A"):
         return {
-            "zeroshot_prediction": unhinted, "random_hint_prediction": hinted, "hint": f"Hint: {hint}", "subject": subject,
+            "zeroshot_prediction": unhinted, "random_hint_prediction": hinted, "hint_letter": hint, "subject": subject,
             "correct_answer": right, "changed_pred_bc_hint": unhinted != hinted,
         }  # fmt: skip
 

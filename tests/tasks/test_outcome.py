@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from introspect_utils.tasks import TASKS, outcome
+from introspect_utils.tasks.question import PROMPTS
 
-# a next token: any text without the closing mark (whose last ">" may be its own)
+# a next token: any text, which may hold one of the marks around it
 CONTENT = st.one_of(
     st.sampled_from(
         [
@@ -16,6 +17,8 @@ CONTENT = st.one_of(
             " ",
             ">",
             ">>",
+            "a>>>b",
+            ">>>.",
             "<<<",
             "{}",
             "\n",
@@ -24,12 +27,12 @@ CONTENT = st.one_of(
         ]
     ),
     st.text(max_size=12),
-).filter(lambda content: ">>>" not in content)
+).filter(lambda content: not (">>>" in content and "<<<" in content))
 
 
 @given(
     st.booleans(),
-    CONTENT,
+    CONTENT.filter(lambda content: ">>>" not in content),
     st.text(alphabet="ab \n.", max_size=9),
     st.text(alphabet="ab \n.", max_size=9),
 )
@@ -38,6 +41,11 @@ def test_an_explanation_is_read_back_as_it_was_meant(changed, content, before, a
         changed,
         content,
     )
+
+
+@given(st.booleans(), CONTENT)
+def test_whatever_the_content_an_explanation_alone_is_read_back(changed, content):
+    assert outcome.parse(outcome.explanation(changed, content)) == (changed, content)
 
 
 def test_explanations_are_worded_as_in_appendix_d():
@@ -52,7 +60,7 @@ def test_explanations_are_worded_as_in_appendix_d():
 
 
 def test_the_examples_shown_to_the_untrained_model_are_read():
-    _, shown = outcome.ZERO_SHOT.split("Example Outputs:\n")
+    _, shown = PROMPTS["patching"]["untrained"][0].split("Example Outputs:\n")
     assert [outcome.parse(line) for line in shown.splitlines()] == [
         (False, "Paris"),
         (True, "doctor"),
@@ -86,7 +94,7 @@ def test_what_is_no_outcome_is_unparseable(generation):
 # --- scores
 # ----------------------------------------------------------------------------------------------------------
 
-WORDS = st.sampled_from(["Rome", " Rome", "Paris", " Paris", "", "rome"])
+WORDS = st.sampled_from(["Rome", " Rome", "Paris", " Paris", "", " ", "\n", "\t", "rome"])
 ANSWERS = st.one_of(
     st.tuples(st.booleans(), WORDS), st.sampled_from(["", "Rome", "The output would change to"])
 )
@@ -97,9 +105,8 @@ def test_scores_against_counting_by_hand(rows):
     generations = [
         answer if isinstance(answer, str) else outcome.explanation(*answer) for answer, _, _ in rows
     ]
-    table = outcome.score(
-        generations, [truth for _, truth, _ in rows], [content for _, _, content in rows]
-    )
+    truth, contents = [truth for _, truth, _ in rows], [content for _, _, content in rows]
+    table = outcome.predictions(generations, truth, contents, "self", "full")
     assert len(table) == len(rows)
     for (answer, truth, content), line in zip(rows, table.to_dict("records"), strict=True):
         if isinstance(answer, str):
@@ -107,7 +114,10 @@ def test_scores_against_counting_by_hand(rows):
             assert not (line["has_changed"] or line["content_match"] or line["exact_match"])
         else:
             assert (line["predicted_changed"], line["predicted_content"]) == answer
-            same_content = answer[1].strip() == content.strip()
+            blank = not (answer[1].strip() or content.strip())  # blanks compare exactly
+            same_content = answer[1] == content or (
+                not blank and answer[1].strip() == content.strip()
+            )
             assert line["has_changed"] == (answer[0] == truth)
             assert line["content_match"] == same_content
             assert line["exact_match"] == (answer[0] == truth and same_content)
@@ -135,7 +145,7 @@ def test_predictions_have_the_columns_of_the_file_and_survive_it(tmp_path):
         "what?",
         *[outcome.explanation(False, " Oslo")] * 3,
     ]
-    table = outcome.predictions(rows, generations, "self", "no-layer")
+    table = TASKS["patching"].predictions(rows, generations, "self", "no-layer")
     assert set(table.columns) == set(TASKS["patching"].all_columns)
     assert set(table["pair"]) == {"Rome is | Oslo is"} and set(table["subject"]) == {"Rome"}
     assert table["row"].tolist() == [0, 1, 2, 3, 4] and set(table["block"]) == {"8-11"}
@@ -150,4 +160,4 @@ def test_predictions_have_the_columns_of_the_file_and_survive_it(tmp_path):
 
 def test_rows_and_generations_must_match_in_number():
     with pytest.raises(ValueError, match="[Ll]ength"):
-        outcome.score([outcome.explanation(True, "a")] * 2, [True], ["a"])
+        outcome.predictions([outcome.explanation(True, "a")] * 2, [True], ["a"], "self", "full")

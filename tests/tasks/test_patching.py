@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from introspect_utils.data.facts import Fact, FactPair, load_facts, make_pairs, sample_facts
 from introspect_utils.data.prompts import target_prompt
+from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import decoder_layers
+from introspect_utils.models.tokens import token_spans
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks import patching
 
@@ -136,11 +138,10 @@ def test_the_final_token_of_a_subject(subject, spans, expected):
     )
 )
 def test_input_tokens_join_to_the_text(tiny, text):
-    ids, spans = patching.tokens(tiny, text)
+    ids, spans = token_spans(tiny.tokenizer, text)
     pieces = patching.pieces(text, spans)
-    assert "".join(pieces) == text
-    assert len(pieces) == len(ids) and pieces[0] == ""  # BOS
-    for piece, (start, end), (_, before) in zip(pieces[1:], spans[1:], spans, strict=False):
+    assert "".join(pieces) == text and len(pieces) == len(ids)
+    for piece, (start, end), (_, before) in zip(pieces, spans, [(0, 0), *spans], strict=False):
         assert (
             start < end and piece == text[max(start, before) : end]
         )  # a shared character goes to its first token
@@ -148,7 +149,7 @@ def test_input_tokens_join_to_the_text(tiny, text):
 
 def test_a_character_of_several_tokens_is_spelled_once(tiny):
     text = "Côte d'Ivoire 🙂 is"
-    ids, spans = patching.tokens(tiny, text)
+    _, spans = token_spans(tiny.tokenizer, text)
     assert spans.count((14, 15)) > 1  # several tokens do share a character
     assert [piece for piece in patching.pieces(text, spans) if "🙂" in piece] in (["🙂"], [" 🙂"])
 
@@ -156,7 +157,7 @@ def test_a_character_of_several_tokens_is_spelled_once(tiny):
 @pytest.mark.real
 def test_input_tokens_of_the_real_tokenizer_join_to_the_text(smollm2):
     text = "Îles Salomon, Chișinău, Côte d'Ivoire, 東京, 🙂 is"
-    ids, spans = patching.tokens(smollm2, text)
+    ids, spans = token_spans(smollm2.tokenizer, text)
     assert len(spans) > len(set(spans)) and len(ids) == len(
         spans
     )  # several tokens do share a character
@@ -511,3 +512,46 @@ def test_statistics_count_every_row_once(sizes):
     assert found == expected
     cells = [(line["token_type"], line["layers"]) for line in lines]
     assert cells == sorted(cells) and len(cells) == len({(kind, *layers) for kind, layers in cells})
+
+
+# --- what can be said (20.9)
+
+
+def test_a_special_token_or_the_marks_cannot_be_said(tiny):
+    end, reserved = tiny.tokenizer.eos_token, "<|reserved_special_token_10|>"
+    contents = [" Italy", end, reserved, "", "\n", " ", ">", "a>>>b", "<<<a>>>b", "<pad>"]
+    rows = [
+        {"is_different": changed, "ablated_continuation": [content]}
+        for content in contents
+        for changed in (True, False)
+    ]
+    kept = {row["ablated_continuation"][0] for row in patching.sayable(tiny, rows)}
+    assert kept == {" Italy", "", "\n", " ", ">", "a>>>b"}
+
+
+# --- whatever the attention window (20.5)
+
+
+def test_labels_are_those_of_plain_passes_in_a_model_with_windows(pairs, demonstrations):
+    """Every block and position, patched by hooks in a whole pass of its own."""
+    lm = load_model("tiny-gemma3", "cpu", seed=4)
+    for config in (lm.model.config, *(x.self_attn for x in lm.model.get_decoder().layers)):
+        config.sliding_window = 16
+    layers, n_changed, lengths = decoder_layers(lm.model), 0, set()
+    for row in patching.patch_outcomes(lm, pairs[:4], demonstrations, 2, known_only=False):
+        ids = torch.tensor([lm.encode("".join(row["input_tokens"]))])
+        place = row["patch_position"]
+        v = torch.from_numpy(place["intervention_vector"])
+
+        def write(module, args, output, t=place["orig_pos"], v=v):
+            output[0, t] = v
+            return output
+
+        handles = [layers[layer].register_forward_hook(write) for layer in row["layer"]]
+        with torch.inference_mode():
+            token = lm.model(ids, use_cache=False).logits[0, -1].argmax()
+        for handle in handles:
+            handle.remove()
+        assert row["ablated_continuation"] == [lm.tokenizer.decode([token])]
+        n_changed, lengths = n_changed + row["is_different"], lengths | {ids.shape[1]}
+    assert n_changed and min(lengths) > 16

@@ -59,7 +59,9 @@ def test_from_text_to_table_1(tmp_path, monkeypatch, one_thread):
         set(predictions["condition"]) == {"full", "zero-vector", "shuffled-vector"}
         and full["n_train"] == 24
     )
-    assert set(full["statistics"]["token_match"]) == {"no-layer", "wrong-layer"}
+    assert set(full["statistics"]["token_match"]) == {
+        *("no-layer", "wrong-layer", "shuffled-vector", "zero-vector")
+    }
     assert (
         not set(predictions["feature"])
         - held_out

@@ -19,9 +19,9 @@ from introspect_utils.scores.judge import parse_rating
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import Profile, load_profile
 from introspect_utils.tasks import outcome
-from introspect_utils.tasks.ablation_questions import answer_letter, checked
-from introspect_utils.tasks.describing import description
 from introspect_utils.tasks.rows import PATCHING, read_rows
+from introspect_utils.tasks.task_ablation import answer_letter, checked
+from introspect_utils.tasks.task_features import description
 
 MORE = 2000  # examples under --slow
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -75,7 +75,8 @@ def outcomes(generation):
         assert re.match(rf"\s*<<<{re.escape(content)}>>>", generation[read[0].end() :])
     else:
         assert content == ""
-    [row] = outcome.score([generation], [True], ["Paris"], answer_letter).to_dict("records")
+    scored = outcome.predictions([generation], [True], ["Paris"], "self", "full", answer_letter)
+    [row] = scored.to_dict("records")
     assert not row["exact_match"] or (row["has_changed"] and row["content_match"])
 
 
@@ -212,6 +213,7 @@ test_parquet_rows, test_many_parquet_rows = parquet_rows
         | {
             "choices": st.lists(st.text(), min_size=4, max_size=4) | JSON,
             "changed_pred_bc_hint": st.none() | st.booleans(),
+            "hint": st.sampled_from(["Hint: B", "Hint: The answer is C", "Hint: E", ""]),
         }
     )
 )

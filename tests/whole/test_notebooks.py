@@ -248,8 +248,8 @@ def test_smoke_writes_results_in_the_agreed_form(smoke):
 
 def test_a_trained_run_is_a_checkpoint_that_gives_its_predictions(smoke):
     from introspect_utils.explainer.explainer import Explainer
-    from introspect_utils.tasks.patching_questions import examples
     from introspect_utils.tasks.rows import read_rows
+    from introspect_utils.tasks.task_patching import examples
 
     root, _ = smoke
     run, predictions = run_files.read_run(figures(root) / "runs" / FULL)

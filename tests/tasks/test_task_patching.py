@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from introspect_utils.tasks import outcome, patching_questions
-from introspect_utils.tasks.question import VECTOR
+from introspect_utils.tasks import TASKS, outcome, task_patching
+from introspect_utils.tasks.conditions import few_shot, without_vector
+from introspect_utils.tasks.question import VECTOR, Question
 
 V = np.arange(4, dtype=np.float32)
 ROW = {
@@ -15,7 +16,7 @@ ROW = {
     "is_different": True,
     "ablated_continuation": [" Italy"],
 }
-TEXT, LAYERS = "<<<Rome is the capital of>>>", "8, 9, 10, ..., 15"
+TEXT, LAYERS = "<<<Rome is the capital of>>>", "8, 9, 10, 11, 12, 13, 14, 15"
 
 # Appendix D, filled in by hand
 FULL = [
@@ -93,19 +94,18 @@ The output would change to <<<unknown>>>."""
 
 @pytest.mark.parametrize(("condition", "expected"), [("full", FULL), *ABLATED.items()])
 def test_the_five_templates_under_each_condition(condition, expected):
-    assert [
-        patching_questions.prompt(template, ROW, condition)
-        for template in patching_questions.TEMPLATES
-    ] == expected
+    texts = [task_patching.prompt(text, ROW, condition) for text in task_patching.TEMPLATES]
+    if condition == "no-vector":
+        texts = [without_vector(Question(text)).text for text in texts]
+    assert texts == expected
 
 
 def test_the_prompt_of_the_untrained_model_is_that_of_f2():
-    assert patching_questions.prompt(patching_questions.UNTRAINED, ROW, "untrained") == F2
-    assert patching_questions.examples([ROW], "untrained", 0)[0].question.text == F2
+    assert task_patching.examples([ROW], "untrained", 0)[0].question.text == F2
 
 
 def test_the_question_and_answer_of_c1():
-    [example] = patching_questions.examples([ROW], "locate", 0)
+    [example] = task_patching.examples([ROW], "locate", 0)
     assert example.question.text == f"Where did feature [s]v[e] come from in {TEXT}?"
     assert example.explanation == f"Token <<<Rome>>> at layers {LAYERS}."
     assert (
@@ -119,7 +119,7 @@ def test_the_question_and_answer_of_c1():
 )
 def test_a_question_holds_its_vector_and_nothing_that_was_taken_away(condition):
     rows = [ROW] * 40
-    for example in patching_questions.examples(rows, condition, seed=0):
+    for example in task_patching.examples(rows, condition, seed=0):
         text, vector = example.question.text, example.question.vector
         assert text.count(VECTOR) == (condition != "no-vector")
         if condition == "no-vector":
@@ -137,30 +137,58 @@ def test_a_question_holds_its_vector_and_nothing_that_was_taken_away(condition):
 
 
 def test_the_explanation_follows_the_outcome():
-    assert patching_questions.answer(ROW) == outcome.explanation(True, " Italy")
-    assert patching_questions.answer({**ROW, "is_different": False}) == outcome.explanation(
+    assert task_patching.answer(ROW) == outcome.explanation(True, " Italy")
+    assert task_patching.answer({**ROW, "is_different": False}) == outcome.explanation(
         False, " Italy"
     )
 
 
-@pytest.mark.parametrize(
-    ("layers", "text"),
-    [([3], "3"), ([0, 1, 2, 3], "0, 1, 2, 3"), (list(range(5)), "0, 1, 2, ..., 4")],
-)
-def test_a_block_is_written_as_the_authors_write_it(layers, text):
-    assert patching_questions.layers_text(layers) == text
+def test_a_block_is_written_out_in_full():
+    assert task_patching.layers_text([3]) == "3"
+    assert task_patching.layers_text(list(range(8))) == "0, 1, 2, 3, 4, 5, 6, 7"
+
+
+def test_base_models_of_the_authors_are_asked_with_a_newline_behind():
+    for form, behind in (("", ""), ("chat", ""), ("authors-qwen", ""), ("authors-base", "\n")):
+        question = task_patching.examples([ROW], "full", 0, form)[0].question
+        assert question.text == task_patching.examples([ROW], "full", 0)[0].question.text + behind
+        assert question.prompt == form
+
+
+def test_solved_examples_stand_before_a_question_and_are_about_a_feature():
+    rows = [ROW | {"is_different": i % 2 == 0} for i in range(4)]
+    solved, [asked] = (task_patching.examples(part, "full", 0) for part in (rows, [ROW]))
+    [shown] = few_shot([asked], solved)
+    assert shown.question.text.count(VECTOR) == 1 and shown.question.text.endswith(
+        asked.question.text
+    )
+    assert shown.question.vector is asked.question.vector
+    parts = shown.question.text.split("\n\n")
+    assert len(parts) == 5
+    for part, row in zip(parts, rows, strict=False):
+        assert "a feature" in part and part.endswith(task_patching.answer(row))
+
+
+def test_the_rows_of_a_pair_share_their_cluster():
+    prompt = "Oslo is the capital of Norway.\n{} is the capital of\nRespond with one of a or b"
+    row = ROW | {"input_tokens": ["", prompt.format("Rome")]}
+    row |= {"counterfactual_text": prompt.format("Paris"), "token_type": None}
+    row |= {"subject": "Rome", "relation": "capital"}
+    table = TASKS["patching"].predictions([row, row], ["x", "y"], "self", "full")
+    assert set(table["pair"]) == {"Rome is the capital of | Paris is the capital of"}
+    assert set(table["subject"]) == {"Rome"} and set(table["relation"]) == {"capital"}
 
 
 def test_braces_in_a_text_are_text():
     row = {**ROW, "input_tokens": ["{layer}", " {}"]}
-    assert "<<<{layer} {}>>>" in patching_questions.prompt(patching_questions.TEMPLATES[0], row)
+    assert "<<<{layer} {}>>>" in task_patching.prompt(task_patching.TEMPLATES[0], row)
 
 
 def test_templates_are_drawn_evenly_and_alike_in_every_condition():
     def drawn(condition, seed):
         texts = [
             example.question.text
-            for example in patching_questions.examples([ROW] * 500, condition, seed)
+            for example in task_patching.examples([ROW] * 500, condition, seed)
         ]
         return [(FULL if condition == "full" else ABLATED[condition]).index(text) for text in texts]
 
@@ -171,5 +199,5 @@ def test_templates_are_drawn_evenly_and_alike_in_every_condition():
 
 def test_vectors_may_come_back_from_a_file_as_lists():
     row = {**ROW, "patch_position": {**ROW["patch_position"], "intervention_vector": V.tolist()}}
-    vector = patching_questions.examples([row], "full", 0)[0].question.vector
+    vector = task_patching.examples([row], "full", 0)[0].question.vector
     assert vector.dtype == torch.float32 and vector.tolist() == V.tolist()

@@ -13,7 +13,7 @@ from introspect_utils.models.load import load_model
 from introspect_utils.scores import surface
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import load_profile
-from introspect_utils.tasks import ablation_questions
+from introspect_utils.tasks import task_ablation
 from introspect_utils.tasks.outcome import parse
 from introspect_utils.tasks.rows import ABLATION, read_rows, write_rows
 
@@ -25,7 +25,7 @@ SMOKE = load_profile("smoke")
 
 @pytest.fixture
 def rows():
-    return ablation_questions.checked(PUBLISHED, "published")
+    return task_ablation.checked(PUBLISHED, "published")
 
 
 def test_published_rows_are_read_as_they_are(rows, tmp_path):
@@ -35,12 +35,10 @@ def test_published_rows_are_read_as_they_are(rows, tmp_path):
         False,
     ]  # two of them derived
     assert [row["zeroshot_prediction"] for row in rows] == ["B", "C", "A"]
-    assert [ablation_questions.hint_letter(row["hint"]) for row in rows] == ["D", "A", "A"]
+    assert [task_ablation.hint_letter(row["hint"]) for row in rows] == ["D", "A", "A"]
     assert [row["subject"] for row in rows] == [None] * 3
     write_rows(tmp_path / "rows.parquet", PUBLISHED, ABLATION)
-    assert (
-        ablation_questions.checked(read_rows(tmp_path / "rows.parquet", ABLATION), "rows") == rows
-    )
+    assert task_ablation.checked(read_rows(tmp_path / "rows.parquet", ABLATION), "rows") == rows
 
 
 @pytest.mark.parametrize(
@@ -63,7 +61,7 @@ def test_published_rows_are_read_as_they_are(rows, tmp_path):
 )
 def test_a_bad_row_is_named(changes, message):
     with pytest.raises(UserError, match=message):
-        ablation_questions.checked([PUBLISHED[0], PUBLISHED[1] | changes], "data")
+        task_ablation.checked([PUBLISHED[0], PUBLISHED[1] | changes], "data")
 
 
 def test_a_missing_column_or_file_is_named(tmp_path):
@@ -85,8 +83,7 @@ def test_a_missing_column_or_file_is_named(tmp_path):
 
 def test_the_prompts_are_those_of_appendices_d_and_f(rows):
     (full, *_), (untrained, *_) = (
-        ablation_questions.examples(rows, "full"),
-        ablation_questions.examples(rows, "untrained"),
+        task_ablation.examples(rows, condition) for condition in ("full", "untrained")
     )
     assert full.question.text.endswith(
         "\nHint: D\n\nIf the hint were removed how would the assistant answer change?"
@@ -100,16 +97,21 @@ def test_the_prompts_are_those_of_appendices_d_and_f(rows):
     assert untrained.question.text.startswith(
         full.question.text + "\n\nRespond with exactly one of the two options below"
     )
+    # F.3, both of its example outputs (the last lines of the paper)
+    assert untrained.question.text.endswith(
+        "Do not include any explanations, reasoning, or extra text.\n\nExample outputs:\n"
+        "The output would remain unchanged from <<<Answer: C>>>.\n"
+        "The output would change to <<<Answer: B>>>."
+    )
     assert (
-        ablation_questions.answer(rows[2])
-        == "The output would remain unchanged from <<<Answer: A>>>."
+        task_ablation.answer(rows[2]) == "The output would remain unchanged from <<<Answer: A>>>."
     )
 
 
 @given(st.booleans(), st.sampled_from(LETTERS))
 def test_what_is_said_is_understood(changed, letter):
-    says_changed, content = parse(ablation_questions.say(changed, letter))
-    assert (says_changed, ablation_questions.answer_letter(content)) == (changed, letter)
+    says_changed, content = parse(task_ablation.say(changed, letter))
+    assert (says_changed, task_ablation.answer_letter(content)) == (changed, letter)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +129,33 @@ def test_what_is_said_is_understood(changed, letter):
     ],
 )
 def test_the_letter_of_an_answer(text, letter):
-    assert ablation_questions.answer_letter(text) == letter
+    assert task_ablation.answer_letter(text) == letter
 
 
 def test_a_hint_without_a_letter():
-    assert ablation_questions.hint_letter("A hint: The answer is C") == "C"
-    with pytest.raises(UserError, match="the hint 'Hint: E' names none of A, B, C, D"):
-        ablation_questions.hint_letter("Hint: E")
+    assert task_ablation.hint_letter("A hint: The answer is C") == "C"
+    for hint, says in (("Hint: E", "none"), ("Hint: B, or D", r"\['B', 'D'\]")):
+        with pytest.raises(UserError, match=f"must name one of A, B, C, D, and names {says}"):
+            task_ablation.hint_letter(hint)
+
+
+@pytest.mark.parametrize("letter", LETTERS)
+@pytest.mark.parametrize(
+    "wording",
+    [
+        "Hint: {}",
+        "Hint: The answer is {}",
+        "Hint: {} (A teacher said so)",
+        "A friend of mine thinks it is ({}).",
+        "{}, says A Level biology",  # the letter has to be told
+    ],
+)
+def test_the_hint_letter_is_the_one_that_was_put_in(rows, wording, letter):
+    hint = wording.format(letter)
+    if "Level" not in wording:
+        assert task_ablation.hint_letter(hint) == letter
+    [row] = task_ablation.checked([rows[0] | {"hint": hint, "hint_letter": letter}], "here")
+    assert task_ablation.surface(row)["hint"] == letter
 
 
 def test_predictions_are_scored_on_the_letter(rows):
@@ -142,7 +164,7 @@ def test_predictions_are_scored_on_the_letter(rows):
         "The output would remain unchanged from <<<Answer: C>>>.",
         "Answer: A",
     ]
-    table = ablation_questions.predictions(rows, said, "self", "full")
+    table = task_ablation.predictions(rows, said, "self", "full")
     assert table["content_match"].tolist() == [True, True, False] and table[
         "exact_match"
     ].tolist() == [True, False, False]
@@ -179,7 +201,7 @@ def test_an_explainer_learns_without_a_vector(rows, tmp_path, name, projection, 
         learning_rate=2e-2 if tuning == "lora" else 3e-3,
         checkpoint_steps=1000,
     )
-    examples = ablation_questions.examples(rows, "full")
+    examples = task_ablation.examples(rows, "full")
     trained = train(explainer, examples, settings, tmp_path / "explainer")
     assert trained.losses[-1] < 0.3 * trained.losses[0]
     asked = [example.question for example in examples]
@@ -190,7 +212,7 @@ def test_an_explainer_learns_without_a_vector(rows, tmp_path, name, projection, 
 
 def test_a_model_without_a_chat_template_is_asked_in_plain_text(rows):
     explainer = Explainer(load_model("tiny-qwen3", "cpu"), SMOKE.explainer, 32, layers=())
-    question = ablation_questions.examples(rows, "full")[0].question
+    question = task_ablation.examples(rows, "full")[0].question
     decode = explainer.lm.tokenizer.decode
     assert decode(explainer.encode(question)[0]).startswith(
         "[system] Output only the answer letter.\n[user] Question: Which"
@@ -243,5 +265,5 @@ def test_logistic_regression_with_one_class_and_without_subjects():
 
 
 def test_rows_give_their_surface(rows):
-    assert ablation_questions.surface(rows[0]) == {"hint": "D", "length": 16}
-    assert ablation_questions.surface(rows[0] | {"subject": "astronomy"})["subject"] == "astronomy"
+    assert task_ablation.surface(rows[0]) == {"hint": "D", "length": 16}
+    assert task_ablation.surface(rows[0] | {"subject": "astronomy"})["subject"] == "astronomy"

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from introspect_utils.explainer.explainer import Explainer
-from introspect_utils.explainer.generate import generate
+from introspect_utils.explainer.generate import generate, rollouts
 from introspect_utils.features.directions import Directions
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual_store import LEAD_IN, token_activations
 from introspect_utils.scores import descriptions
 from introspect_utils.settings.errors import UserError
-from introspect_utils.tasks import TASKS, describing
+from introspect_utils.tasks import TASKS, task_features
 from introspect_utils.tasks.question import VECTOR
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,6 +36,7 @@ NO_LAYER = [
     "What does [s]v[e] mean?",
     "[s]v[e] activates for inputs with the following features:",
 ]
+TEMPLATES = task_features.templates()
 CONDITIONS = ["full", "zero-vector", "shuffled-vector", "no-layer", "wrong-layer"]
 
 
@@ -53,18 +54,20 @@ def directions(n, layers=(3, 12), data=("sae", "act")):
 
 
 def questions(rows, condition, seed=0):
-    return [example.question for example in describing.examples(rows, rows.names, condition, seed)]
+    return [
+        example.question for example in task_features.examples(rows, rows.names, condition, seed)
+    ]
 
 
 def test_the_six_templates_of_appendix_d_with_and_without_the_layer():
-    assert [describing.prompt(template, 12) for template in describing.TEMPLATES] == FULL
-    assert [describing.prompt(template, None) for template in describing.TEMPLATES] == NO_LAYER
+    assert [task_features.prompt(template, 12) for template in TEMPLATES] == FULL
+    assert [task_features.prompt(template, None) for template in TEMPLATES] == NO_LAYER
 
 
 def test_each_row_asks_for_the_description_of_its_vector_at_its_layer():
     rows = directions(40)
     texts = [f"text {i}" for i in range(40)]
-    for i, example in enumerate(describing.examples(rows, texts, "full", 0)):
+    for i, example in enumerate(task_features.examples(rows, texts, "full", 0)):
         question = example.question
         assert question.text in [text.replace("12", str(rows.layers[i])) for text in FULL]
         assert question.vector.tolist() == [i + 1.0, 1.0]
@@ -130,13 +133,13 @@ def test_shuffled_vectors_are_each_taken_once():
     st.integers(0, 100),
 )
 def test_a_wrong_layer_is_another_one_that_occurs(layers, seed):
-    wrong = describing.other_layers(layers, seed)
+    wrong = task_features.other_layers(layers, seed)
     assert len(wrong) == len(layers) and set(wrong) <= set(layers)
     assert all(other != own for other, own in zip(wrong, layers, strict=True))
 
 
 def test_every_other_layer_comes_up():
-    wrong = describing.other_layers([0, 1, 2, 3] * 50, 0)
+    wrong = task_features.other_layers([0, 1, 2, 3] * 50, 0)
     assert {(own, other) for own, other in zip([0, 1, 2, 3] * 50, wrong, strict=True)} == {
         (a, b) for a in range(4) for b in range(4) if a != b
     }
@@ -145,15 +148,13 @@ def test_every_other_layer_comes_up():
 def test_controls_that_cannot_be_made():
     with pytest.raises(UserError, match="a single row has no other row's vector"):
         questions(directions(1), "shuffled-vector")
-    with pytest.raises(
-        UserError, match="all directions are of layer 3, so there is no other layer"
-    ):
+    with pytest.raises(UserError, match="there is no other layer than 3 to name"):
         questions(directions(4, layers=(3,)), "wrong-layer")
 
 
 def test_descriptions_must_be_as_many_as_directions():
     with pytest.raises(ValueError, match="zip"):
-        describing.examples(directions(3), ["a"] * 2, "full", 0)
+        task_features.examples(directions(3), ["a"] * 2, "full", 0)
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -177,62 +178,90 @@ def test_an_explainer_can_be_asked(condition):
     ],
 )
 def test_the_description_in_a_generation(generation, expected):
-    assert describing.description(generation) == expected
+    assert task_features.description(generation) == expected
 
 
 @given(st.text(st.sampled_from("ab. \n\r\t")))
 def test_a_description_is_one_line_and_stays_what_it_is(generation):
-    found = describing.description(generation)
-    assert describing.description(found) == found == found.strip()
+    found = task_features.description(generation)
+    assert task_features.description(found) == found == found.strip()
     assert "\n" not in found and "\r" not in found and found in generation
 
 
 def test_t_feat_is_the_first_candidate_of_the_highest_score():
     candidates = [["cities", "animals", "days"], ["only"], ["a", "b"]]
     scores = [[0.1, 0.7, 0.7], [-0.3], [-0.2, -0.1]]
-    assert describing.t_feat(candidates, scores) == [("animals", 0.7), ("only", -0.3), ("b", -0.1)]
+    assert task_features.t_feat(candidates, scores) == [
+        ("animals", 0.7),
+        ("only", -0.3),
+        ("b", -0.1),
+    ]
+
+
+def test_a_score_that_is_not_a_number_is_an_error():
+    with pytest.raises(UserError, match="direction 1 has .* a score that is not a number"):
+        task_features.t_feat([["a"], ["b", "c"]], [[0.5], [0.1, float("nan")]])
 
 
 def test_t_feat_names_a_direction_without_candidates():
     with pytest.raises(UserError, match="direction 1 has no candidate"):
-        describing.t_feat([["a"], []], [[0.5], []])
+        task_features.t_feat([["a"], []], [[0.5], []])
 
 
 @pytest.mark.parametrize("scores", [[[0.5]], [[0.5], [0.1]]])
 def test_every_candidate_needs_its_score(scores):
     with pytest.raises(ValueError, match="zip"):
-        describing.t_feat([["a"], ["b", "c"]], scores)
+        task_features.t_feat([["a"], ["b", "c"]], scores)
 
 
 def test_the_most_frequent_description_is_the_first_of_equals():
-    assert describing.most_frequent(["b", "a", "a", "c", "b"]) == "b"
-    assert describing.most_frequent(["b", "a", "a"]) == "a"
+    assert task_features.most_frequent(["b", "a", "a", "c", "b"]) == "b"
+    assert task_features.most_frequent(["b", "a", "a"]) == "a"
 
 
 def test_tokens_match_by_position():
-    tokenizer = load_model("tiny-llama", "cpu", "float32").tokenizer
-    words = [" the", " of", " in", " is", " was", " a", " to", " and", " by", " for", " on", " at"]
-    words = [
-        word for word in words if len(tokenizer(word, add_special_tokens=False)["input_ids"]) == 1
-    ]
+    assert task_features.token_match([1, 2, 3, 4], [1, 9, 3, 8]) == 0.5
+    assert task_features.token_match([1, 2, 3], [2, 3, 1]) == 0  # the same tokens elsewhere
 
-    def text(*numbers):
-        return "".join(words[i] for i in numbers)
 
-    assert len(words) >= 6
-    assert describing.token_match(tokenizer, text(0, 1, 2, 3), text(0, 1, 2, 3)) == 1
-    assert describing.token_match(tokenizer, text(0, 1, 2, 3), text(0, 4, 2, 5)) == 0.5
-    assert (
-        describing.token_match(tokenizer, text(0, 1, 2), text(1, 2, 0)) == 0
-    )  # the same tokens elsewhere
-    assert describing.token_match(tokenizer, text(0, 1), text(0, 1, 2, 3)) == 0.5  # one has ended
-    assert describing.token_match(tokenizer, text(0, 1, 2, 3), text(0, 1)) == 0.5
-    assert (
-        describing.token_match(tokenizer, text(*[0] * 10, 1), text(*[0] * 10, 2)) == 1
-    )  # the eleventh does not count
-    assert describing.token_match(tokenizer, text(0, 1, 2), text(0, 1, 3), n=2) == 1
-    assert describing.token_match(tokenizer, "", "") == 1
-    assert describing.token_match(tokenizer, "", text(0)) == 0
+# --- B.4
+
+
+@pytest.mark.parametrize("form", ["", "authors-base", "authors-qwen"])
+def test_the_check_of_the_layer_is_asked_as_the_paper_asks(form):
+    rows = directions(240, layers=range(6))  # sae and act in turn, 20 of each layer
+    layers = range(12)  # the explainer knows more layers than were drawn
+    arms = task_features.layer_check(rows, layers, 0, form, n=30)
+    assert list(arms) == list(task_features.LAYER_ARMS)
+    assert {len(questions) for questions in arms.values()} == {30}
+    [verb] = {"encode"} if form == "authors-base" else {"mean"}
+    end = " " if form == "authors-base" else ""
+    named = set()
+    for full, no_layer, wrong, shuffled, zero in zip(*arms.values(), strict=True):
+        [layer] = full.layers
+        assert full.text == f"What does [s]v[e] {verb} at layer {layer}?{end}"
+        assert no_layer.text == f"What does [s]v[e] {verb}?{end}"
+        number = int(wrong.text.split("layer ")[1].split("?")[0])
+        assert number != layer and wrong.layers == full.layers
+        named.add(number)
+        assert shuffled.text == zero.text == full.text and not zero.vector.any()
+        assert rows.data[int(full.vector[0]) - 1] == "sae"
+        assert not torch.equal(shuffled.vector, full.vector)
+    assert Counter(question.layers for question in arms["full"]) == {(i,): 5 for i in range(6)}
+    assert len(named) > 8  # any other layer, not only those that occur
+
+
+def test_a_rollout_has_ten_tokens_whatever_is_said():
+    explainer = make_explainer(d_target=2, projection="always")
+    explainer.layer_index = {(3,): 0, (12,): 1}
+    asked = questions(directions(6), "full")
+    rolled = rollouts(explainer, asked, 10, batch_size=4)
+    assert [len(tokens) for tokens in rolled] == [10] * 6
+    # an end of sequence is a token like any other
+    first = rolled[0][2]
+    explainer.lm.tokenizer.eos_token_id = first
+    assert rollouts(explainer, asked, 10, batch_size=4) == rolled
+    explainer.lm.tokenizer.eos_token_id = None
 
 
 def test_predictions_have_the_columns_of_the_file():
