@@ -2,35 +2,37 @@
 # Which runs are due is decided by introspect_utils.runs.due, from records that are committed with the results: Snakemake's own
 # memory (.snakemake, file times) is not in a fresh clone, and Snakemake deletes the outputs of a job that fails. So what
 # Snakemake sees of a run is one empty ticket, there when the run is not due; results and checkpoints are never its outputs.
+# A ticket is named by the run's number: Snakemake reads braces in a path as a pattern.
 # A "core" here is a slot for one run; the runs at work share the machine's real cores between them.
-import os
 import sys
+from pathlib import Path
 
 from snakemake.utils import available_cpu_count
 
-from introspect_utils.runs.due import due, upstream
 from introspect_utils.runs.cost import resources as needed
-from introspect_utils.settings.paths import artifacts_dir
-from introspect_utils.settings.profile import load_profile
+from introspect_utils.runs.due import due, upstream
 from introspect_utils.runs.plan import plan
+from introspect_utils.settings.profile import load_profile
 
 PROFILE = load_profile(config["profile"])
 RUNS = plan(PROFILE)
-DUE = due(PROFILE, forced=(config.get("forced") or "").split(","))
+DUE = due(PROFILE, forced=config["forced"])
 ORDER = list(DUE)
+NUMBERS = {run.id: number for number, run in enumerate(RUNS)}
 CPUS_PER_RUN = max(1, available_cpu_count() // (workflow.cores or 1))
 
 
-def ticket(run):
-    return artifacts_dir(PROFILE.name) / "tickets" / run.id
+def ticket(run):  # from the folder that ./run_all.sh names with --directory
+    return f"artifacts/{PROFILE.name}/tickets/{NUMBERS[run.id]}"
 
 
 for run in RUNS if workflow.is_main_process else []:  # a job of a cluster reads this file too
-    ticket(run).parent.mkdir(parents=True, exist_ok=True)
+    path = Path(ticket(run))
+    path.parent.mkdir(parents=True, exist_ok=True)
     if run.id in DUE:
-        ticket(run).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     else:
-        ticket(run).touch()
+        path.touch()
 
 
 rule all:
@@ -55,7 +57,7 @@ for run in RUNS:
             cpus=CPUS_PER_RUN,
         resources:
             **needed(PROFILE, run),
-        priority: len(RUNS) - RUNS.index(run)  # in the order of the plan
+        priority: len(RUNS) - NUMBERS[run.id]  # in the order of the plan
         message:
             "{rule}"
         shell:

@@ -37,6 +37,8 @@ if (ROOT / f"fail-{run.id}").exists():
     raise UserError((ROOT / f"fail-{run.id}").read_text())
 if (ROOT / f"crash-{run.id}").exists():
     {}["no such key"]
+if (ROOT / f"early-{run.id}").exists():
+    raise SystemExit
 while (ROOT / f"hang-{run.id}").exists():
     (ROOT / "hanging").touch()
     time.sleep(0.1)
@@ -172,7 +174,7 @@ def smollm2():
 
 @pytest.fixture
 def toy_repo(tmp_path):
-    return ToyRepo(tmp_path / "a folder with spaces")
+    return ToyRepo(tmp_path / "a {b} folder's $name, with 100% spaces")
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,9 @@ from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import clean_run, pad_left, patched_next_token
 from introspect_utils.models.residual_store import mean_residual, open_residuals, token_activations
 from introspect_utils.models.tokens import token_ids, token_spans
-from introspect_utils.runs.all_tasks import checkpoint, self_explainer
+from introspect_utils.runs.beside import self_explainer
 from introspect_utils.runs.plan import plan
+from introspect_utils.runs.run import checkpoint
 from introspect_utils.scores.neighbours import nearest
 from introspect_utils.scores.simulator import Simulator, load_simulator
 from introspect_utils.scores.simulator_scores import score_predictions

@@ -17,7 +17,7 @@ from introspect_utils.extras.archives import joined
 from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.load import load_tokenizer
-from introspect_utils.runs.feature_runs import ARCHIVES, archive
+from introspect_utils.runs.beside import ARCHIVES, archive
 from introspect_utils.scores import surface
 from introspect_utils.settings.sections import Features
 from introspect_utils.tasks import ablation, outcome, patching, task_ablation, task_patching

@@ -148,7 +148,7 @@ def data_card(profile: Profile, run: Run, made: dict, name: str, files: list[Pat
 def _card(profile: Profile, run: Run, made: dict, head: dict, what: str, use: str) -> str:
     return CARD.format(
         head=yaml.safe_dump(head, sort_keys=False),
-        title=run.summary,
+        title=run.id,
         what=what,
         run=run.id,
         profile=profile.name,

@@ -4,13 +4,14 @@ arguments]`."""
 import argparse
 import contextlib
 import fcntl
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -23,21 +24,21 @@ from introspect_utils.runs.run_notebook import clock
 from introspect_utils.settings.errors import UserError, command
 from introspect_utils.settings.paths import REPO, ROOT, artifacts_dir
 from introspect_utils.settings.profile import Profile, load_profile
+from introspect_utils.settings.reading import nearest
 
 LOCK_WAIT = 10  # seconds; what a killed run left behind is gone by then
+USAGE = (
+    "usage: ./run_all.sh [PROFILE] [extra Snakemake arguments, e.g. --dry-run, --jobs 2, "
+    "--forcerun RUN]"
+)
 
 
 def main() -> int:
-    name, *extra = (
-        sys.argv[1:]
-        if sys.argv[1:] and not sys.argv[1].startswith("-")
-        else ["mini", *sys.argv[1:]]
-    )
+    arguments = sys.argv[1:]
+    named = arguments and not arguments[0].startswith("-")
+    name, *extra = arguments if named else ["mini", *arguments]
     if {"-h", "--help"} & set(extra):
-        print(
-            "usage: ./run_all.sh [PROFILE] [extra Snakemake arguments, e.g. --dry-run, --jobs 2, "
-            "--forcerun RUN]"
-        )
+        print(USAGE)
         return 0
     profile = load_profile(name)
     if profile.source.startswith(f"{profile.name}/"):
@@ -45,15 +46,24 @@ def main() -> int:
             f"{profile.source} is a part of the profile {profile.name}: run that, with --until for "
             "some of its runs"
         )
-    options = snakemake_options(extra)
-    forced = {run.id for run in plan(profile)} if options.forceall else options.forcerun
+    options, runs = snakemake_options(extra), plan(profile)
+    known = {run.id for run in runs}
+    for run_id in {*options.forcerun, *options.until, *options.omit_from, *options.targets}:
+        if run_id not in known:
+            near = nearest(run_id, sorted(known))
+            raise UserError(f"profile {profile.name} has no run {run_id!r}; {near}")
+    forced = known if options.forceall else options.forcerun
     if options.dryrun:
-        return dry_run(profile, due(profile, forced), extra)
-    if not extra and not due(profile):
-        print(up_to_date(profile))
+        return dry_run(profile, due(profile, forced), options)
+    if not starting(due(profile, forced), options, runs):
+        results = _short(runs[-1].outputs[0])
+        print(
+            f"Profile {profile.name}: all {len(runs)} runs are up to date, nothing to do. "
+            f"Results: {results}"
+        )
         return 0
     with only_one(profile):
-        return run(profile, due(profile, forced), extra)
+        return run(profile, due(profile, forced), options, extra)
 
 
 def snakemake_options(extra: list[str]) -> argparse.Namespace:
@@ -64,78 +74,68 @@ def snakemake_options(extra: list[str]) -> argparse.Namespace:
     def refuse(message: str):
         raise UserError(f"{message} (extra arguments go to Snakemake)")
 
-    parser = get_argument_parser()
-    parser.error = refuse
-    options = parser.parse_args(extra)
-    if options.profile:  # a folder with a config.yaml of such arguments
-        parser = get_argument_parser(options.profile)
+    def parsed(profile=None) -> argparse.Namespace:
+        parser = get_argument_parser(profile)
         parser.error = refuse
-        options = parser.parse_args(extra)
-    return options
+        return parser.parse_args(extra)
+
+    options = parsed()
+    # Snakemake's own profile is a folder with a config.yaml of such arguments.
+    return parsed(options.profile) if options.profile else options
 
 
-def up_to_date(profile: Profile) -> str:
+def starting(reasons: dict[str, str], options: argparse.Namespace, runs: list[Run]) -> list[Run]:
+    """The due runs that Snakemake's --until, --omit-from and targets leave."""
+    wanted = {*options.until, *options.targets} or {run.id for run in runs}
+    for run in reversed(runs):
+        if run.id in wanted:
+            wanted |= {other.id for other in upstream(run, runs)}
+    omitted = set(options.omit_from)
+    for run in runs:
+        if any(other.id in omitted for other in upstream(run, runs)):
+            omitted.add(run.id)
+    return [run for run in runs if run.id in reasons and run.id in wanted - omitted]
+
+
+def dry_run(profile: Profile, reasons: dict[str, str], options: argparse.Namespace) -> int:
+    """List the runs, which of them would start and why, and what they take by estimate."""
     runs = plan(profile)
-    return f"Profile {profile.name}: all {len(runs)} runs are up to date, nothing to do. Results: {_short(runs[-1].outputs[0])}"
-
-
-def dry_run(profile: Profile, reasons: dict[str, str], extra: list[str]) -> int:
-    """List the runs, and which of them Snakemake would start."""
-    status, log = snakemake(profile, reasons, extra)
-    text = log.read_text(encoding="utf-8")
-    if status:
-        raise UserError(f"Snakemake stopped:\n{_tail(text)}")
-    starting = re.findall(r"^Job \d+: (\S+)$", text, re.MULTILINE)
-    runs = plan(profile)
-    to_do = [each for each in runs if each.id in starting]
-    estimates, new = (
-        {each.id: estimate(profile, each) for each in to_do},
-        to_download(profile, to_do),
-    )
-    print(f"Profile {profile.name}: {len(runs)} runs, {len(starting)} to do")
-    for number, each in enumerate(runs, 1):
-        state = f"to do: {reasons[each.id]}" if each.id in starting else "up to date"
-        print(f"{number:4}  {each.id:<64}  {state}")
-        if estimates.get(each.id):
-            print(f"      {shown(estimates[each.id], new[each.id])}")
-    made = list(filter(None, estimates.values()))
-    if made:
-        everything = {name: size for wanted in new.values() for name, size in wanted.items()}
+    to_do = starting(reasons, options, runs)
+    new = to_download(profile, to_do)
+    costs = {run.id: cost for run in to_do if (cost := estimate(profile, run))}
+    print(f"Profile {profile.name}: {len(runs)} runs, {len(to_do)} to do")
+    for number, run in enumerate(runs, 1):
+        state = f"to do: {reasons[run.id]}" if run in to_do else "up to date"
+        print(f"{number:4}  {run.id:<64}  {state}")
+        if run.id in costs:
+            print(f"      {shown(costs[run.id], sum(new[run.id].values()))}")
+    if costs:
+        everything = {name: size for of_run in new.values() for name, size in of_run.items()}
         print(
-            f"All together {shown(total(made), everything)}: estimates, none measured "
-            "(introspect_utils/runs/cost.py)."
+            f"All together {shown(total(list(costs.values())), sum(everything.values()))}: "
+            "estimates, none measured (introspect_utils/runs/cost.py)."
         )
-    for line in missing(profile, to_do, snakemake_options(extra).executor in (None, "local")):
+    for line in missing(profile, to_do, here=options.executor in (None, "local")):
         print(f"Missing here: {line}")
     return 0
 
 
-def run(profile: Profile, reasons: dict[str, str], extra: list[str]) -> int:
+def run(
+    profile: Profile, reasons: dict[str, str], options: argparse.Namespace, extra: list[str]
+) -> int:
     """Fetch what the due runs need, run them, and say where the tables and figures are."""
-    start = time.time()
+    start, runs = time.time(), plan(profile)
     os.environ["INTROSPECT_STARTED"] = str(start)
-    runs = plan(profile)
     print(f"Profile {profile.name}: {len(runs)} runs, {len(reasons)} to do", flush=True)
-    starting = [
-        each
-        for each in runs
-        if each.id in upstream_of(snakemake_options(extra).until, runs) and each.id in reasons
-    ]
-    lacking = missing(profile, starting, snakemake_options(extra).executor in (None, "local"))
-    if lacking:
-        raise UserError(
-            f"profile {profile.name} cannot be run here:"
-            + "".join(f"\n  {line}" for line in lacking)
-        )
-    names = asset_names([each for each in runs if each.id in reasons])
-    if (
-        names
-        and subprocess.run(
-            [sys.executable, "-m", "introspect_utils.data.assets", *names]
-        ).returncode
-    ):
-        return 1  # it has said why
-    status, log = snakemake(profile, reasons, extra)
+    to_do = starting(reasons, options, runs)
+    if lacking := missing(profile, to_do, here=options.executor in (None, "local")):
+        lines = "".join(f"\n  {line}" for line in lacking)
+        raise UserError(f"profile {profile.name} cannot be run here:{lines}")
+    if names := asset_names(to_do):
+        fetch = [sys.executable, "-m", "introspect_utils.data.assets", *names]
+        if subprocess.run(fetch).returncode:
+            return 1  # it has said why
+    status, log = snakemake(profile, reasons, options, extra)
     text = log.read_text(encoding="utf-8")
     if "Terminating processes on user request" in text:
         raise UserError(
@@ -145,15 +145,12 @@ def run(profile: Profile, reasons: dict[str, str], extra: list[str]) -> int:
     if status:
         failed = list(dict.fromkeys(re.findall(r"^Error in rule (.+):$", text, re.MULTILINE)))
         if not failed:
-            raise UserError(f"Snakemake stopped:\n{_tail(text)}\n  its log: {_short(log)}")
+            last = "".join(f"\n  {line}" for line in text.strip().splitlines()[-15:])
+            raise UserError(f"Snakemake stopped:{last}\n  its log: {_short(log)}")
         raise UserError(
             f"failed: {', '.join(failed)} (see above). Finished runs are kept: start ./run_all.sh "
-            "again when the cause is "
-            f"mended. Snakemake's log: {_short(log)}"
+            f"again when the cause is mended. Snakemake's log: {_short(log)}"
         )
-    if "Nothing to be done" in text:
-        print(up_to_date(profile))
-        return 0
     print(f"Finished in {clock(time.time() - start)}. Tables and figures:")
     for path in runs[-1].outputs:
         print(f"  {_short(path)}")
@@ -161,36 +158,24 @@ def run(profile: Profile, reasons: dict[str, str], extra: list[str]) -> int:
     return 0
 
 
-def upstream_of(until: Collection[str], runs: list[Run]) -> set[str]:
-    """The runs named by --until, and those that they need; all where none is named."""
-    chosen = set(until) or {each.id for each in runs}
-    for each in reversed(runs):
-        if each.id in chosen:
-            chosen |= {other.id for other in upstream(each, runs)}
-    return chosen
-
-
-def snakemake(profile: Profile, reasons: dict[str, str], extra: list[str]) -> tuple[int, Path]:
+def snakemake(
+    profile: Profile, reasons: dict[str, str], options: argparse.Namespace, extra: list[str]
+) -> tuple[int, Path]:
     """Run Snakemake in this process, its own words going to a log file; return its exit status and
     the log. The notebooks' words, printed by processes of their own, go to the terminal."""
     from snakemake.cli import main as snakemake_main
 
-    options = snakemake_options(extra)
     log = artifacts_dir(profile.name) / "logs" / f"{datetime.now():%Y-%m-%dT%H%M%S}.snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    forced = ",".join(run_id for run_id, reason in reasons.items() if reason == ASKED)
+    forced = [run_id for run_id, reason in reasons.items() if reason == ASKED]
     slots = [] if options.jobs or options.cores else ["--cores", str(at_once(profile))]
+    # As a file: on the command line Snakemake reads braces and quotes in a path as YAML.
+    config = artifacts_dir(profile.name) / "snakemake.json"
+    config.write_text(json.dumps({"profile": profile.source, "forced": forced}), encoding="utf-8")
     fixed = ["--snakefile", str(REPO / "Snakefile"), "--directory", str(ROOT)]
-    fixed += [
-        "--config",
-        f"profile={profile.source}",
-        f"forced={forced}",
-        "--rerun-triggers",
-        "mtime",
-        "--rerun-incomplete",
-    ]
+    fixed += ["--configfile", str(config), "--rerun-triggers", "mtime", "--rerun-incomplete"]
     fixed += ["--scheduler", "greedy", *slots, "--nolock"]
-    with log.open("w", encoding="utf-8") as file, _sent_to(file, [1, 2] if options.dryrun else [2]):
+    with log.open("w", encoding="utf-8") as file, _stderr_to(file):
         try:
             snakemake_main([*fixed, *extra])
         except SystemExit as end:
@@ -199,33 +184,28 @@ def snakemake(profile: Profile, reasons: dict[str, str], extra: list[str]) -> tu
 
 
 def at_once(profile: Profile) -> int:
-    """How many runs work at the same time where the user does not say: one has a GPU to itself; of
-    a small model on a CPU, two runs with half of the cores each are done sooner than one after the
-    other with all."""
+    """How many runs work at the same time unless the user says it: one if they use a GPU. On a CPU
+    two small runs with half of the cores each are done sooner than one after the other."""
     on_gpu = profile.device == "cuda" or (profile.device == "auto" and shutil.which("nvidia-smi"))
     return 1 if on_gpu else min(2, os.cpu_count() or 1)
 
 
 @contextlib.contextmanager
-def _sent_to(file, descriptors: list[int]) -> Iterator[None]:
-    """Send stdout (1) or stderr (2), of Python and of everything it starts, to `file`."""
-    sys.stdout.flush()
-    kept = {number: os.dup(number) for number in descriptors}
-    for number in descriptors:
-        os.dup2(file.fileno(), number)
+def _stderr_to(file) -> Iterator[None]:
+    """Send stderr, of Python and of everything it starts, to `file`."""
+    kept = os.dup(2)
+    os.dup2(file.fileno(), 2)
     try:
         yield
     finally:
-        sys.stdout.flush()
-        for number, copy in kept.items():
-            os.dup2(copy, number)
-            os.close(copy)
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextlib.contextmanager
 def only_one(profile: Profile) -> Iterator[None]:
     """Hold the profile's lock, which ends with this process however that ends. Raises `UserError`
-    if another holds it."""
+    if another holds it, or if the file system has no locks."""
     path = artifacts_dir(profile.name) / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
@@ -233,14 +213,20 @@ def only_one(profile: Profile) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except BlockingIOError:
                 if attempt == LOCK_WAIT:
                     file.seek(0)
+                    holder = f"process {pid}" if (pid := file.read().strip()) else "another process"
                     raise UserError(
-                        f"profile {profile.name} is being run by process {file.read().strip()} "
-                        "already; wait for it to end"
+                        f"profile {profile.name} is being run by {holder} already; wait for it to "
+                        "end"
                     ) from None
                 time.sleep(1)
+            except OSError as error:
+                raise UserError(
+                    f"cannot lock {path} ({error.strerror}), so two starts could write the same "
+                    "files: set INTROSPECT_ROOT to a folder on a local disk"
+                ) from None
         file.seek(0)
         file.truncate()
         print(os.getpid(), file=file, flush=True)
@@ -249,10 +235,6 @@ def only_one(profile: Profile) -> Iterator[None]:
 
 def _short(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _tail(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.strip().splitlines()[-15:])
 
 
 if __name__ == "__main__":

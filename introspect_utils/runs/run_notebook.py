@@ -1,8 +1,8 @@
 """Execute one run's notebook: `python -m introspect_utils.runs.run_notebook --profile mini --run
 tables`.
 
-Prints what it is doing, the notebook's own output as it comes, and how long it took. The executed
-notebook is kept as artifacts/<profile>/notebooks/<run id>.ipynb.
+Prints the notebook's output as it comes. The executed notebook is kept as
+artifacts/<profile>/notebooks/<run id>.ipynb.
 """
 
 import argparse
@@ -16,7 +16,8 @@ from pathlib import Path
 
 from introspect_utils.runs.due import mark_done, mark_unfinished
 from introspect_utils.runs.export import export_page
-from introspect_utils.runs.plan import Run, plan
+from introspect_utils.runs.plan import plan
+from introspect_utils.runs.run import Run
 from introspect_utils.settings.errors import UserError, command
 from introspect_utils.settings.paths import REPO, ROOT, artifacts_dir
 from introspect_utils.settings.profile import Profile, load_profile
@@ -28,63 +29,71 @@ START_SECONDS = 180  # of a kernel, on a slow disk
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m introspect_utils.runs.run_notebook",
-        description="Execute one run's notebook.",
-    )
+    parser = argparse.ArgumentParser(prog="python -m introspect_utils.runs.run_notebook")
     parser.add_argument("--profile", required=True, help="name of a profile, or a .yaml file")
-    parser.add_argument(
-        "--run", required=True, help="id of a run, as listed by ./run_all.sh PROFILE --dry-run"
-    )
+    parser.add_argument("--run", required=True, help="as listed by ./run_all.sh PROFILE --dry-run")
     parser.add_argument("--step", default="1/1", help="which run of how many this is")
     arguments = parser.parse_args()
-    profile = load_profile(arguments.profile)
+    profile, step = load_profile(arguments.profile), arguments.step
     runs = {run.id: run for run in plan(profile)}
     if arguments.run not in runs:
-        raise UserError(
-            f"profile {profile.name} has no run {arguments.run!r}; "
-            f"{nearest(arguments.run, list(runs))}"
-        )
+        near = nearest(arguments.run, list(runs))
+        raise UserError(f"profile {profile.name} has no run {arguments.run!r}; {near}")
     run = runs[arguments.run]
-    signal.signal(
-        signal.SIGINT, lambda *_: os._exit(130)
-    )  # Ctrl-C ends it at once, and the kernel with it
+    # Ctrl-C ends it at once, and the kernel with it.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     start = time.time()
     elapsed = clock(start - float(os.environ.get("INTROSPECT_STARTED", start)))
-    print(f"[{arguments.step}] {run.summary}   (elapsed {elapsed})", flush=True)
-    # whose line it is, where several runs are at work
-    margin = f"{arguments.step.partition('/')[0]:>5} | "
+    print(f"[{step}] {run.id}   (elapsed {elapsed})", flush=True)
     mark_unfinished(profile, run)
-    executed = execute(profile, run, margin)
+    before = _states(run)
+    executed = execute(profile, run, margin=f"{step.partition('/')[0]:>5} | ")
     report = next((path for path in run.outputs if path.name == "report.html"), None)
     page = report or artifacts_dir(profile.name) / "html" / f"{run.id}.html"
     export_page(executed, page, code=not report)
-    absent = [str(path) for path in run.outputs if not path.is_file()]
-    if absent:
-        raise UserError(f"notebook {run.notebook} ended without writing {', '.join(absent)}")
+    check_written(profile, run, before)
     mark_done(profile, run, list(runs.values()))
-    print(f"[{arguments.step}] done in {clock(time.time() - start)}", flush=True)
+    print(f"[{step}] done in {clock(time.time() - start)}", flush=True)
+
+
+def _states(run: Run) -> dict[Path, tuple]:
+    """What tells whether an output is written anew: its inode, size and time."""
+    stats = {path: path.stat() for path in run.outputs if path.is_file()}
+    return {path: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
+
+
+def check_written(profile: Profile, run: Run, before: dict[Path, tuple]) -> None:
+    """This execution has written every output. A checkpoint may be older: an interrupted run goes
+    on from it, and `run.json` holds its hash. Raises `UserError` naming those that are not."""
+    now = _states(run)
+    old = [path for path in run.outputs if path not in now or now[path] == before.get(path)]
+    kept = artifacts_dir(profile.name) / "checkpoints"
+    absent = [str(path) for path in old if path not in now or not path.is_relative_to(kept)]
+    if absent:
+        raise UserError(
+            f"notebook {run.notebook} ended without writing {', '.join(absent)}: does a cell end "
+            "it early?"
+        )
 
 
 def execute(profile: Profile, run: Run, margin: str) -> Path:
     """Execute the notebook of `run` in a kernel of this very Python, its output behind a `margin`;
-    return the executed notebook. Raises `UserError` with what went wrong, as the person at the
-    terminal needs it."""
+    return the executed notebook. Raises `UserError` with what went wrong."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from traitlets.config import Config
 
     executed = artifacts_dir(profile.name) / "notebooks" / f"{run.id}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
-    # The kernel "python3" is looked up here first, so that one that the user installed elsewhere
-    # cannot take its place; the user's IPython start-up files stay out too.
+    # A kernel "python3" that the user installed elsewhere must not take this one's place, and the
+    # user's IPython start-up files stay out too.
     os.environ["JUPYTER_PATH"] = os.path.join(sys.prefix, "share", "jupyter")
     os.environ["IPYTHONDIR"] = str(artifacts_dir(profile.name) / "ipython")
     try:
         papermill.execute_notebook(
-            REPO / "notebooks" / f"{run.notebook}.ipynb",
-            executed,
+            _braces(REPO / "notebooks" / f"{run.notebook}.ipynb"),
+            _braces(executed),
             parameters=run.parameters,
             cwd=ROOT,
             kernel_name="python3",
@@ -95,27 +104,25 @@ def execute(profile: Profile, run: Run, margin: str) -> Path:
             stderr_file=Margin(sys.stdout, margin),
             start_timeout=START_SECONDS,
             iopub_timeout=IOPUB_SECONDS,
-            config=Config(
-                KernelManager={
-                    "transport_encryption": "auto"
-                },  # else the kernel warns at every start
-                NotebookClient={
-                    "extra_arguments": ["--log-level=CRITICAL"]
-                },  # and calls its own end an error
+            config=Config(  # without these the kernel warns at its start and calls its end an error
+                KernelManager={"transport_encryption": "auto"},
+                NotebookClient={"extra_arguments": ["--log-level=CRITICAL"]},
             ),
         )
     except papermill.PapermillExecutionError as error:
-        raise UserError(
-            f"{run.id}: {_cell_error(error, margin)}\n      executed notebook: {executed}"
-        ) from None
-    except (DeadKernelError, CellTimeoutError) as error:
-        reason = (
-            "the kernel died, most likely for want of memory"
-            if isinstance(error, DeadKernelError)
-            else str(error)
-        )
-        raise UserError(f"{run.id}: {reason}\n      executed notebook: {executed}") from None
-    return executed
+        reason = _cell_error(error, margin)
+    except DeadKernelError:
+        reason = "the kernel died, most likely for want of memory"
+    except CellTimeoutError as error:
+        reason = str(error)
+    else:
+        return executed
+    raise UserError(f"{run.id}: {reason}\n      executed notebook: {executed}")
+
+
+def _braces(path: Path) -> str:
+    """A path as papermill takes it, which formats it."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _cell_error(error, margin: str) -> str:
@@ -161,8 +168,7 @@ def clock(seconds: float) -> str:
 
 
 def _end_with_parent(parent: int) -> None:
-    """End this process when the one that started it is gone, so that a killed run leaves nothing at
-    work (the kernel watches this process in the same way)."""
+    """End this process, and with it the kernel, when the one that started it is gone."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -48,7 +48,7 @@ def _run(settings: Profile, notebook: str, asked: dict[str, Any], **beside: Any)
         if run.parameters.items() >= {**asked, **beside}.items():
             return run
     alike = [run for run in runs if run.parameters["target"] == asked.get("target")]
-    trains = [task.name for task in TASKS.values() if task.train == notebook]
+    trains = [task for task in TASKS.values() if task.train == notebook]
     if alike and trains:
         return explainer_run(settings, trains[0], inputs=alike[0].inputs, **asked)
     planned = "; ".join(str(run.parameters) for run in runs[:3]) or "none"

@@ -24,7 +24,7 @@ from test_ablation_notebooks import execute
 
 from introspect_utils.data.assets import ASSETS, is_present
 from introspect_utils.runs import record
-from introspect_utils.runs.all_tasks import ASK
+from introspect_utils.runs.beside import ASK
 from introspect_utils.runs.due import upstream
 from introspect_utils.runs.plan import plan
 from introspect_utils.settings import paths

@@ -27,7 +27,7 @@ from introspect_utils.report import style
 from introspect_utils.report.paper import lookup, model_name
 from introspect_utils.report.table_rows import names
 from introspect_utils.runs import cost, preflight, record
-from introspect_utils.runs.feature_runs import ARCHIVES
+from introspect_utils.runs.beside import ARCHIVES
 from introspect_utils.runs.plan import plan
 from introspect_utils.runs.record import read_run
 from introspect_utils.runs.run import PUBLISHED

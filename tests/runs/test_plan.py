@@ -4,8 +4,7 @@ import json
 import pytest
 
 from introspect_utils.runs import due as done
-from introspect_utils.runs import plan as runs
-from introspect_utils.runs.all_tasks import ASK, JOINT, checkpoint
+from introspect_utils.runs.beside import ASK, BASELINES, ERRORS, JOINT, SCALING, SIMILARITY
 from introspect_utils.runs.due import (
     due,
     heavy_outputs,
@@ -15,6 +14,7 @@ from introspect_utils.runs.due import (
     upstream,
 )
 from introspect_utils.runs.plan import asset_names, plan
+from introspect_utils.runs.run import checkpoint
 from introspect_utils.settings import paths
 from introspect_utils.settings.profile import load_profile
 from introspect_utils.settings.sections import PROJECTED
@@ -299,17 +299,13 @@ def test_the_runs_of_feature_descriptions(profile):
     judged = dataclasses.replace(
         features, features=dataclasses.replace(features.features, judge="openai")
     )
-    assert set(due(judged)) == {
-        run.id for run in planned[2:] if run.notebook != runs.feature_runs.SIMILARITY
-    }
+    assert set(due(judged)) == {run.id for run in planned[2:] if run.notebook != SIMILARITY}
     more = dataclasses.replace(features.features.simulator, steps_best=9)
     trained = dataclasses.replace(
         features, features=dataclasses.replace(features.features, simulator=more)
     )
     assert due(trained)["simulator-tiny-llama"] == "simulator.steps_best is 9, was 2"
-    assert set(due(trained)) == {
-        run.id for run in planned[1:] if run.notebook != runs.feature_runs.SIMILARITY
-    }
+    assert set(due(trained)) == {run.id for run in planned[1:] if run.notebook != SIMILARITY}
 
 
 def test_several_sizes_have_baselines_each_and_are_compared(profile):
@@ -318,11 +314,8 @@ def test_several_sizes_have_baselines_each_and_are_compared(profile):
         smoke.features, explainers=("self",), conditions=("full",), sizes=(24, 12)
     )
     planned = plan(dataclasses.replace(smoke, features=features, patching=None, ablation=None))
-    ids = [run.id for run in planned]
-    assert [
-        run.parameters["n_train"] for run in planned if run.notebook == runs.feature_runs.BASELINES
-    ] == [12, 24]
-    [scaling] = [run for run in planned if run.notebook == runs.feature_runs.SCALING]
+    assert [run.parameters["n_train"] for run in planned if run.notebook == BASELINES] == [12, 24]
+    [scaling] = [run for run in planned if run.notebook == SCALING]
     assert {run.id for run in upstream(scaling, planned)} == {
         *("features-baselines-tiny-llama-n12", "features-baselines-tiny-llama"),
         *(f"features-tiny-llama-self-full-n{n}-seed0" for n in (12, 24)),
@@ -374,7 +367,7 @@ def test_errors_are_analysed_of_the_largest_self_explainer_with_the_first_seed_i
 
     def analysed(features):
         planned = plan(dataclasses.replace(whole, features=features))
-        found = [run for run in planned if run.notebook == runs.feature_runs.ERRORS]
+        found = [run for run in planned if run.notebook == ERRORS]
         return {
             run.id: [other.id for other in upstream(run, planned) if "-full-" in other.id]
             for run in found
@@ -403,7 +396,7 @@ def test_one_token_is_put_to_the_largest_self_explainers_and_needs_their_checkpo
     checkpoint(both, explained).unlink()  # as in a clone of the results
     assert due(both) == {}
     assert explained not in due(
-        both, forced=[run.id for run in planned if run.notebook in (runs.feature_runs.SCALING, runs.feature_runs.ERRORS)]
+        both, forced=[run.id for run in planned if run.notebook in (SCALING, ERRORS)]
     )
     assert due(both, forced=[asked.id]) == {
         explained: "its data is not on this machine",

@@ -1,5 +1,4 @@
-"""The check before a real run, with the machine (disk, GPUs, token, key) stood in for, and the
-logic as it is."""
+"""The check before a real run. The machine (disk, GPUs, token, key) is stood in for."""
 
 import dataclasses
 
@@ -8,7 +7,7 @@ import pytest
 from introspect_utils.runs import preflight, run_all
 from introspect_utils.runs.cost import Estimate
 from introspect_utils.runs.plan import plan
-from introspect_utils.runs.preflight import free_disk, missing, shown, to_download, total
+from introspect_utils.runs.preflight import missing, shown, to_download, total
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import load_profile
 
@@ -20,74 +19,64 @@ RUNS = plan(PAPER)
 def machine(monkeypatch):
     """Sets what the probes find; at first all that the paper could want."""
 
-    def found(disk=1e15, gpus=(700e9,) * 4, token=True, key=True, cached=()):
-        monkeypatch.setattr(preflight, "free_disk", lambda path: disk)
+    def has(disk=1e15, gpus=(700e9,) * 4, token=True, key="x", cached=()):
+        monkeypatch.setattr(preflight, "free_disk", lambda: disk)
         monkeypatch.setattr(preflight, "gpu_memory", lambda: list(gpus))
         monkeypatch.setattr(preflight, "has_hub_token", lambda: token)
-        monkeypatch.setattr(preflight, "has_openai_key", lambda: key)
+        monkeypatch.setenv("OPENAI_API_KEY", key)
         monkeypatch.setattr(preflight, "is_cached", lambda name: name in cached)
 
-    found()
-    return found
+    has()
+    return has
 
 
 def named(*words):
     return [run for run in RUNS if any(word in run.id for word in words)]
 
 
-def test_nothing_is_missing_on_a_machine_that_has_everything(machine):
-    assert missing(PAPER, RUNS) == []
-
-
 def test_everything_that_is_missing_is_said_at_once(machine):
-    machine(disk=1e9, gpus=(), token=False, key=False)
+    assert missing(PAPER, RUNS) == []
+    machine(disk=1e9, gpus=(), token=False, key="")
     lines = missing(PAPER, RUNS)
-    assert [line.split(":")[0] for line in lines] == [
-        "disk",
-        "GPU memory",
-        "hub token",
-        "OpenAI key",
-    ]
-    assert (
-        "there is no GPU here" in lines[1]
-        and "meta-llama/Llama-3.1-70B" in lines[2]
-        and "Qwen" not in lines[2]
-    )
-    assert "judge: embedding" in lines[3]
+    heads = [line.split(":")[0] for line in lines]
+    assert heads == ["disk", "GPU memory", "hub token", "OpenAI key"]
+    assert "there is no GPU here" in lines[1] and "judge: embedding" in lines[3]
+    assert "meta-llama/Llama-3.1-70B" in lines[2] and "Qwen" not in lines[2]
+    for name in ("smoke", "mini", "small"):  # they ask the machine for nothing
+        assert missing(load_profile(name), plan(load_profile(name))) == []
 
 
 def test_the_disk_must_hold_what_stays_the_downloads_and_the_most_that_one_run_holds_besides(
     machine,
 ):
     two = named("ablation-llama-3.1-8b-instruct-self")  # trained in full, and untrained
-    needed = (
-        8 * 8.03e9 + (16 + 2) * 8.03e9 + 2 * 8.03e9
-    )  # what stays; while it trains; the download
+    n = 8.03e9
+    needed = 8 * n + (16 + 2) * n + 2 * n  # what stays; while it trains; the download
     machine(disk=needed)
     assert missing(PAPER, two) == []
     machine(disk=needed - 1)
     [line] = missing(PAPER, two)
     assert line.startswith("disk: about 225 GB are needed, 225 GB are free")
     assert "most for ablation-llama-3.1-8b-instruct-self-full-n12642-seed42, 64 GB" in line
-    machine(disk=needed - 2 * 8.03e9, cached=("meta-llama/Llama-3.1-8B-Instruct",))
+    machine(disk=needed - 2 * n, cached=("meta-llama/Llama-3.1-8B-Instruct",))
     assert missing(PAPER, two) == []
 
 
 def test_a_run_must_fit_the_largest_gpu_and_have_as_many_as_it_has_processes(machine):
-    machine(gpus=(40e9, 80e9))
     both = named("patching-llama", "ablation-qwen3-8b-self-full", "self-lora")
+    machine(gpus=(40e9, 80e9))
     assert missing(PAPER, both) == []
     machine(gpus=(62e9, 62e9))
     [line] = missing(PAPER, both)
-    assert (
-        "the largest GPU here has 62 GB, and 1 runs need more: "
-        "ablation-qwen3-8b-self-full-n12642-seed42 about 66 GB" in line
-    )
+    assert "the largest GPU here has 62 GB, and 1 runs need more" in line
+    assert "ablation-qwen3-8b-self-full-n12642-seed42 about 66 GB" in line
     machine(gpus=(80e9,))
     assert missing(PAPER, both) == [
         "GPUs: 1 are here, and some runs train in 2 processes: lower training.processes"
     ]
     assert missing(PAPER, named("self-lora")) == []
+    machine(gpus=())
+    assert missing(PAPER, both, here=False) == []  # a cluster's machines have the GPUs
 
 
 def test_a_token_is_needed_for_gated_models_that_are_not_here(machine):
@@ -100,24 +89,16 @@ def test_a_token_is_needed_for_gated_models_that_are_not_here(machine):
 
 
 def test_a_key_is_needed_for_descriptions_and_for_the_judge_whatever_the_models(machine):
-    machine(key=False)
-    assert [
-        line.split(":")[0] for line in missing(PAPER, named("features-llama-3.1-8b-self-lora"))
-    ] == ["OpenAI key"]
+    machine(key="")
+    [line] = missing(PAPER, named("features-llama-3.1-8b-self-lora"))
+    assert line.startswith("OpenAI key: 1 runs")
     assert missing(PAPER, named("patching", "ablation")) == []
     smoke = load_profile("smoke")
-    assert missing(smoke, plan(smoke)) == []
     judged = dataclasses.replace(
         smoke, features=dataclasses.replace(smoke.features, judge="openai")
     )
     [line] = missing(judged, plan(judged))
-    assert line.startswith("OpenAI key: 12 runs ask a chat model, features-tiny-llama-self")
-
-
-def test_small_profiles_ask_the_machine_for_nothing(machine):
-    machine(disk=0, gpus=(), token=False, key=False)
-    for name in ("smoke", "mini", "small"):
-        assert missing(load_profile(name), plan(load_profile(name))) == []
+    assert "runs ask a chat model, features-tiny-llama-self" in line
 
 
 def test_a_download_stands_beside_the_first_run_that_needs_it(machine):
@@ -130,59 +111,58 @@ def test_a_download_stands_beside_the_first_run_that_needs_it(machine):
 
 
 def test_the_probes_find_what_is_here(tmp_path, monkeypatch):
-    assert (
-        free_disk(tmp_path / "not" / "there") == pytest.approx(free_disk(tmp_path), rel=0.1)
-        and free_disk(tmp_path) > 0
-    )
+    monkeypatch.setattr(preflight, "ROOT", tmp_path / "not" / "there")
+    assert preflight.free_disk() > 0
     assert all(memory > 1e9 for memory in preflight.gpu_memory())
-    monkeypatch.setenv("OPENAI_API_KEY", "")
-    assert not preflight.has_openai_key()
-    monkeypatch.setenv("OPENAI_API_KEY", "x")
     monkeypatch.setenv("HF_TOKEN", "x")
-    assert (
-        preflight.has_openai_key()
-        and preflight.has_hub_token()
-        and not preflight.is_cached("owner/no-such-model")
-    )
+    assert preflight.has_hub_token() and not preflight.is_cached("owner/no-such-model")
 
 
 def test_an_estimate_is_a_line():
-    made = Estimate(hours=1234.56, memory=80e9, disk=5e12, dollars=3.456)
-    assert (
-        shown(made, {}) == "about 1,234.6 H100 hours, 80 GB of GPU memory, 5,000 GB of disk, $3.46"
-    )
-    assert shown(Estimate(1, 2e9, 0), {"a": 1e9, "b": 2e9}).endswith(
-        "0 GB of disk, 3 GB to download"
-    )
-    assert (
-        shown(Estimate(1, 2e9, 0, gpus=2), {})
-        == "about 1.0 H100 hours, 2 GB of GPU memory on each of 2, 0 GB of disk"
-    )
-    assert "price is not known" in shown(Estimate(dollars=float("nan")), {})
-    assert total([made, Estimate(1, 90e9, 1, 5, 1)]) == Estimate(
-        1235.56, 90e9, 5e12 + 1, 5, pytest.approx(4.456)
-    )
+    cost = Estimate(hours=1234.56, memory=80e9, disk=5e12, dollars=3.456)
+    line = "about 1,234.6 H100 hours, 80 GB of GPU memory, 5,000 GB of disk, $3.46"
+    assert shown(cost, 0) == line
+    line = "about 1.0 H100 hours, 2 GB of GPU memory on each of 2, 0 GB of disk, 3 GB to download"
+    assert shown(Estimate(1, 2e9, gpus=2), 3e9) == line
+    assert "price is not known" in shown(Estimate(dollars=float("nan")), 0)
+    both = Estimate(1235.56, 90e9, 5e12 + 1, 5, pytest.approx(4.456))
+    assert total([cost, Estimate(1, 90e9, 1, 5, 1)]) == both
 
 
-def test_a_real_run_stops_before_it_starts(machine, monkeypatch, tmp_path):
-    machine(gpus=(80e9, 80e9), key=False)
+def test_a_real_run_stops_before_it_starts(machine):
+    machine(gpus=(80e9, 80e9), key="")
     reasons = {run.id: "not run yet" for run in RUNS}
-    with pytest.raises(
-        UserError, match="profile paper cannot be run here:\n  GPU memory: .*\n  OpenAI key: "
-    ):
-        run_all.run(PAPER, reasons, [])
-    fits = "patching-llama-3.1-8b-self-full-n13454-seed42"
-    assert run_all.upstream_of({fits}, RUNS) == {fits, "data-patching-llama-3.1-8b"}
-    assert run_all.upstream_of(set(), RUNS) == {run.id for run in RUNS}
-    assert [line[:6] for line in missing(PAPER, RUNS, here=False)] == [
-        "OpenAI"
-    ]  # a cluster's machines have the GPUs
-    machine(gpus=(80e9, 80e9), key=False, token=False)
+
+    def start(*extra):
+        run_all.run(PAPER, reasons, run_all.snakemake_options(list(extra)), list(extra))
+
+    message = "profile paper cannot be run here:\n  GPU memory: .*\n  OpenAI key: "
+    with pytest.raises(UserError, match=message):
+        start()
+    machine(gpus=(80e9, 80e9), key="", token=False)
     with pytest.raises(UserError, match="cannot be run here:\n  hub token: [^\n]*$"):
-        run_all.run(PAPER, reasons, ["--until", fits])
+        start("--until", "patching-llama-3.1-8b-self-full-n13454-seed42")
 
 
-def test_a_part_is_not_run_alone(monkeypatch):
+def test_snakemakes_options_choose_the_runs_that_start():
+    reasons = {run.id: "not run yet" for run in RUNS}
+    data, fits = "data-patching-llama-3.1-8b", "patching-llama-3.1-8b-self-full-n13454-seed42"
+
+    def ids(*extra):
+        options = run_all.snakemake_options(list(extra))
+        return [run.id for run in run_all.starting(reasons, options, RUNS)]
+
+    assert ids() == [run.id for run in RUNS]
+    assert ids("--until", fits) == ids(fits) == [data, fits]
+    left = ids("--omit-from", data)
+    assert "data-ablation-qwen3-8b" in left
+    assert not {data, fits, "tables"} & set(left)
+
+
+def test_a_part_is_not_run_alone_and_an_unknown_run_is_named(monkeypatch):
     monkeypatch.setattr("sys.argv", ["run_all", "paper/qwen"])
     with pytest.raises(UserError, match="paper/qwen is a part of the profile paper: run that"):
+        run_all.main()
+    monkeypatch.setattr("sys.argv", ["run_all", "smoke", "--forcerun", "table"])
+    with pytest.raises(UserError, match="smoke has no run 'table'; did you mean 'tables'?"):
         run_all.main()

@@ -41,7 +41,7 @@ def test_what_is_done_stays_done_until_what_it_is_made_from_changes(
     status, out = toy_repo.run_all("toy", "--jobs", "1")
     assert status == 0, out
     assert toy_repo.ran() == toy_repo.ALL
-    assert "[2/4] patching · tiny-llama · self · full · n=16 · seed 0   (elapsed 00:" in out
+    assert f"[2/4] {toy_repo.FULL}   (elapsed 00:" in out
     assert f" | working on {toy_repo.FULL}\n" in out
     assert "figures/toy/tables/table2.md\n" in out and "Finished in " in out
     assert "rule" not in out and "Snakemake" not in out and "WARNING" not in out
@@ -157,6 +157,17 @@ def test_a_failed_run_says_why_and_keeps_what_is_done(toy_repo):
     assert status == 1 and "unrecognized arguments: --bogus" in out
 
 
+def test_a_notebook_that_ends_early_is_not_done_whatever_lies_there(toy_repo):
+    toy_repo.pretend_done(*toy_repo.ALL)
+    (toy_repo.root / f"early-{toy_repo.FULL}").touch()
+    status, out = toy_repo.run_all("toy", "--forcerun", toy_repo.FULL)
+    assert status == 1 and "ended without writing" in out, out
+    folder = toy_repo.root / "figures" / "toy" / "runs" / toy_repo.FULL
+    assert f"{folder / 'run.json'}" in out and "explainer.json" not in out  # from a checkpoint
+    status, out = toy_repo.run_all("toy", "--dry-run")
+    assert "4 runs, 2 to do" in out and "to do: not finished" in out
+
+
 def test_a_killed_run_is_taken_up_again_and_leaves_nothing_at_work(toy_repo):
     hang = toy_repo.root / f"hang-{toy_repo.FULL}"
     hang.touch()
@@ -215,6 +226,30 @@ def test_two_at_once_are_refused(tmp_path, monkeypatch):
                 pass
     with run_all.only_one(profile):
         pass
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (BlockingIOError(), "being run by another process already"),
+        (
+            OSError(38, "Function not implemented"),
+            r"cannot lock .*lock \(Function not implemented\)",
+        ),
+    ],
+)
+def test_a_lock_that_cannot_be_had_says_why(tmp_path, monkeypatch, error, message):
+    """Its holder may have noted nothing yet, and some network file systems have no locks."""
+
+    def flock(*_):
+        raise error
+
+    monkeypatch.setattr(run_all, "LOCK_WAIT", 0)
+    monkeypatch.setattr(run_all, "artifacts_dir", lambda name: tmp_path / name)
+    monkeypatch.setattr(run_all.fcntl, "flock", flock)
+    with pytest.raises(UserError, match=message):
+        with run_all.only_one(load_profile("smoke")):
+            pass
 
 
 def script(*command, **environment):

@@ -15,9 +15,10 @@ from introspect_utils.report.paper import ERROR_CATEGORIES
 from introspect_utils.report.results import records
 from introspect_utils.report.tables import table as made_table
 from introspect_utils.runs import record
-from introspect_utils.runs.all_tasks import ASK, checkpoint
+from introspect_utils.runs.beside import ASK
 from introspect_utils.runs.plan import plan
 from introspect_utils.runs.record import read_run
+from introspect_utils.runs.run import checkpoint
 from introspect_utils.scores import simulator
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
