@@ -12,6 +12,7 @@ from introspect_utils.explainer.published import trained_from
 from introspect_utils.report.paper import AS_PUBLISHED, model_name, published
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks import TASKS
+from introspect_utils.tasks.conditions import UNTRAINED
 
 SURFACE = (
     "lookup",
@@ -50,8 +51,9 @@ def names(run: dict, explainer: str, condition: str) -> tuple[str, str]:
     if base := trained_from(explainer):
         return AS_PUBLISHED + names(run, base, condition)[0], condition
     name = "self" if explainer in (run["target"], "self") else explainer
-    if condition == "untrained":
-        return ("untrained" if name in ("self", "untrained") else f"untrained {name}"), "full"
+    if condition in UNTRAINED:
+        own = "untrained" if name in ("self", "untrained") else f"untrained {name}"
+        return own, "full" if condition == "untrained" else condition
     return name, "full" if name in SURFACE else condition
 
 
