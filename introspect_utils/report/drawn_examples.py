@@ -14,9 +14,9 @@ import pandas as pd
 
 from introspect_utils.report.table_rows import self_explained
 from introspect_utils.settings.names import folder_name
-from introspect_utils.settings.paths import artifacts_dir, figures_dir, replaced, run_dir
+from introspect_utils.settings.paths import figures_dir, replaced, run_dir
 from introspect_utils.settings.profile import Profile
-from introspect_utils.tasks import task_ablation, task_features, task_patching
+from introspect_utils.tasks import TASKS, task_ablation, task_patching
 from introspect_utils.tasks.rows import ABLATION, read_rows
 
 AROUND, N_EXEMPLARS, N_RANDOM = 7, 4, 10  # tokens on either side of an exemplar's most active one
@@ -29,16 +29,24 @@ def find_examples(profile: Profile, runs: Sequence[tuple[dict, pd.DataFrame]]) -
     path = figures_dir(profile.name) / "examples.json"
     kept = json.loads(path.read_text("utf-8")) if path.exists() else {}
     found = {}
-    for task, (file, reader) in READERS.items():
-        run, said = self_explained(runs, task) or ({}, None)
-        folder = artifacts_dir(profile.name) / task / folder_name(run.get("target", ""))
-        example = kept.get(task, {})
-        if said is not None and (folder / file).is_file():
-            example = reader(profile, folder, run, said)
-        if example and example.get("run") == run.get("id"):
-            row = said[said["row"] == example["row"]].iloc[0]
+    for name, reader in READERS.items():
+        run, said = self_explained(runs, name) or ({}, None)
+        task, example = TASKS[name], kept.get(name, {})
+        folder = task.folder(profile, run.get("target", ""))
+        if said is not None and (folder / task.data_files[-1]).is_file():
+            if chosen := reader(profile, run, said, folder):
+                rows, row, shown = chosen
+                asked = task.examples(rows, "full", run["seed"])[row]
+                example = {"run": run["id"], "target": run["target"], "n_train": run["n_train"]}
+                example |= {"row": row, "question": asked.question.text}
+                example |= {"explanation": asked.explanation} | shown
+                example |= {"generation": said.set_index("row").loc[row, "generation"]}
+                if "asked" in example:  # what stands before the statement is left out
+                    example["question"] = example["question"].replace(*example.pop("asked"))
+        if example and example["run"] == run.get("id"):
+            row = said.set_index("row").loc[example["row"]]
             if row["generation"] == example["generation"]:
-                found[task] = example | {"verdict": verdict(row)}
+                found[name] = example | {"verdict": verdict(row)}
     with replaced(path) as part:
         part.write_text(json.dumps(found, ensure_ascii=False) + "\n", "utf-8")
     return found
@@ -57,63 +65,48 @@ def verdict(row: pd.Series) -> str:
     return "right" if row["exact_match"] else f"wrong: M’s answer is {row['content']!r}"
 
 
-def _common(run: dict, said) -> dict:
-    """What the examples of all tasks have: `said` is the row of the run's predictions."""
-    of_run = {"run": run["id"], "target": run["target"], "n_train": run["n_train"]}
-    return of_run | {"row": int(said.row), "generation": said.generation}
-
-
-def _features(profile: Profile, folder: Path, run: dict, said: pd.DataFrame) -> dict | None:
-    """A held-out SAE feature: its top exemplars with their activations (0..1), its candidates, the
-    one that the simulator chose with its score (eq. 2), and what is said of it."""
-    from introspect_utils.features.directions import Directions
-    from introspect_utils.features.exemplars import Exemplars
+def _features(profile: Profile, run: dict, said: pd.DataFrame, folder: Path) -> tuple | None:
+    """(all test rows, one of them, what is shown): a held-out SAE feature, its top exemplars with their activations (0..1), its candidates, and
+    the one that the simulator chose with its score (eq. 2)."""
     from introspect_utils.models.load import load_tokenizer
 
     sae = said[said["data"] == "sae"]
     if sae.empty:
         return None
+    rows = TASKS["features"].read(profile, run["target"], 0, run["seed"])["test"]
     candidates = pd.read_parquet(folder / "candidates.parquet").set_index("feature")["candidates"]
     several = [len(candidates[name]) > 1 for name in sae["feature"]]
     chosen = sae.assign(right=sae["generation"] == sae["gold"], several=several)
-    best = next(chosen.sort_values(["right", "several", "simulator"], ascending=False).itertuples())
-    directions = Directions.load(folder / "directions.safetensors")
-    exemplars = Exemplars.load(folder / "exemplars.safetensors")
-    tokenizer, row_of = (
-        load_tokenizer(run["target"]),
-        {n: i for i, n in enumerate(directions.names)},
-    )
-    asked = directions.take([row_of[name] for name in said["feature"]])
-    questions = task_features.examples(asked, said["gold"], "full", run["seed"])
+    best = chosen.sort_values(["right", "several", "simulator"], ascending=False).iloc[0]
+    tokenizer = load_tokenizer(run["target"])
 
-    def active(feature: str) -> list:
+    def active(row: int) -> list:
         """[[token, activation 0..1]] around the peak of each of its first exemplars."""
-        own, shown = exemplars.take([row_of[feature]]), []
+        own, shown = rows.exemplars.take([row]), []
         texts = own.tokens[own.sequences[0, :N_EXEMPLARS]]
         for tokens, shares in zip(texts, own.binned()[0] / 10, strict=False):
-            start = max(0, int(shares.argmax()) - AROUND)
-            window = slice(start, int(shares.argmax()) + AROUND + 1)
-            decoded = [tokenizer.decode([token]) for token in tokens[window].tolist()]
-            shown.append(
-                [[t, round(s, 1)] for t, s in zip(decoded, shares[window].tolist(), strict=True)]
-            )
+            peak = int(shares.argmax())
+            window = slice(max(0, peak - AROUND), peak + AROUND + 1)
+            pairs = zip(tokens[window].tolist(), shares[window].tolist(), strict=True)
+            shown.append([[tokenizer.decode([token]), round(share, 1)] for token, share in pairs])
         return shown
 
-    simulator = run_dir(profile.name, f"simulator-{folder.name}") / "descriptions.parquet"
-    score = pd.read_parquet(simulator).set_index("feature").loc[best.feature, "score"]
-    return _common(run, best) | {
-        "feature": best.feature,
-        "layer": int(best.layer),
-        "question": questions[said["feature"].tolist().index(best.feature)].question.text,
-        "exemplars": active(best.feature),
-        "candidates": list(candidates[best.feature])[: profile.features.simulator.scored],
-        "description": best.gold,
-        "score": float(score),
-        "at_random": {feature: active(feature)[:2] for feature in at_random(said)["feature"]},
-    }
+    simulator = run_dir(profile.name, f"simulator-{folder_name(run['target'])}")
+    scores = pd.read_parquet(simulator / "descriptions.parquet").set_index("feature")["score"]
+    return (
+        rows,
+        int(best["row"]),
+        {
+            "layer": int(best["layer"]),
+            "exemplars": active(int(best["row"])),
+            "candidates": list(candidates[best["feature"]])[: profile.features.simulator.scored],
+            "score": float(scores[best["feature"]]),
+            "at_random": {r.feature: active(r.row)[:2] for r in at_random(said).itertuples()},
+        },
+    )
 
 
-def _patching(profile: Profile, folder: Path, run: dict, said: pd.DataFrame) -> dict | None:
+def _patching(profile: Profile, run: dict, said: pd.DataFrame, folder: Path) -> tuple | None:
     """A patch of a token t of x by that of x': both statements in three parts (before t, t, behind
     t), and the answers. Best a right answer, a change to the answer of x', whole words at the
     subject's end, and short statements."""
@@ -132,17 +125,21 @@ def _patching(profile: Profile, folder: Path, run: dict, said: pd.DataFrame) -> 
     if s is None:
         return None
     row, (x, other) = rows[s.row], parts[s.row]
-    question = task_patching.examples(rows, "full", run["seed"])[s.row].question.text
-    return _common(run, s) | {
-        "x": x,
-        "x_prime": other,
-        "layers": row["layer"],
-        "before": row["original_continuation"][0],
-        "after": row["ablated_continuation"][0],
-        "answer_prime": row["gt_counterfactual_target"] if profile.patching.known_only else None,
-        "question": question.replace("".join(row["input_tokens"]), "… " + "".join(x)),
-        "explanation": task_patching.answer(row),
-    }
+    return (
+        rows,
+        int(s.row),
+        {
+            "x": x,
+            "x_prime": other,
+            "layers": row["layer"],
+            "before": row["original_continuation"][0],
+            "after": row["ablated_continuation"][0],
+            "answer_prime": row["gt_counterfactual_target"]
+            if profile.patching.known_only
+            else None,
+            "asked": ("".join(row["input_tokens"]), "… " + "".join(x)),
+        },
+    )
 
 
 def _statements(row: dict) -> tuple[list[str], list[str]] | None:
@@ -160,9 +157,9 @@ def _statements(row: dict) -> tuple[list[str], list[str]] | None:
     return [x[:start], x[start:end], behind], [before, token, behind]
 
 
-def _ablation(profile: Profile, folder: Path, run: dict, said: pd.DataFrame) -> dict | None:
-    """A question with its hint, the target's answers with and without it, and what the explainer
-    says of them: best a right answer, a hint that is followed, and a short question."""
+def _ablation(profile: Profile, run: dict, said: pd.DataFrame, folder: Path) -> tuple:
+    """A question with its hint, and the target's answers with and without it: best a right answer,
+    a hint that is followed, and a short question."""
     rows = task_ablation.checked(read_rows(folder / "test.parquet", ABLATION), "test.parquet")
 
     def clear(s) -> tuple:
@@ -172,18 +169,17 @@ def _ablation(profile: Profile, folder: Path, run: dict, said: pd.DataFrame) -> 
 
     s = min(said.itertuples(), key=clear)
     row = rows[s.row]
-    return _common(run, s) | {
-        "question": row["original_user_prompt"],
-        "hint": row["hint"],
-        "hinted": row["random_hint_prediction"],
-        "unhinted": row["zeroshot_prediction"],
-        "ask": task_ablation.ASK,
-        "explanation": task_ablation.answer(row),
-    }
+    return (
+        rows,
+        int(s.row),
+        {
+            "question": row["original_user_prompt"],
+            "hint": row["hint"],
+            "hinted": row["random_hint_prediction"],
+            "unhinted": row["zeroshot_prediction"],
+            "ask": task_ablation.ASK,
+        },
+    )
 
 
-READERS = {  # task: (the file among the artifacts that it reads, how)
-    "features": ("exemplars.safetensors", _features),
-    "patching": ("test.parquet", _patching),
-    "ablation": ("test.parquet", _ablation),
-}
+READERS = {"features": _features, "patching": _patching, "ablation": _ablation}

@@ -155,9 +155,9 @@ def root(tmp_path, monkeypatch):
     candidates.to_parquet(own / "candidates.parquet")
     simulator = paths.run_dir("smoke", f"simulator-{TARGET}")
     simulator.mkdir(parents=True)
-    pd.DataFrame({"feature": ["sae/1/5"], "score": [0.7]}).to_parquet(
-        simulator / "descriptions.parquet"
-    )
+    described = {"sae/1/5": "red things", "sae/1/4": "a", "sae/1/3": "a"}
+    described = pd.DataFrame(described.items(), columns=["feature", "description"])
+    described.assign(score=0.7).to_parquet(simulator / "descriptions.parquet")
     return tmp_path
 
 
@@ -170,7 +170,7 @@ def test_the_row_that_is_drawn_is_right_changed_and_as_the_runs_have_it(root, ru
     }
     feature, patch, hint = found.values()
     assert (
-        feature["description"] == "red things"
+        feature["explanation"] == "red things"
         and feature["score"] == 0.7
         and feature["candidates"] == ["red things", "colours"]
     )
