@@ -66,8 +66,8 @@ def verdict(row: pd.Series) -> str:
 
 
 def _features(profile: Profile, run: dict, said: pd.DataFrame, folder: Path) -> tuple | None:
-    """(all test rows, one of them, what is shown): a held-out SAE feature, its top exemplars with their activations (0..1), its candidates, and
-    the one that the simulator chose with its score (eq. 2)."""
+    """(all test rows, one of them, what is shown): a held-out SAE feature, its top exemplars with
+    their activations (0..1), its candidates, and the score of the one that was chosen (eq. 2)."""
     from introspect_utils.models.load import load_tokenizer
 
     sae = said[said["data"] == "sae"]

@@ -18,6 +18,7 @@ from introspect_utils.report.result_figures import floor, lines, of_table, pick,
 from introspect_utils.report.results import write_results
 from introspect_utils.report.scaling import figure_scaling
 from introspect_utils.report.similarity import METRICS, figure_6
+from introspect_utils.report.style import kind
 from introspect_utils.report.table import Score, Table, save_table
 from introspect_utils.report.table_rows import self_explained
 from introspect_utils.runs.plan import plan
@@ -96,18 +97,15 @@ class Report:
         """A record's number, or what it says of self. Raises LookupError where it is missing."""
         form, table, explainer, condition, name = place[1].split("|")
         for _, target in targets(self.records, table)[:1]:
-            same = {"table": table, "target": target}
-            found = [r for r in self.records if {**r, **same} == r and r["condition"] == condition]
-            found = [r for r in found if explainer in (r["explainer"], style.kind(r["explainer"]))]
-            r = pick(found, name)
+            same = {"table": table, "target": target, "condition": condition}
+            found = [r for r in self.records if explainer in (r["explainer"], kind(r["explainer"]))]
+            r = pick(found, name, **same)
             if explainer == "floor":
                 r = floor(lines(self.records, table, target, [name]), name)
+            if r and form == "word":
+                return word(r)
             if r:
-                return (
-                    word(r)
-                    if form == "word"
-                    else str(Score(r["value"], r["stderr"], signed="-" in table))
-                )
+                return str(Score(r["value"], r["stderr"], signed="-" in table))
         raise LookupError(place[1])
 
     def predictions(self) -> HTML:
@@ -173,9 +171,8 @@ class Report:
                 source = f"data:image/svg+xml;base64,{base64.b64encode(svg.read_bytes()).decode()}"
                 links = ", ".join(f'<a href="{p.name}">{p.suffix[1:].upper()}</a>' for p in files)
                 image = f'<img src="{source}" alt="{caption}">'
-                display(
-                    HTML(f"<figure>{image}<figcaption>{caption} ({links})</figcaption></figure>")
-                )
+                below = f"<figcaption>{caption} ({links})</figcaption>"
+                display(HTML(f"<figure>{image}{below}</figure>"))
 
     def show_runs(self) -> None:
         """What made the numbers, and the settings as a file."""
@@ -183,15 +180,13 @@ class Report:
         for run, _ in self.runs:
             name = f'<a href="runs/{escape(run["id"])}/run.json">{escape(run["id"])}</a>'
             made = [run["n_train"], run["seed"], clock(run["seconds"]), run["peak_memory_mb"]]
-            rows.append([name, *made, escape(run["device"]), run["commit"]])
+            rows.append([name, *made, escape(run["device"]), escape(run["commit"])])
         header = ["Run", "Training rows", "Seed", "Time", "Memory, MB", "Machine", "Commit"]
         frame = pd.DataFrame(rows, columns=header, dtype=object)
         display(HTML(frame.to_html(escape=False, index=False, border=0, na_rep="–")))
         files = [self.profile, *self.profile.parts]
-        sources = [
-            f.source if f.source.endswith(("yaml", "yml")) else f"{f.source}.yaml" for f in files
-        ]
-        texts = [(REPO / "params" / source).read_text("utf-8") for source in sources]
+        names = [f.source + ".yaml" * (not f.source.endswith(("yaml", "yml"))) for f in files]
+        texts = [(REPO / "params" / name).read_text("utf-8") for name in names]
         self.files.append(self.folder / "settings.yaml")
         self.files[-1].write_text("---\n".join(texts), "utf-8")
         display(HTML('All settings: <a href="settings.yaml" download>settings.yaml</a>'))

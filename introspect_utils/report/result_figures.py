@@ -188,7 +188,7 @@ def of_table(records: list[dict], tables: Sequence[str], columns: Sequence[str],
         explainer = next(iter(against[0].ours.values()))["explainer"]
         same = {"table": f"{table}-paired", "target": target, "explainer": explainer}
         title = f"{style.LABELS[columns[0]]}: self is {word(pick(records, columns[0], **same))} "
-        title += against[0].name
+        title += against[0].name[0].lower() + against[0].name[1:]
     heights = [len(shown) + 4 for _, shown in groups]
     shape = {"sharey": "row", "height_ratios": heights}
     size = (style.PAGE, 0.16 * sum(heights) + 0.6)
@@ -200,7 +200,7 @@ def of_table(records: list[dict], tables: Sequence[str], columns: Sequence[str],
             n = sorted({line.ours[name]["n"] for line in shown if name in line.ours})
             axes.set_title(f"{style.LABELS[name]}\nn = {'–'.join(map(str, n))}")
         task = next(iter((shown[0].ours or shown[0].paper).values()))["task"]
-        panels[0].set_ylabel(f"{task} of\n{target.replace('-', chr(10), 1)}")
+        panels[0].set_ylabel(f"{task} of\n{target.replace('-', '-' + chr(10), 1)}")
     legend(made, marks("no difference" if paired else FLOOR_NAME), title=ONE_SEED)
     return made
 

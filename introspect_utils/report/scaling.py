@@ -93,6 +93,7 @@ def figure_scaling(
     every = [r for by_key in found.values() for curve in by_key.values() for r in curve]
     sizes = sorted({r["n_train"] // n_layers for r in every})
     title = f"At {sizes[-1]:,} a layer self is {word(nearest)} nearest neighbours"
+    title += f" ({style.LABELS[columns[0]]})" if len(columns) > 1 else ""
     width = style.PAGE if len(columns) > 1 else style.COLUMN
     made, grid = figure(width, 2.8 if len(columns) > 1 else 3.6, title, 1, len(columns))
     handles = {}

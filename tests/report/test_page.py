@@ -14,6 +14,7 @@ from IPython.utils.capture import capture_output
 from reading import Page
 from test_results import ablation_runs, all_runs, data_run, trained
 
+from introspect_utils.report import style
 from introspect_utils.report.claims import CLAIMS
 from introspect_utils.report.page import Report
 from introspect_utils.runs import record as run_files
@@ -54,6 +55,7 @@ def executed(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(paths, "ROOT", root)
+        patched.setitem(style.SETTINGS, "savefig.dpi", 40)  # nobody looks at them
         *runs, tables = plan(load_profile("smoke"))
         for run in runs:
             made, said = made_up(run)
