@@ -324,7 +324,7 @@ def test_a_run_comes_back_as_written(tmp_path):
         ),
         (
             lambda run, p: (run | {"statistics": {"judge": "x"}}, p),
-            r"which simulator scored it; not given: \['simulator'\]",
+            r"which judge and simulator scored it; not given: \['simulator'\]",
         ),
     ],
 )
