@@ -29,7 +29,7 @@ class Fault:
 
 
 class ChatServer:
-    """Serves `reply(request)`, a text or a `Fault`, to POST /v1/chat/completions while it is open
+    """Serves `reply(request)`, a text, (finish reason, text) or a `Fault`, to POST /v1/chat/completions while it is open
     as a context.
 
     `request` holds what the client sent, "prompt" (the text of its only message) and "nth" (1 for
@@ -81,6 +81,9 @@ class ChatServer:
                         server.open -= 1
 
             def answer(self, prompt, reply):
+                finish = "stop"
+                if isinstance(reply, tuple):
+                    finish, reply = reply
                 match reply:
                     case str():
                         usage = {
@@ -90,7 +93,7 @@ class ChatServer:
                         with server.lock:
                             server.delivered[prompt] += 1
                             server.usage.update(usage)
-                        self.send(200, completion(reply, usage))
+                        self.send(200, completion(reply, usage, finish))
                     case Fault(reset=True):
                         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                         self.rfile.close()
@@ -99,7 +102,8 @@ class ChatServer:
                     case Fault(half=True):
                         self.send(200, completion("lost", {}), cut=20)
                     case Fault(body=body, content_type=content_type) if body:
-                        self.send(200, body.encode(), (("Content-Type", content_type),))
+                        status = reply.status or 200
+                        self.send(status, body.encode(), (("Content-Type", content_type),))
                     case Fault(wait=seconds) if seconds:
                         time.sleep(seconds)  # nobody listens any more
                     case Fault(status=status, headers=headers):
@@ -126,11 +130,11 @@ class ChatServer:
         return Handler
 
 
-def completion(text: str, usage: dict) -> bytes:
+def completion(text: str, usage: dict, finish: str = "stop") -> bytes:
     """The body of a chat completion."""
     choice = {
         "index": 0,
-        "finish_reason": "stop",
+        "finish_reason": finish,
         "message": {"role": "assistant", "content": text},
     }
     body = {

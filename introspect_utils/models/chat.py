@@ -1,39 +1,44 @@
-"""Any OpenAI-compatible chat endpoint: many prompts at once, each answered once and paid for once.
+"""Any OpenAI-compatible chat endpoint: many prompts at once, each answered and paid for once.
 
     endpoint = Endpoint("gpt-4.1-mini", price_in=0.40, price_out=1.60)
     replies = complete(prompts, endpoint, parse=lambda reply: reply.strip() or None)
 
-The key is read from OPENAI_API_KEY; a server of one's own (`base_url`) needs none.
+The key is read from OPENAI_API_KEY; a server of one's own (`base_url`, or OPENAI_BASE_URL) needs
+none.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
 import os
+import re
+import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from introspect_utils.models.chat_cache import Cache, Reply
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-    from openai.types.chat import ChatCompletion
+    from openai import OpenAI
 
 T = TypeVar("T")
 
+OPENAI = "https://api.openai.com/v1"
 ATTEMPTS = 5  # calls for one prompt until its reply can be parsed
 REASK_TEMPERATURE = 1.0  # at temperature 0 an unusable reply would only come again
+MORE = 4  # times the tokens for the next attempt, after a reply that was cut at the limit
 MAX_RETRIES = 10  # of a failed call: about a minute, or as long as the server's Retry-After says
+MOST_MISSING = 0.01  # share of prompts that may stay without an answer
 CHARACTERS_PER_TOKEN = 4  # of English, for the estimate
 
 
@@ -41,10 +46,9 @@ CHARACTERS_PER_TOKEN = 4  # of English, for the estimate
 class Endpoint:
     """A chat model, where it answers, and how it is asked.
 
-    `base_url`: None for OpenAI's own. `timeout`: seconds without a byte from the server.
-    `price_in`, `price_out`: US dollars per million tokens. `cache_folder` holds one file per
-    answer, named by model, prompt, `max_tokens` and `temperature`: give two servers that answer
-    differently under one model name a folder each.
+    `base_url`: None for OPENAI_BASE_URL, else OpenAI's own. `concurrency`: calls at once.
+    `timeout`: seconds without a byte from the server. `price_in`, `price_out`: US dollars per
+    million tokens. `cache_folder` holds the replies of all models and servers.
     """
 
     model: str
@@ -57,57 +61,60 @@ class Endpoint:
     price_out: float = 0.0
     cache_folder: Path = field(default_factory=lambda: paths.ROOT / "artifacts" / "chat")
 
+    @property
+    def url(self) -> str:
+        """Where the model is asked."""
+        return (self.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI).rstrip("/")
+
+    @property
+    def address(self) -> str:
+        """`url` without a user's name and password: for the cache and for records."""
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    @property
+    def label(self) -> str:
+        """The model for records, with its server's address if that is not OpenAI's own."""
+        return self.model if self.address == OPENAI else f"{self.model} at {self.address}"
+
     def cost(self, tokens_in: int, tokens_out: int) -> float:
         """US dollars."""
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
-    def _file(self, prompt: str) -> Path:
-        settings = json.dumps([self.model, prompt, self.max_tokens, self.temperature])
-        name = hashlib.sha256(settings.encode()).hexdigest()
-        return self.cache_folder / name[:2] / f"{name}.json"
-
-    def read(self, prompt: str) -> str | None:
-        """The cached reply."""
-        file = self._file(prompt)
-        return json.loads(file.read_text("utf-8"))["reply"] if file.is_file() else None
-
-    def write(self, prompt: str, reply: str) -> None:
-        """Cache a reply, whole or not at all."""
-        file = self._file(prompt)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with paths.replaced(file) as temporary:
-            temporary.write_text(
-                json.dumps({"model": self.model, "prompt": prompt, "reply": reply}, indent=1)
-                + "\n",
-                "utf-8",
-            )
+    def key(self, prompt: str) -> tuple:
+        """What a reply depends on."""
+        return self.model, self.address, prompt, self.max_tokens, self.temperature
 
 
 def complete(
-    prompts: Sequence[str], endpoint: Endpoint, parse: Callable[[str], T | None]
-) -> list[T]:
+    prompts: Sequence[str], endpoint: Endpoint, parse: Callable[[str], T | None], whole: bool = True
+) -> list[T | None]:
     """The parsed reply to each prompt (one user turn), in order. Equal prompts are asked once,
-    cached ones not at all.
+    cached ones not at all. Prints an estimate of the cost before, the cost after.
 
-    `parse` returns None for a reply that cannot be used: it is asked for again, up to `ATTEMPTS`
-    calls, and never replaced by a default. Every usable reply is cached as it comes; after an
-    interrupt or an error the calls under way are still waited for, since they are paid for, and a
-    second run asks only what is missing. Prints an estimate of the cost before, the cost after.
-    Raises `UserError` when there is no key, the endpoint refuses, stays out of reach, or gives no
-    usable reply to a prompt.
+    `parse` sees a reply without its thoughts (`<think>`) and returns None where it cannot be used:
+    the prompt is then asked again, up to `ATTEMPTS` calls in all runs together. A reply that was
+    cut at the limit is unusable unless `whole` is False, and the next attempt may be longer. A
+    prompt that the server refuses (HTTP 400) or that never gets a usable reply gives None, at most
+    `MOST_MISSING` of the prompts (one of few, never all).
+
+    Every reply is cached as it comes. After an interrupt or an error the calls under way are still
+    waited for. Raises `UserError` when there is no key, more prompts than that have no answer, the
+    endpoint refuses every call, or stays out of reach.
     """
-    cached = {
-        prompt: reply
-        for prompt in dict.fromkeys(prompts)
-        if (reply := endpoint.read(prompt)) is not None
-    }
-    answers = {
-        prompt: answer for prompt, reply in cached.items() if (answer := parse(reply)) is not None
-    }
-    missing = deque(prompt for prompt in dict.fromkeys(prompts) if prompt not in answers)
-    if missing:
-        _Asking(endpoint, parse, missing, answers).run()
-    return [answers[prompt] for prompt in prompts]
+    unique = dict.fromkeys(prompts)
+    with closing(Cache(endpoint.cache_folder)) as cache:
+        asking = _Asking(endpoint, parse, whole, cache, len(unique))
+        asking.read(unique)
+        if asking.queue:
+            asking.run()
+        asking.check_missing()
+    return [asking.answers[prompt] for prompt in prompts]
+
+
+def answer_in(reply: str) -> str:
+    """`reply` without its thoughts; empty where they do not end."""
+    return re.sub(r"^(.*</think(ing)?>|.*<think(ing)?>.*)", "", reply, flags=re.DOTALL).strip()
 
 
 @dataclass
@@ -116,107 +123,153 @@ class _Asking(Generic[T]):
 
     endpoint: Endpoint
     parse: Callable[[str], T | None]
-    queue: deque[str]
-    answers: dict[str, T]
+    whole: bool
+    cache: Cache
+    n: int  # different prompts
+    queue: deque[str] = field(default_factory=deque)
+    answers: dict[str, T | None] = field(default_factory=dict)
+    refused: dict[str, Reply] = field(default_factory=dict)  # by prompt; not in the cache yet
+    missing: int = 0
+    reason: str = ""  # why the last prompt without an answer has none
     calls: int = 0
     unusable: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    limit: str = "max_tokens"  # or max_completion_tokens, which newer models ask for
+    heated: bool = True  # does the model take a temperature?
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def most_missing(self) -> int:
+        return min(max(self.n - 1, 0), max(1, int(MOST_MISSING * self.n)))
+
+    def read(self, prompts: Iterable[str]) -> None:
+        """Take the cached answers; the other prompts are queued."""
+        for prompt in prompts:
+            reply = self.cache.read(*self.endpoint.key(prompt))
+            answer = self._usable(reply) if reply else None
+            if answer is None and (not reply or reply.attempts < ATTEMPTS):
+                self.queue.append(prompt)
+            else:
+                self._answered(prompt, answer, reply)
+
+    def _usable(self, reply: Reply) -> T | None:
+        unusable = ("length", "content_filter", "refused") if self.whole else ("refused",)
+        text = "" if reply.finish in unusable else answer_in(reply.text)
+        return self.parse(text) if text else None
+
+    def _answered(self, prompt: str, answer: T | None, reply: Reply) -> None:
+        with self.lock:
+            self.answers[prompt] = answer
+            if answer is None:
+                self.missing += 1
+                self.reason = f"{_short(prompt)!r} was answered {_short(reply.text)!r}"
+                if self.missing > self.most_missing:
+                    self.queue.clear()
+
+    def check_missing(self) -> None:
+        """Raises `UserError` when too many prompts have no answer. Else what was refused is cached
+        too, and not asked again."""
+        if self.missing > self.most_missing:
+            raise UserError(
+                f"{self.endpoint.model} gave no usable reply to {self.missing:,} of {self.n:,} "
+                f"prompts, where {self.most_missing:,} may be missing: {self.reason}; take another "
+                "model, or a higher max_tokens if replies are cut short"
+            )
+        for prompt, reply in self.refused.items():
+            self.cache.write(reply, *self.endpoint.key(prompt))
+        if self.missing:
+            there = f"{self.missing:,} of {self.n:,} prompts have no answer"
+            print(f"{self.endpoint.model}: {there}; the last one: {self.reason}")
 
     def run(self) -> None:
-        """Ask everything in the queue. The event loop has a thread of its own: that of a notebook
-        already runs one."""
-        if not self.endpoint.base_url and not os.environ.get("OPENAI_API_KEY"):
+        """Ask everything in the queue."""
+        import openai
+
+        endpoint, key, n = self.endpoint, os.environ.get("OPENAI_API_KEY"), len(self.queue)
+        if endpoint.url == OPENAI and not key:
             raise UserError(
-                f"no key for {self.endpoint.model}: set OPENAI_API_KEY, or base_url to an "
+                f"no key for {endpoint.model}: set OPENAI_API_KEY, or base_url to an "
                 "OpenAI-compatible server of your own"
             )
         self._print_estimate()
-        loop = asyncio.new_event_loop()
-        work = loop.create_task(self._work())
+        client = openai.OpenAI(
+            api_key=key or "none",
+            base_url=endpoint.url,
+            timeout=endpoint.timeout,
+            max_retries=MAX_RETRIES,
+        )
+        bar = tqdm(total=n, desc=f"asking {endpoint.model}", unit="prompt", mininterval=1)
+        n_threads = min(endpoint.concurrency, n)
         try:
-            with closing(loop), ThreadPoolExecutor(1) as thread:
+            with client, bar, ThreadPoolExecutor(n_threads) as threads:
+                work = [threads.submit(self._work, client, bar) for _ in range(n_threads)]
                 try:
-                    thread.submit(loop.run_until_complete, work).result()
-                except KeyboardInterrupt:
-                    loop.call_soon_threadsafe(
-                        self.queue.clear
-                    )  # ask nothing more; leaving the block waits for the rest
-                    raise
+                    for worker in work:
+                        worker.result()
+                finally:
+                    self.queue.clear()  # leaving the block waits for the calls under way
+        except openai.OpenAIError as error:
+            raise UserError(
+                f"{endpoint.model} at {endpoint.address} failed ({error}): put it right and run "
+                f"this again; the answers so far are kept in {self.cache.path}"
+            ) from error
         finally:
             self._print_cost()
 
-    async def _work(self) -> None:
-        import openai
-
-        key = os.environ.get("OPENAI_API_KEY") or "none"
-        options = {
-            "api_key": key,
-            "base_url": self.endpoint.base_url,
-            "timeout": self.endpoint.timeout,
-        }
-        bar = tqdm(
-            total=len(self.queue),
-            desc=f"asking {self.endpoint.model}",
-            unit="prompt",
-            mininterval=1,
-        )
-        with bar:
-            async with openai.AsyncOpenAI(**options, max_retries=MAX_RETRIES) as client:
-                workers = [
-                    self._worker(client, bar)
-                    for _ in range(min(self.endpoint.concurrency, len(self.queue)))
-                ]
-                outcomes = await asyncio.gather(*workers, return_exceptions=True)
-        for error in filter(None, outcomes):
-            if isinstance(error, openai.OpenAIError):
-                raise UserError(
-                    f"{self.endpoint.model} at {client.base_url} failed ({error}): put it right "
-                    "and run this again; "
-                    f"the answers so far are kept in {self.endpoint.cache_folder}"
-                ) from error
-            raise error
-
-    async def _worker(self, client: AsyncOpenAI, bar: tqdm) -> None:
-        while self.queue:
-            prompt = self.queue.popleft()
+    def _work(self, client: OpenAI, bar: tqdm) -> None:
+        while (prompt := self._next()) is not None:
             try:
-                self.answers[prompt] = await self._ask(client, prompt)
+                self._ask(client, prompt)
             except BaseException:
-                self.queue.clear()  # the other workers finish what they have begun
+                self.queue.clear()  # the other threads finish what they have begun
                 raise
             bar.update()
 
-    async def _ask(self, client: AsyncOpenAI, prompt: str) -> T:
-        for attempt in range(ATTEMPTS):
-            temperature = REASK_TEMPERATURE if attempt else self.endpoint.temperature
-            response = await self._call(client, prompt, temperature)
-            self.calls += 1
-            if response.usage:
-                self.tokens_in += response.usage.prompt_tokens
-                self.tokens_out += response.usage.completion_tokens
-            reply = response.choices[0].message.content or ""
-            answer = self.parse(reply)
-            if answer is not None:
-                self.endpoint.write(prompt, reply)
-                return answer
-            self.unusable += 1
-        raise UserError(
-            f"{self.endpoint.model} gave no usable reply to {_short(prompt)!r} in {ATTEMPTS} "
-            "calls, the last one "
-            f"{_short(reply)!r}: try another model, or a higher max_tokens if replies are cut short"
-        )
+    def _next(self) -> str | None:
+        with self.lock:
+            return self.queue.popleft() if self.queue else None
 
-    async def _call(self, client: AsyncOpenAI, prompt: str, temperature: float) -> ChatCompletion:
-        settings = {
-            "model": self.endpoint.model,
-            "max_tokens": self.endpoint.max_tokens,
-            "temperature": temperature,
-        }
+    def _ask(self, client: OpenAI, prompt: str) -> None:
+        import openai
+
+        key = self.endpoint.key(prompt)
+        reply, answer = self.cache.read(*key) or Reply("", 0), None
+        while answer is None and reply.attempts < ATTEMPTS:
+            try:
+                reply = self._call(client, prompt, reply)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                reply = self.refused[prompt] = Reply(str(error), ATTEMPTS, "refused")
+                break
+            answer = self._usable(reply)
+            self.cache.write(reply, *key)
+            self.unusable += answer is None
+        self._answered(prompt, answer, reply)
+
+    def _call(self, client: OpenAI, prompt: str, last: Reply) -> Reply:
+        """One more reply to the prompt after the `last`: it may be longer if that was cut, and is
+        drawn at random, so that it is another one."""
+        import openai
+
+        more = MORE**last.attempts if last.finish == "length" else 1
+        settings = {self.limit: self.endpoint.max_tokens * more}
+        if self.heated:
+            again = last.attempts > 0
+            settings["temperature"] = REASK_TEMPERATURE if again else self.endpoint.temperature
+        turns = [{"role": "user", "content": prompt}]
         try:
-            response = await client.chat.completions.create(
-                messages=[{"role": "user", "content": prompt}], **settings
+            response = client.chat.completions.create(
+                model=self.endpoint.model, messages=turns, **settings
             )
+        except openai.BadRequestError as error:
+            said = str(error)
+            if "max_tokens" in settings and "max_completion_tokens" in said:
+                self.limit = "max_completion_tokens"
+            elif "temperature" in settings and "temperature" in said and "support" in said:
+                self.heated = False
+            else:
+                raise
+            return self._call(client, prompt, last)
         except json.JSONDecodeError:
             response = None
         if not getattr(response, "choices", None):
@@ -224,7 +277,15 @@ class _Asking(Generic[T]):
                 f"{client.base_url} answered with something that is no chat completion: check "
                 "base_url (it ends in /v1)"
             )
-        return response
+        with self.lock:
+            self.calls += 1
+            if response.usage:
+                self.tokens_in += response.usage.prompt_tokens
+                self.tokens_out += response.usage.completion_tokens
+        choice = response.choices[0]
+        return Reply(
+            choice.message.content or "", last.attempts + 1, choice.finish_reason or "stop"
+        )
 
     def _print_estimate(self) -> None:
         n, n_cached = len(self.queue), len(self.answers)
@@ -232,15 +293,14 @@ class _Asking(Generic[T]):
         tokens_out = n * self.endpoint.max_tokens
         print(
             f"{self.endpoint.model}: {n:,} prompts to ask, {n_cached:,} in the cache; about "
-            f"{tokens_in:,} tokens in and at most "
-            f"{tokens_out:,} out: at most about ${self.endpoint.cost(tokens_in, tokens_out):.4f}"
+            f"{tokens_in:,} tokens in and at most {tokens_out:,} out: at most about "
+            f"${self.endpoint.cost(tokens_in, tokens_out):.4f}"
         )
 
     def _print_cost(self) -> None:
         print(
             f"{self.endpoint.model}: {self.calls:,} calls, {self.unusable:,} of them with an "
-            f"unusable reply; {self.tokens_in:,} "
-            f"tokens in and {self.tokens_out:,} out: "
+            f"unusable reply; {self.tokens_in:,} tokens in and {self.tokens_out:,} out: "
             f"${self.endpoint.cost(self.tokens_in, self.tokens_out):.4f}"
         )
 

@@ -2,15 +2,19 @@
 rambles."""
 
 import asyncio
+import json
 import os
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import openai
 import pytest
@@ -18,6 +22,7 @@ from serving import ChatServer, Fault
 
 from introspect_utils.models import chat
 from introspect_utils.models.chat import Endpoint, complete
+from introspect_utils.models.chat_cache import Cache, Reply
 from introspect_utils.scores.judge import load_judge
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
@@ -57,6 +62,13 @@ def endpoint(tmp_path):
 
 def number(reply: str) -> int | None:
     return int(reply) if reply.strip().isdigit() else None
+
+
+def n_cached(folder) -> int:
+    """Prompts with a usable reply in the cache."""
+    with sqlite3.connect(folder / "replies.sqlite") as file:
+        [[n]] = file.execute("select count(*) from replies where trim(reply) glob '[0-9]*'")
+    return n
 
 
 def square(request: dict) -> str:
@@ -117,7 +129,7 @@ def test_three_in_ten_calls_fail_and_every_row_is_scored_once_and_paid_for_once(
         with pytest.raises(KeyboardInterrupt):
             judge.rate(pairs)
         before = Counter(server.delivered)
-        assert 60 <= len(list(tmp_path.rglob("*.json"))) < 120
+        assert 60 <= n_cached(tmp_path) < 120
         assert judge.rate(pairs) == wanted
         calls = server.delivered.total()
         assert judge.rate(pairs) == wanted and server.delivered.total() == calls
@@ -126,7 +138,7 @@ def test_three_in_ten_calls_fail_and_every_row_is_scored_once_and_paid_for_once(
     assert calls == 120 + sum(
         injected[i] for i in prose
     )  # nothing usable was paid for twice, nothing unusable was kept
-    assert len(list(tmp_path.rglob("*.json"))) == 120 and before.total() < calls
+    assert n_cached(tmp_path) == 120 and before.total() < calls
     said = re.findall(
         r"m: ([\d,]+) calls, .*?; ([\d,]+) tokens in and ([\d,]+) out: \$([\d.]+)\n",
         capsys.readouterr().out,
@@ -184,9 +196,24 @@ def test_waits_grow(endpoint):
 def test_what_is_in_the_cache_is_not_asked(endpoint, monkeypatch):
     with ChatServer(square) as server:
         first = complete(questions(5), endpoint(server), number)
+    assert complete(questions(5)[::-1], endpoint(server), number) == first[::-1]  # it is closed
+
+
+def test_another_server_is_another_model(endpoint, monkeypatch):
+    with ChatServer(square) as first, ChatServer(lambda request: "7") as second:
+        assert complete(["3"], endpoint(first), number) == [9]
+        assert complete(["3"], endpoint(second), number) == [7]
+        monkeypatch.setenv("OPENAI_BASE_URL", second.url + "/")  # the same, by the environment
+        assert complete(["3"], endpoint(), number) == [7] and len(second.requests) == 1
+        assert endpoint().label == f"model-x at {second.url}"
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://someone:secret@host.org/v1")
     assert (
-        complete(questions(5)[::-1], endpoint(), number) == first[::-1]
-    )  # without a server, and without a key
+        endpoint().label
+        == "model-x at https://host.org/v1"
+        == endpoint().key("p")[0:2][0] + (" at " + endpoint().key("p")[1])
+    )
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    assert endpoint().label == "model-x"
 
 
 @pytest.mark.parametrize("change", [{"model": "model-y"}, {"temperature": 0.5}, {"max_tokens": 3}])
@@ -215,18 +242,116 @@ def test_a_cached_reply_that_another_parse_cannot_use_is_asked_again(endpoint):
     assert server.delivered == {"a": 2}
 
 
-def test_an_unusable_reply_is_never_a_number(endpoint):
-    with ChatServer(
-        lambda request: "I cannot say" if request["prompt"] == "the odd one" else "1"
-    ) as server:
-        with pytest.raises(
-            UserError,
-            match=r"model-x gave no usable reply to 'the odd one' in 5 calls, the last one 'I cannot",
+def test_an_unusable_reply_is_never_a_number_and_is_paid_for_five_times_in_all(endpoint, capsys):
+    def reply(request):
+        return "I cannot say" if request["prompt"] == "the odd one" else "1"
+
+    with ChatServer(reply) as server:
+        model, prompts = endpoint(server, concurrency=1), ["a", "the odd one", "b"]
+        for _ in range(2):
+            assert complete(prompts, model, number) == [1, None, 1]
+            said = capsys.readouterr().out
+            assert "model-x: 1 of 3 prompts have no answer; the last one: 'the odd one'" in said
+        asked = [r for r in server.requests if r["messages"][0]["content"] == "the odd one"]
+        assert [request["temperature"] for request in asked] == [0, 1, 1, 1, 1]
+        assert complete(["the odd one", "a"], model, str) == ["I cannot say", "1"]
+    assert server.delivered == {"a": 1, "b": 1, "the odd one": 5}
+
+
+def test_attempts_are_counted_through_a_kill(endpoint):
+    with ChatServer(lambda request: "no") as server:
+        model = endpoint(server)
+        with closing(Cache(model.cache_folder)) as cache:
+            cache.write(Reply("no", 3), *model.key("a"))
+        with pytest.raises(UserError, match="no usable reply to 1 of 1 prompts, where 0 may"):
+            complete(["a"], model, number)
+    assert server.delivered == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    ("n", "refused", "fails"),
+    [(1, 1, True), (2, 1, False), (2, 2, True), (60, 2, True), (300, 3, False)],
+)
+def test_a_refused_prompt_stops_nothing_and_too_many_do(endpoint, n, refused, fails):
+    """HTTP 400 of one prompt: a content filter, or a prompt too long."""
+    bad = {f"what is the square of {i}" for i in range(refused)}
+
+    def reply(request):
+        return Fault(422 if n == 2 else 400) if request["prompt"] in bad else square(request)
+
+    with ChatServer(reply) as server:
+        model = endpoint(server, concurrency=2)
+        if fails:
+            with pytest.raises(
+                UserError, match=f"of {n} prompts, where .* may be missing: .*status 4"
+            ):
+                complete(questions(n), model, number)
+            bad.clear()  # the server has been put right
+            assert complete(questions(n), model, number) == [i**2 for i in range(n)]
+        else:
+            expected = [None if i < refused else i**2 for i in range(n)]
+            assert complete(questions(n), model, number) == expected
+            assert complete(questions(n), model, number) == expected
+            assert len(server.requests) == n
+
+
+def test_when_every_prompt_is_refused_few_are_asked(endpoint):
+    with ChatServer(lambda request: Fault(400)) as server, pytest.raises(UserError, match="400"):
+        complete(questions(1000), endpoint(server, concurrency=2), number)
+    assert len(server.requests) < 20
+
+
+CUT = ("length", "4 is what I wou")
+
+
+def test_a_reply_that_was_cut_is_asked_for_again_with_more_room(endpoint):
+    def reply(request):
+        return ("stop", "a pear tree") if request["max_tokens"] > 100 else ("length", "a pear tr")
+
+    with ChatServer(reply) as server:
+        assert complete(["a"], endpoint(server), str) == ["a pear tree"]
+        assert complete(["a"], endpoint(server), str) == ["a pear tree"]
+    assert [request["max_tokens"] for request in server.requests] == [64, 256]
+
+
+def test_a_cut_reply_is_usable_where_its_beginning_says_it(endpoint):
+    first = lambda reply: int(reply[0])  # noqa: E731
+    with ChatServer(lambda request: CUT) as server:
+        assert complete(["a"], endpoint(server), first, whole=False) == [4]
+        with pytest.raises(UserError, match="a higher max_tokens"):
+            complete(["a"], endpoint(server), first)
+    assert server.delivered == {"a": 5}  # the first one counts
+
+
+def test_thoughts_are_no_answer(endpoint):
+    replies = {
+        "closed": "<think>Is it 3? Or 5?</think>\n\n4",
+        "opened by the template": "Is it 3?</think>4",
+        "another name": "<thinking>\n3\n</thinking> 4 ",
+    }
+    with ChatServer(lambda request: replies[request["prompt"]]) as server:
+        assert complete(list(replies), endpoint(server), number) == [4, 4, 4]
+    with ChatServer(lambda request: ("length", "<think>It is 4 or")) as server:
+        with pytest.raises(UserError, match="no usable reply"):
+            complete(["a"], endpoint(server), str, whole=False)
+
+
+def test_a_model_that_wants_other_parameters_gets_them(endpoint):
+    def reply(request):
+        for name, other in (
+            ("max_tokens", "Use 'max_completion_tokens' instead."),
+            ("temperature", "Only the default is supported."),
         ):
-            complete(["a", "the odd one"], endpoint(server, concurrency=1), number)
-        assert [request["temperature"] for request in server.requests[1:]] == [0, 1, 1, 1, 1]
-        complete(["a"], endpoint(server), number)
-    assert server.delivered == {"a": 1, "the odd one": 5}
+            if name in request:
+                said = f"Unsupported parameter: '{name}'. {other}"
+                return Fault(400, body=json.dumps({"error": {"message": said, "param": name}}))
+        return square(request)
+
+    with ChatServer(reply) as server:
+        assert complete(questions(5), endpoint(server, concurrency=1), number) == [0, 1, 4, 9, 16]
+    assert server.delivered == dict.fromkeys(questions(5), 1) and len(server.requests) == 7
+    sent = server.requests[-1]
+    assert sent["max_completion_tokens"] == 64 and not {"max_tokens", "temperature"} & sent.keys()
 
 
 def test_after_an_interrupt_nothing_is_asked_twice(endpoint, capsys):
@@ -275,14 +400,14 @@ complete({questions(20)}, {model!r}, int)
     assert server.delivered == dict.fromkeys(questions(20), 1)
 
 
-@pytest.mark.parametrize("status", [400, 401, 404])
+@pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refusal_is_not_repeated_and_costs_no_answer(endpoint, status):
     with ChatServer(
         lambda request: Fault(status) if request["prompt"] == "5" else square(request)
     ) as server:
         with pytest.raises(
             UserError,
-            match=rf"model-x at {server.url}/ failed \(.*{status}.*answers so far are kept in .*cache",
+            match=rf"model-x at {server.url} failed \(.*{status}.*answers so far are kept in .*cache",
         ):
             complete([str(i) for i in range(10)], endpoint(server, concurrency=1), number)
         assert len(server.times["5"]) == 1 and server.delivered.total() == 5
@@ -344,7 +469,8 @@ def test_the_key_is_sent_and_not_kept(endpoint, monkeypatch, tmp_path):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     with ChatServer(square) as server:
         complete(["1"], endpoint(server), number)
-    assert all("sk-secret" not in file.read_text() for file in (tmp_path / "cache").rglob("*.json"))
+    kept = [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+    assert kept and all(b"sk-secret" not in file.read_bytes() for file in kept)
 
 
 def test_it_runs_in_a_notebook(endpoint):
@@ -357,3 +483,22 @@ def test_it_runs_in_a_notebook(endpoint):
 
 def test_nothing_to_ask():
     assert complete([], Endpoint("model-x"), number) == []
+
+
+def test_a_damaged_cache_is_one_clear_error(endpoint):
+    model = endpoint()
+    model.cache_folder.mkdir()
+    (model.cache_folder / "replies.sqlite").write_text("no data base " * 100)
+    with pytest.raises(UserError, match="replies.sqlite is damaged .*: delete it"):
+        complete(["1"], model, number)
+
+
+def test_threads_and_processes_share_the_cache(tmp_path):
+    with closing(Cache(tmp_path)) as one, closing(Cache(tmp_path)) as other:
+        with ThreadPoolExecutor(8) as threads:
+            for i in range(200):
+                cache = (one, other)[i % 2]
+                threads.submit(cache.write, Reply(str(i), 1), "m", "u", f"p{i}", 64, 0.0)
+        for i in range(200):
+            assert (other, one)[i % 2].read("m", "u", f"p{i}", 64, 0.0) == Reply(str(i), 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["replies.sqlite"]

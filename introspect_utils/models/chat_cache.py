@@ -1,0 +1,62 @@
+"""The replies of chat models, all in one SQLite file."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from introspect_utils.settings.errors import UserError
+
+FILE = "replies.sqlite"
+TABLE = """create table if not exists replies (
+    key text primary key, model text, address text, prompt text,
+    reply text, attempts integer, finish text) without rowid"""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The last reply to a prompt, out of so many attempts. `finish`: why it ended ("stop",
+    "length", ...), or "refused", and then the text is the reason."""
+
+    text: str
+    attempts: int
+    finish: str = "stop"
+
+
+class Cache:
+    """Replies by what they depend on. Threads and processes may share the file; what has been
+    written outlives the process."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path, self.lock = folder / FILE, threading.Lock()
+        self.file = sqlite3.connect(
+            self.path, timeout=60, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self.file.execute("pragma synchronous = normal")
+            self.file.execute(TABLE)
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{self.path} is damaged ({error}): delete it") from error
+
+    def close(self) -> None:
+        self.file.close()
+
+    def read(self, *key: object) -> Reply | None:
+        with self.lock:
+            query = "select reply, attempts, finish from replies where key = ?"
+            row = self.file.execute(query, [_digest(key)]).fetchone()
+        return Reply(*row) if row else None
+
+    def write(self, reply: Reply, *key: object) -> None:
+        """`key` is model, address, prompt and settings; the first three can be read in the file."""
+        row = [_digest(key), *key[:3], reply.text, reply.attempts, reply.finish]
+        with self.lock:
+            self.file.execute("replace into replies values (?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def _digest(key: tuple) -> str:
+    return hashlib.sha256(repr(key).encode()).hexdigest()
