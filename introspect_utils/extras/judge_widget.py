@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import random
+from math import isnan
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,7 +57,12 @@ class Validation(Labelling):
             [pair for comparison in self.items[: len(self.labels)] for pair in comparison]
         )
         differences = [one - two for one, two in zip(rated[::2], rated[1::2], strict=True)]
-        return agreement([PREFERENCE[label] for label in self.labels], differences)
+        both = [
+            (PREFERENCE[label], difference)
+            for label, difference in zip(self.labels, differences, strict=True)
+            if not isnan(difference)  # a chat model may give no rating
+        ]
+        return agreement(*zip(*both, strict=True)) if both else agreement([], [])
 
     def as_html(self, number: int) -> str:
         """Comparison `number` as a table."""

@@ -40,7 +40,8 @@ def chat_candidates(
 
     The first prompt shows the best exemplars, best first; each other one a random draw of them in
     random order, the same ranks for all directions. Give the half of the exemplars that
-    descriptions are written from (`exemplars.describing()`). Raises what `chat.complete` raises.
+    descriptions are written from (`exemplars.describing()`). A reply without a
+    description is left out. Raises what `chat.complete` raises.
     """
     n_shown, draw = min(n_shown, exemplars.n_top), random.Random(seed)
     drawn = [draw.sample(range(exemplars.n_top), n_shown) for _ in range(n - 1)]
@@ -51,7 +52,8 @@ def chat_candidates(
         for order in orders
     ]
     replies = complete(prompts, endpoint, parse_description)
-    return [list(dict.fromkeys(replies[start : start + n])) for start in range(0, len(replies), n)]
+    of_directions = (replies[start : start + n] for start in range(0, len(replies), n))
+    return [list(dict.fromkeys(filter(None, texts))) for texts in of_directions]
 
 
 def prompt(

@@ -193,12 +193,8 @@ class _Asking(Generic[T]):
                 "OpenAI-compatible server of your own"
             )
         self._print_estimate()
-        client = openai.OpenAI(
-            api_key=key or "none",
-            base_url=endpoint.url,
-            timeout=endpoint.timeout,
-            max_retries=MAX_RETRIES,
-        )
+        settings = {"timeout": endpoint.timeout, "max_retries": MAX_RETRIES}
+        client = openai.OpenAI(api_key=key or "none", base_url=endpoint.url, **settings)
         bar = tqdm(total=n, desc=f"asking {endpoint.model}", unit="prompt", mininterval=1)
         n_threads = min(endpoint.concurrency, n)
         try:
@@ -258,9 +254,8 @@ class _Asking(Generic[T]):
             settings["temperature"] = REASK_TEMPERATURE if again else self.endpoint.temperature
         turns = [{"role": "user", "content": prompt}]
         try:
-            response = client.chat.completions.create(
-                model=self.endpoint.model, messages=turns, **settings
-            )
+            ask = client.chat.completions.create
+            response = ask(model=self.endpoint.model, messages=turns, **settings)
         except openai.BadRequestError as error:
             said = str(error)
             if "max_tokens" in settings and "max_completion_tokens" in said:
@@ -306,5 +301,4 @@ class _Asking(Generic[T]):
 
 
 def _short(text: str, length: int = 160) -> str:
-    """The end of a text: a prompt's end is what is its own."""
     return text if len(text) <= length else "..." + text[-length:]

@@ -137,8 +137,12 @@ def against_self(rows: list[R]) -> Iterator[tuple[R, R, list[int], list[int], li
 
 
 def stacked(parts: list[pd.DataFrame], column: str) -> np.ndarray:
-    """A column of s seeds as floats [s, n]."""
-    return np.stack([part[column].to_numpy(dtype=float) for part in parts])
+    """A column of s seeds as floats [s, n]. Where a chat judge gave no rating, that row counts as
+    the mean of the others."""
+    columns = [part[column].astype(float) for part in parts]
+    if column == "judge":
+        columns = [ratings.fillna(ratings.mean()) for ratings in columns]
+    return np.stack([values.to_numpy() for values in columns])
 
 
 def by_size(rows: list[Row]) -> tuple[list[Row], list[Row]]:

@@ -80,6 +80,11 @@ Return a number from 1 to 5 and nothing else."""
 # one kind but apart" (2) from "often go together" (3).
 THRESHOLDS = (0.246, 0.246, 0.485, 0.724)
 RATED_PAIRS = Path(__file__).parent.parent / "data" / "judge_pairs.json"
+RATING = re.compile(
+    r"(?:\A\s*|\b(?:rating|score|answer)(?:\s+is)?\s*[:=]?\s*)([1-5])(?:\s*/\s*5|\s+out of 5)?\.?"
+    r"(?=\s*\Z|\s*\n|\s*[:(–—-]\s*[^\s\d])",
+    re.I,
+)
 LONGEST = 256  # tokens; what the embedding model was made for
 
 
@@ -122,19 +127,23 @@ class ChatJudge:
 
     @property
     def model(self) -> str:
-        return self.endpoint.model
+        return self.endpoint.label
 
     def rate(self, pairs: Sequence[Pair]) -> list[float]:
-        """As in `Judge`. Raises what `chat.complete` raises: there is no default rating."""
+        """As in `Judge`; not a number where the model gives no rating. Raises what `chat.complete`
+        raises, for example when that is too often."""
         prompts = [
             PROMPT.format(predicted=predicted, expected=expected) for predicted, expected in pairs
         ]
-        return [score(rating) for rating in complete(prompts, self.endpoint, parse_rating)]
+        ratings = complete(prompts, self.endpoint, parse_rating, whole=False)
+        return [float("nan") if rating is None else score(rating) for rating in ratings]
 
 
 def parse_rating(reply: str) -> int | None:
-    """A reply that is a number from 1 to 5 and nothing else."""
-    return int(reply) if re.fullmatch(r"\s*[1-5]\s*", reply) else None
+    """The number from 1 to 5 that a reply begins with or calls its rating; None where there is
+    none, or several."""
+    said = set(RATING.findall(re.sub(r"[*_`#\"]", "", reply)))
+    return int(said.pop()) if len(said) == 1 else None
 
 
 def score(rating: int) -> float:

@@ -82,7 +82,7 @@ def test_the_chat_judge_asks_as_the_paper_does(tmp_path):
     with ChatServer(reply) as server:
         judge_ = chat_judge(server, tmp_path)
         assert judge_.rate([("{a}", "e"), ("b", "e"), ("c", "e"), ("{a}", "e")]) == [1, 0.5, 0, 1]
-    assert (judge_.name, judge_.model) == ("openai", "gpt-4.1-mini")
+    assert (judge_.name, judge_.model) == ("openai", f"gpt-4.1-mini at {server.url}")
     assert server.delivered.total() == 3
     prompt = server.requests[0]["messages"][0]["content"]
     assert prompt.startswith(
@@ -96,21 +96,51 @@ def test_the_chat_judge_asks_as_the_paper_does(tmp_path):
 
 
 def test_an_answer_that_is_no_rating_is_asked_for_again(tmp_path):
-    answers = ["Rating: 4", "4/5", "0", "6", "4"]
+    answers = ["4 or 5", "I cannot say", "0", "6", "4"]
     with ChatServer(lambda request: answers[request["nth"] - 1]) as server:
         assert chat_judge(server, tmp_path).rate([("a", "b")]) == [0.75]
-    with (
-        ChatServer(lambda request: "Rating: 4") as server,
-        pytest.raises(UserError, match="no usable reply to .*Predicted: x"),
-    ):
-        chat_judge(server, tmp_path).rate([("x", "b")])
+
+
+def test_a_pair_that_is_never_rated_has_no_rating_and_many_are_an_error(tmp_path):
+    def reply(request):
+        return "I'm sorry." if "Predicted: x" in request["prompt"] else "4"
+
+    with ChatServer(reply) as server:
+        judge = chat_judge(server, tmp_path)
+        rated = judge.rate([("x", "b"), ("a", "b"), ("c", "b")])
+        assert rated[1:] == [0.75, 0.75] and np.isnan(rated[0])
+        assert judge.model.endswith(f" at {server.url}")
+        with pytest.raises(UserError, match="no usable reply to 2 of 3 prompts.*Predicted: x"):
+            judge.rate([("x", "b"), ("x2", "b"), ("c", "b")])
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["4", " 4. ", "**4**", "Rating: 4", "rating is 4/5", "4/5", "4 out of 5.", "Answer: **4**",
+     "4\n\nBoth name animals; 2 of 3 words agree.", "4 - related", "4 (fairly similar)",
+     "Correct rating: 4\n\nOn a scale of 1 to 5 ...", "The rating is 4: 'dogs' is narrower", "`4`",
+     "Both are about animals.\n\n**Rating: 4**"],
+)  # fmt: skip
+def test_a_rating_is_read_where_it_is_clearly_meant(reply):
+    assert parse_rating(reply) == 4
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["", "0", "6", "45", "4.5", "4 or 5", "4-5", "4/6", "between 3 and 4", "-4", "four animals",
+     "I cannot rate these 2 descriptions", "1. The prediction names animals", "Rating: 3 or 4",
+     "Rating: 3\nNo, rating: 4", "2 descriptions", "n/a", "Rating: 4.5"],
+)  # fmt: skip
+def test_what_is_unclear_is_no_rating(reply):
+    assert parse_rating(reply) is None
 
 
 @given(st.text(max_size=4))
-def test_only_a_number_from_1_to_5_is_a_rating(reply):
-    assert parse_rating(reply) == (
-        int(reply) if reply.strip() in ("1", "2", "3", "4", "5") else None
-    )
+def test_short_texts_are_ratings_only_with_their_number(reply):
+    rating = parse_rating(reply)
+    assert rating is None or reply.strip(' *_`#."\n') == str(rating) or not reply.isprintable()
+    if reply.strip() in ("1", "2", "3", "4", "5"):
+        assert rating == int(reply)
 
 
 def test_an_embedding_is_the_mean_over_a_texts_own_tokens(tiny_judge):

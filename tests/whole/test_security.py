@@ -54,7 +54,7 @@ def test_a_planted_key_is_in_nothing_that_a_judge_run_writes(
     Margin((tmp_path / "log").open("w"), "    1 | ").write("".join(shown))
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {"run.json", "predictions.parquet", "log"} <= {path.name for path in written}
-    assert len(list((tmp_path / "cache").rglob("*.json"))) == (len(PAIRS) if reply == "4" else 0)
+    assert (tmp_path / "cache" / "replies.sqlite").is_file()
     said = capfd.readouterr()
     for text in (
         *shown,
