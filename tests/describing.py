@@ -110,6 +110,7 @@ def explainer_run(explainer="self", seed=0, n_train=1000, skill=None, target=TAR
     run |= {
         "condition": ["full", "zero-vector", "shuffled-vector"],
         "checkpoint": f"artifacts/mini/{name}",
+        "trained_parameters": 1000,
     }
     run["statistics"] = SCORED | {"token_match": TOKEN_MATCH}
     return run, pd.concat([descriptions(explainer, "full", skill, 10 * seed), *controls])
@@ -117,14 +118,16 @@ def explainer_run(explainer="self", seed=0, n_train=1000, skill=None, target=TAR
 
 def feature_runs(target=TARGET):
     """The data, the baselines, and explainers: self with two seeds and a smaller size, another
-    model, and untrained."""
+    model with two seeds, and untrained."""
     self_explainers = (explainer_run(seed=seed, target=target) for seed in (0, 1))
-    other = explainer_run("gemma3-270m" if target == TARGET else TARGET, skill=0.5, target=target)
+    name = "gemma3-270m" if target == TARGET else TARGET
+    others = (explainer_run(name, seed, skill=0.5, target=target) for seed in (0, 1))
     smaller, untrained = (
         explainer_run(n_train=200, skill=0.3, target=target),
         explainer_run(n_train=0, target=target),
     )
-    return [data_run(target), baselines_run(target), *self_explainers, smaller, other, untrained]
+    made = [*self_explainers, smaller, *others, untrained]
+    return [data_run(target), baselines_run(target), *made]
 
 
 def planned_run(run):

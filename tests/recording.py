@@ -39,13 +39,19 @@ def record(
         "metric": metric,
         "value": value,
         "stderr": stderr,
+        "low": None if stderr is None else value - 2 * stderr,
+        "high": None if stderr is None else value + 2 * stderr,
         "n": 600,
+        "clusters": None,
+        "n_clusters": 600,
+        "stderr_by": {},
         "seeds": [0, 1],
         "n_train": None if explainer in ("lookup", "majority") else 2000,
         "trained_parameters": 0 if explainer in ("lookup", "majority", "untrained") else 1_234_567,
         "paper": None,
         "artifact": f"artifacts/mini/{explainer}_{condition}",
-        "p_vs_best": p,
+        "p": p,
+        "reason": None,
     }
 
 

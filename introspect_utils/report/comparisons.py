@@ -1,278 +1,207 @@
 """The comparisons that the paper's claims rest on: each a function from the records of
 `results.json`.
 
-"Above" is meant at the 5% level, two-sided: of a difference paired by test row by its t-test where
-the records hold one, else by 1.96 standard errors. Rows without a paired record are compared as if
-they were independent: the error of their difference is sqrt(a^2 + b^2). A function returns no
-comparison at all where the records are not there.
+A comparison asks whether a number lies between two bounds. It *holds* if its 95% interval lies
+between them (and, of a difference, p < 0.05 after Holm), is *contradicted* if the interval lies
+outside, and is *undecided* otherwise: if the interval includes a bound, if it rests on one training
+seed, if the number does not exist, or if it was not run.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 
 from introspect_utils.report import style
-from introspect_utils.report.similarity import points, rank_correlation
-from introspect_utils.report.table import Score
-from introspect_utils.report.tables import COLUMNS
-from introspect_utils.scores.metrics import SIGNIFICANCE
+from introspect_utils.report.record import ONE_SEED
+from introspect_utils.scores.metrics import SIGNIFICANCE, rank_correlation
 
-Z = 1.96
-LESS_DATA, COMPARABLE = 100, 0.9  # times less data; share of a score that counts as reached
+HOLDS, CONTRADICTED, UNDECIDED = "holds", "contradicted", "undecided"
+COMPARABLE = 0.9  # share of a score that counts as reached
+EQUIVALENT = 0.03  # 3 points: a smaller difference counts as none
 READ = 0.9  # exact match that counts as read
-RARELY = 0.05  # share of rows that counts as hardly ever
+RARELY = 0.05  # by how much more often "changed" may be said of changed rows and still count as not
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared, its numbers, whether it `holds`, and what made them.
-
-    `holds` is None where the records are not there; `what` then says which runs make them.
-    """
+    """What is compared, its numbers, what it comes to, why it is undecided, and what made it."""
 
     what: str
     numbers: str = ""
-    holds: bool | None = None
+    outcome: str = UNDECIDED
+    reason: str = ""
     artifacts: tuple[str, ...] = ()
 
 
+def between(r: dict, what: str, low: float = -inf, high: float = inf) -> Comparison:
+    """Whether the number of a record lies between two bounds."""
+    outcome, reason = UNDECIDED, r["reason"] or ""
+    one_seed = bool(r["trained_parameters"]) and len(r["seeds"]) < 2
+    if r["low"] is None:
+        return Comparison(what, "–", UNDECIDED, reason or "no interval", (r["artifact"],))
+    if one_seed or ONE_SEED in reason:
+        reason = ONE_SEED
+    elif r["p"] is not None and r["p"] >= SIGNIFICANCE and (low, high) in ((0, inf), (-inf, 0)):
+        reason = f"p = {r['p']:.2g}"
+    elif low < r["low"] and r["high"] < high:
+        outcome, reason = HOLDS, ""
+    elif r["high"] < low or high < r["low"]:
+        outcome, reason = CONTRADICTED, ""
+    else:
+        reason = "the interval includes the bound"
+    numbers = f"{100 * r['value']:.1f} ({100 * r['low']:.1f} to {100 * r['high']:.1f})"
+    return Comparison(what, numbers, outcome, reason, (r["artifact"],))
+
+
 def _pick(records: list[dict], **fields) -> list[dict]:
-    return [
-        record for record in records if all(record[key] == value for key, value in fields.items())
-    ]
+    return [r for r in records if all(r[key] == value for key, value in fields.items())]
 
 
-def _row(record: dict) -> str:
-    return style.label(record["explainer"], record["condition"])
-
-
-def _column(record: dict) -> str:
-    """The column of Table 1 or 4 that a record belongs to."""
-    return f"{record['data']} {record['metric']}"
-
-
-def _minus(a: dict, b: dict, what: str) -> Comparison:
-    """Whether `a` is above `b`, as independent values."""
-    value, stderr = a["value"] - b["value"], (a["stderr"] ** 2 + b["stderr"] ** 2) ** 0.5
-    return Comparison(
-        what,
-        str(Score(value, stderr, signed=True)),
-        value > Z * stderr,
-        (a["artifact"], b["artifact"]),
-    )
+def _named(r: dict) -> str:
+    """The row and the column of a record."""
+    name = r["metric"] if r["data"] == "test" else f"{r['data']} {r['metric']}"
+    row = style.label(r["explainer"], r["condition"])
+    return f"{r['target']}: {row}, {style.LABELS.get(name, name)}"
 
 
 def _is_another_model(explainer: str) -> bool:
-    """Whether it is a trained model other than the target, the target's sibling and the target
-    rotated."""
+    """Whether it is a trained model other than the target, its sibling and the target rotated."""
     return style.kind(explainer) == "other"
 
 
-# --- feature descriptions
-# ---------------------------------------------------------------------------------------------
-
-
-def _paired(r: dict, what: str) -> Comparison:
-    """Whether a paired difference is above 0."""
-    numbers = f"{Score(r['value'], r['stderr'], signed=True)}, p = {r['p_vs_best']:.2g}"
-    return Comparison(
-        what, numbers, r["value"] > 0 and r["p_vs_best"] < SIGNIFICANCE, (r["artifact"],)
-    )
-
-
-def ahead(
-    records: list[dict], explainers: Iterable[str], columns: tuple[str, ...] = COLUMNS
-) -> list[Comparison]:
-    """The self-explainer minus each of `explainers`, paired, in each column; nothing if one of them
-    is not there."""
+def ahead(records: list[dict], table: str, explainers: Iterable[str], **fields) -> list[Comparison]:
+    """The self-explainer minus each of `explainers`, in each column: above 0."""
     found = []
     for explainer in explainers:
-        rows = {
-            _column(r): r
-            for r in _pick(records, table="1-paired", explainer=explainer, condition="full")
-        }
-        if not rows.keys() & set(columns):
-            return []
-        chosen = (rows[column] for column in columns if column in rows)
-        found += [_paired(r, f"Self minus {_row(r)}, {style.LABELS[_column(r)]}") for r in chosen]
+        rows = _pick(records, table=table, explainer=explainer, condition="full", **fields)
+        found += [between(r, f"Self minus {_named(r)}", 0) for r in rows]
+        found += (
+            [] if rows else [Comparison(f"Self minus {style.label(explainer)}", reason="not run")]
+        )
+    return found
+
+
+def beats_baselines(records: list[dict]) -> list[Comparison]:
+    return ahead(records, "1-paired", ("untrained", "selfie", "nn-all", "nn-layer"))
+
+
+def beats_untrained(records: list[dict]) -> list[Comparison]:
+    return ahead(records, "2-paired", ("untrained",), metric="exact_match")
+
+
+def beats_gold(records: list[dict]) -> list[Comparison]:
+    """Not to be tested with labels that rules made and the simulator that scores chose."""
+    found = ahead(records, "1-paired", ("gold",), metric="simulator")
+    if _pick(records, table="scored-by", metric="labels", condition="rules"):
+        reason = "cannot be tested: rules made the labels, and the simulator that scores chose them"
+        return [Comparison(c.what, c.numbers, UNDECIDED, reason, c.artifacts) for c in found]
     return found
 
 
 def beats_other_models(records: list[dict]) -> list[Comparison]:
-    explainers = dict.fromkeys(record["explainer"] for record in _pick(records, table="1-paired"))
-    return ahead(records, filter(_is_another_model, explainers))
-
-
-def _described(records: list[dict], column: str) -> dict[tuple[str, str], dict]:
-    """The record of each (explainer, condition) in a column of Table 1."""
-    return {
-        (r["explainer"], r["condition"]): r
-        for r in _pick(records, table="1")
-        if _column(r) == column
-    }
-
-
-def closer_is_better(records: list[dict]) -> list[Comparison]:
-    found = []
-    for column in COLUMNS:
-        shown = next(
-            iter(points(records, "dot_product", column).values()), []
-        )  # of one training size
-        if len(shown) >= 3:
-            rows = [row for _, row in sorted(shown, key=lambda point: point[0])]
-            found.append(
-                _minus(
-                    rows[-1],
-                    rows[0],
-                    f"{_row(rows[-1])} minus {_row(rows[0])}, {style.LABELS[column]}",
-                )
-            )
-            rank = rank_correlation(shown) or 0.0  # all equally similar: none
-            what = f"rank correlation of {len(rows)} explainers, {style.LABELS[column]}"
-            found.append(
-                Comparison(what, f"{rank:+.2f}", rank > 0, tuple(row["artifact"] for row in rows))
-            )
-    return found
-
-
-def aligned_is_better(records: list[dict]) -> list[Comparison]:
-    found = []
-    for column in COLUMNS:
-        scores = _described(records, column)
-        for (name, condition), row in scores.items():
-            if (
-                condition == "pretrained-projection"
-                and _is_another_model(name)
-                and (name, "full") in scores
-            ):
-                what = f"{name}, pre-trained minus random projection, {style.LABELS[column]}"
-                found.append(_minus(row, scores[name, "full"], what))
-    return found
-
-
-def needs_less_data(records: list[dict]) -> list[Comparison]:
-    nearest = _described(records, "sae judge").get(("nn-all", "full"))
-    own = _pick(records, explainer="self", condition="full", data="sae", metric="judge")
-    few = [
+    """Another model with a fitted projection is another model too."""
+    rows = [
         r
-        for r in own
-        if r["table"] in ("1", "scaling")
-        and nearest
-        and LESS_DATA * r["n_train"] <= nearest["n_train"]
+        for table in ("1-paired", "4-paired")
+        for r in _pick(records, table=table)
+        if _is_another_model(r["explainer"])
+        and r["condition"] in ("full", "pretrained-projection", "lora")
     ]
-    if not few:
-        return []
-    most = max(few, key=lambda record: record["n_train"])
-    share = most["value"] / nearest["value"]
-    cells = Score(most["value"], most["stderr"]), Score(nearest["value"], nearest["stderr"])
-    what = f"Self of {most['n_train']} directions against {_row(nearest)} of {nearest['n_train']}, SAE judge"
-    artifacts = most["artifact"], nearest["artifact"]
-    return [
-        Comparison(
-            what, f"{cells[0]} against {cells[1]}: {share:.0%}", share >= COMPARABLE, artifacts
-        )
-    ]
-
-
-def few_are_its_fault(records: list[dict]) -> list[Comparison]:
-    rows = _pick(records, table="fig8", condition="explainer model error", metric="share")
-    return [_marked(row, "zero scores that are the explainer's error", below=0.5) for row in rows]
-
-
-# --- patching and hints
-# -----------------------------------------------------------------------------------------------
-
-
-def _exact(records: list[dict], table: str) -> list[tuple[dict, dict]]:
-    """(the self-explainer, another row of its target) for each other row of Table 2 or 3: exact
-    match, in full."""
-    rows = _pick(records, table=table, condition="full", metric="exact_match")
-    return [
-        (own, row)
-        for own in _pick(rows, explainer="self")
-        for row in rows
-        if row["target"] == own["target"] and row != own
-    ]
-
-
-def beats_untrained(records: list[dict]) -> list[Comparison]:
-    pairs = [(own, row) for own, row in _exact(records, "2") if row["explainer"] == "untrained"]
-    return [
-        _minus(own, row, f"Self minus Untrained, patching of {own['target']}") for own, row in pairs
-    ]
+    return [between(r, f"Self minus {_named(r)}", 0) for r in rows]
 
 
 def beats_others_at_patching(records: list[dict]) -> list[Comparison]:
     rows = _pick(records, table="2-paired", condition="full", metric="exact_match")
     return [
-        _paired(r, f"Self minus {_row(r)}, patching of {r['target']}")
-        for r in rows
-        if _is_another_model(r["explainer"])
+        between(r, f"Self minus {_named(r)}", 0) for r in rows if _is_another_model(r["explainer"])
     ]
 
 
-def beats_itself_on_others(records: list[dict]) -> list[Comparison]:
-    rows = _pick(records, table="3", condition="full", metric="exact_match")
-    pairs = [
-        (own, row)
-        for own in _pick(rows, explainer="self")
-        for row in rows
-        if row["explainer"] == own["target"]
-    ]
+def each_explains_itself(records: list[dict]) -> list[Comparison]:
+    rows = _pick(records, table="3-interaction", metric="exact_match")
+    return [between(r, f"{r['condition']}, exact match", 0) for r in rows]
+
+
+def closer_is_better(records: list[dict]) -> list[Comparison]:
+    """Similarity (dot product) and score of the explainers but self, of the size with the most."""
+    similar = {
+        (r["target"], r["explainer"], r["condition"]): r["value"]
+        for r in _pick(records, table="5", metric="dot_product")
+        if r["explainer"] != "self"
+    }
+    columns: dict[tuple, dict[int, list[dict]]] = {}
+    for r in records:
+        if r["table"] in ("1", "scaling") and r["metric"] in ("judge", "simulator"):
+            if (r["target"], r["explainer"], r["condition"]) in similar:
+                by_size = columns.setdefault((r["data"], r["metric"]), {})
+                by_size.setdefault(r["n_train"], []).append(r)
     return [
-        _minus(own, row, f"{own['target']} on its own hints minus on those of {row['target']}")
-        for own, row in pairs
+        _ranked(max(by_size.values(), key=lambda rows: (len(rows), rows[0]["n_train"])), similar)
+        for by_size in columns.values()
     ]
+
+
+def _ranked(rows: list[dict], similar: dict[tuple, float]) -> Comparison:
+    first, values = rows[0], [r["value"] for r in rows]
+    name = style.LABELS.get(f"{first['data']} {first['metric']}", first["metric"])
+    what = f"rank correlation of {len(rows)} explainers, {name}"
+    artifacts = tuple(r["artifact"] for r in rows)
+    keys = [(r["target"], r["explainer"], r["condition"]) for r in rows]
+    ranked = rank_correlation([similar[key] for key in keys], values) if len(rows) > 2 else None
+    if not ranked:
+        return Comparison(what, "–", UNDECIDED, "too few explainers, or all equal", artifacts)
+    rho, p = ranked
+    outcome, reason = (HOLDS if rho > 0 else CONTRADICTED), ""
+    if any(len(r["seeds"]) < 2 for r in rows):
+        outcome, reason = UNDECIDED, ONE_SEED
+    elif p >= SIGNIFICANCE:
+        outcome, reason = UNDECIDED, f"p = {p:.2g}"
+    return Comparison(what, f"{rho:+.2f}", outcome, reason, artifacts)
+
+
+def aligned_is_better(records: list[dict]) -> list[Comparison]:
+    rows = [r for r in _pick(records, table="1-projection") if _is_another_model(r["explainer"])]
+    return [between(r, f"{r['explainer']}, {r['condition']}, {_named(r)}", 0) for r in rows]
+
+
+def needs_less_data(records: list[dict]) -> list[Comparison]:
+    rows = _pick(records, table="sec4", explainer="self", metric="share-of-nn-all-over-floor")
+    what = "Self of 0.8% of the directions, share of the nearest neighbour of all, over the floor"
+    return [between(r, what, COMPARABLE) for r in rows]
 
 
 def reads_the_vector(records: list[dict]) -> list[Comparison]:
-    found = []
-    for r in _pick(
-        records,
-        table="2-vector",
-        explainer="self",
-        condition="full minus no-vector",
-        metric="exact_match",
-    ):
-        numbers = str(Score(r["value"], r["stderr"], signed=True))
-        what = f"{r['target']}: Self minus Self without activation"
-        found.append(Comparison(what, numbers, r["value"] > Z * r["stderr"], (r["artifact"],)))
-    return found
+    rows = _pick(records, table="2-vector", explainer="self", metric="exact_match")
+    return [
+        between(r, f"{r['target']}: Self, {r['condition']}", 0)
+        for r in _pick(rows, condition="full minus shuffled-vector")
+    ]
 
 
 def annotations_add_nothing(records: list[dict]) -> list[Comparison]:
-    found, own = [], _pick(records, table="2", explainer="self", metric="exact_match")
-    for full in _pick(own, condition="full"):
-        rows = {row["condition"]: row for row in _pick(own, target=full["target"])}
-        if not {"no-vector", "no-layer", "no-token"} <= rows.keys():
-            return []
-        for name in ("no-layer", "no-token"):
-            without = f"Self without {name.removeprefix('no-')}"
-            cost = _minus(full, rows[name], f"{full['target']}: Self minus {without} (not above 0)")
-            found.append(Comparison(cost.what, cost.numbers, not cost.holds, cost.artifacts))
-            what = f"{full['target']}: {without} minus Self without activation"
-            found.append(_minus(rows[name], rows["no-vector"], what))
-    return found
-
-
-def _marked(record: dict, what: str, above: float = -1.0, below: float = 2.0) -> Comparison:
-    """Whether the 95% interval of a share lies between two marks."""
-    value, half = record["value"], Z * record["stderr"]
-    holds = above < value - half and value + half < below
-    return Comparison(
-        f"{record['target']}: {what}",
-        str(Score(value, record["stderr"])),
-        holds,
-        (record["artifact"],),
-    )
+    rows = _pick(records, table="2-paired", explainer="self", metric="exact_match")
+    return [
+        between(r, f"Self minus {_named(r)}", -EQUIVALENT, EQUIVALENT)
+        for r in rows
+        if r["condition"] in ("no-layer", "no-token")
+    ]
 
 
 def reads_layer_and_token(records: list[dict]) -> list[Comparison]:
     rows = _pick(records, table="C.1", explainer="self", metric="exact_match")
-    return [_marked(row, "layers and token both right", above=READ) for row in rows]
+    return [between(r, f"{r['target']}: layers and token both right", READ) for r in rows]
 
 
-def hardly_says_changed(records: list[dict]) -> list[Comparison]:
-    rows = _pick(
-        records, table="sec5.2", explainer="untrained", condition="full", metric="predicted_changed"
-    )
-    return [_marked(row, "untrained says “changed”", below=RARELY) for row in rows]
+def does_not_admit(records: list[dict]) -> list[Comparison]:
+    rows = _pick(records, table="sec5.2", explainer="untrained", metric="predicted_changed")
+    what = "says “changed” of changed rows more often than of unchanged ones by"
+    return [
+        between(r, f"{r['target']}: untrained {what}", high=RARELY)
+        for r in _pick(rows, condition="changed minus unchanged rows")
+    ]
+
+
+def few_are_its_fault(records: list[dict]) -> list[Comparison]:
+    rows = _pick(records, table="fig8", condition="explainer model error", metric="share")
+    what = "zero scores that are the explainer's error"
+    return [between(r, f"{r['target']}: {what}", high=0.5) for r in rows]

@@ -12,7 +12,7 @@ from IPython.display import HTML, display
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 
 from introspect_utils.report import style
-from introspect_utils.scores.metrics import mean_score, wilson
+from introspect_utils.scores.metrics import estimate, wilson
 
 PEAK = 10  # activations are binned 0..10
 SHADES = LinearSegmentedColormap.from_list("active", ["#FFFFFF", style.SKY])
@@ -114,11 +114,12 @@ def score_bars(
 ) -> plt.Figure:
     """Mean of each of `scores` (name -> scores [n] of n directions; the first is what the others
     are baselines of), 95% bars."""
-    means = [mean_score(np.asarray(values, dtype=float)[None]) for values in scores.values()]
+    means = [estimate(np.asarray(values, dtype=float)[None]) for values in scores.values()]
     names = [name.replace(" ", "\n") for name in scores]
     look = {"color": [style.BLUE, *[style.GREY] * (len(names) - 1)], "capsize": 3, "width": 0.65}
     axes = _axes(0.8 * len(scores) + 0.8, 2.2)
-    axes.bar(names, [mean for mean, _ in means], yerr=[1.96 * e for _, e in means], **look)
+    errors = [mean.value - mean.interval[0] for mean in means]
+    axes.bar(names, [mean.value for mean in means], yerr=errors, **look)
     axes.axhline(0, color=style.BLACK, lw=0.6)
     axes.set_ylabel(f"{ylabel}, 95%")
     return closed(axes.figure)

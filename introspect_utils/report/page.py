@@ -56,14 +56,14 @@ class Report:
         self.folder = figures_dir(self.profile.name)
         self.runs, self.records = read_runs(profile), write_results(profile)
         self.examples = drawn_examples.find_examples(self.profile, self.runs)
-        self.claims = [(claim, *claim.check(self.records)) for claim in CLAIMS]
+        self.claims = [(claim, v) for claim in CLAIMS for v in claim.check(self.records)]
         self.files = [self.folder / "results.json", self.folder / "examples.json"]
         self.shown: set[str] = set()
 
     def answer(self) -> Markdown:
         """What was found, in a sentence, and with which models."""
-        counts = Counter(verdict for _, verdict, _ in self.claims)
-        verdicts = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
+        counts = Counter(verdict.outcome for _, verdict in self.claims)
+        verdicts = ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())
         finished = {run["id"] for run, _ in self.runs}
         planned, models = plan(self.profile)[:-1], []
         for task in TASKS.values():
@@ -79,7 +79,7 @@ class Report:
                 models.append(f"- {task.name}: {both}, trained on at most {most:,} rows")
         return Markdown(
             f"**Can a model learn to explain its own computations?** Of the paper’s {len(CLAIMS)} "
-            f"claims, these results find {verdicts}. {len(finished)} of {len(planned)} runs are "
+            f"claims, task by task, these results find {verdicts}. {len(finished)} of {len(planned)} runs are "
             "finished.\n\n" + "\n".join(models)
         )
 
@@ -128,16 +128,17 @@ class Report:
         return HTML("No self-explainer has been trained.")
 
     def claims_table(self) -> Table:
-        """The paper's claims: the verdict, how many comparisons hold, and what decides it."""
+        """The paper's claims, task by task: the verdict, how many comparisons hold, and what decides
+        it."""
         rows = []
-        for claim, verdict, comparisons in self.claims:
-            holding = [each for each in comparisons if each.holds]
-            failing = [each for each in comparisons if each.holds is False]
-            deciding = (failing or [e for e in comparisons if not e.holds] or comparisons)[0]
-            reason = f"{deciding.what}: {deciding.numbers or 'not run'}"
-            counted = f"{len(holding)} of {len(comparisons)}"
-            rows.append((claim.sentence, verdict, counted, reason, claim.rule, claim.where))
-        header = ("Claim", "Verdict", "Comparisons that hold", "Reason", "Rule", "In the paper")
+        for claim, verdict in self.claims:
+            deciding = verdict.deciding
+            reason = ": ".join(filter(None, (deciding.what, deciding.numbers, deciding.reason)))
+            counted = f"{verdict.holding} of {len(verdict.comparisons)}"
+            told = (reason, claim.rule, claim.where)
+            rows.append((claim.sentence, verdict.task, verdict.outcome, counted, *told))
+        header = ("Claim", "Task", "Verdict", "Comparisons that hold")
+        header += ("Reason", "Rule", "In the paper")
         return Table("The paper's claims.", header, tuple(rows))
 
     def show_tables(self, *names: str) -> None:

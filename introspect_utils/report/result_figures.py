@@ -54,7 +54,9 @@ def legend(made: Figure, handles: dict, ncols: int = 2, title: str | None = None
 
 
 def interval(r: dict) -> float:
-    """Half of a record's 95% interval, × 100."""
+    """Half of the 95% interval of a record, or of a number of the paper, × 100."""
+    if r.get("high") is not None:
+        return 100 * (r["high"] - r["value"])
     return 196 * (r["stderr"] or 0)
 
 

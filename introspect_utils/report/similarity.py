@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
 
 from introspect_utils.report import style
 from introspect_utils.report.result_figures import BAR, BARS, STYLED, figure, interval, legend, pick
 from introspect_utils.report.tables import COLUMNS, column
+from introspect_utils.scores.metrics import rank_correlation
 from introspect_utils.settings.names import variant
 
 METRICS = ("activation_pattern", "dot_product", "cka")
@@ -34,14 +34,10 @@ def points(records: list[dict], metric: str, name: str) -> dict[int, list[tuple[
     return {n_train: by_size[n_train] for n_train in [*sizes, *sorted(by_size)[-1:]]}
 
 
-def rank_correlation(shown: Sequence[tuple[float, dict]]) -> float | None:
-    """Spearman's rho of similarity and score over explainers, as `points` gives them; None where
-    all similarities or all scores are equal."""
-    similar = [round(x, 3) for x, _ in shown]  # CKA is 1 for many: float error is no rank
-    scores = [r["value"] for _, r in shown]
-    if len(set(similar)) < 2 or len(set(scores)) < 2:
-        return None
-    return float(spearmanr(similar, scores).statistic)
+def rank(shown: Sequence[tuple[float, dict]]) -> float | None:
+    """Spearman's rho of similarity and score over explainers, as `points` gives them."""
+    ranked = rank_correlation([x for x, _ in shown], [r["value"] for _, r in shown])
+    return ranked and ranked[0]
 
 
 @STYLED
@@ -56,7 +52,7 @@ def figure_6(
     first = next(iter(next(iter(found.values())).values()), [])
     if len(first) < 3:
         return None
-    rises, one = (rank_correlation(first) or 0) > 0, len(found) == 1
+    rises, one = (rank(first) or 0) > 0, len(found) == 1
     title = f"Scores {'rise' if rises else 'do not rise'} with likeness to the target"
     size, shape = (style.COLUMN, 3) if one else (style.PAGE, 5.6), {"sharex": True, "sharey": "col"}
     made, grid = figure(*size, title, len(metrics), len(columns), **shape)
@@ -66,8 +62,8 @@ def figure_6(
         _draw(axes, shown, handles, one)
         axes.set(title=style.LABELS[name], xlim=(-8, 108), ylabel=BARS if one else "")
         axes.set_xlabel(f"{style.LABELS['sae ' + metric]} × 100")
-        if (rank := rank_correlation(shown)) is not None:
-            note = f"ρ = {rank:.2f}, n = {len(shown)}"
+        if (rho := rank(shown)) is not None:
+            note = f"ρ = {rho:.2f}, n = {len(shown)}"
             axes.text(0.03, 0.97, note, transform=axes.transAxes, va="top")
     note = f"trained on {first[0][1]['n_train']:,} directions"
     same = {"table": "5", "explainer": "rotated", "target": first[0][1]["target"]}

@@ -67,7 +67,8 @@ def label(explainer: str, condition: str = "full") -> str:
         name = f"{label(model_name(explainer))}, as published"
     else:
         name = LABELS.get(model, model) + (f", {float(share):.0%} of the way" if at else "")
-    return ", ".join(filter(None, (name, LABELS.get(condition, condition))))
+    told = (LABELS.get(part, part) for part in condition.split(", "))
+    return ", ".join(filter(None, (name, *told)))
 
 
 def order(explainer: str, condition: str = "full") -> tuple:

@@ -34,7 +34,7 @@ BOLD = "Bold: not significantly different from the best row of the same target (
 BOLD += "p ≥ 0.05)."
 TYPES = (*TOKEN_TYPES, "other tokens")  # of Table 6, the last of ours alone
 UNSAID = {"n": None, "seeds": [], "n_train": None, "trained_parameters": 0}
-UNSAID |= {"artifact": None, "p_vs_best": None}
+UNSAID |= {"artifact": None, "p": None}
 ROW = tuple[dict, dict[str, dict]]  # any record of a table row, and its records by column
 
 
@@ -144,7 +144,7 @@ def _cell(by: dict[str, dict], name: str, signed: bool) -> Score | str:
     r, error = by[name], by.get(f"{name}_sd", {}).get("value", by[name]["stderr"])
     if r["metric"] == "constant":
         return f"{r['value']:.2f}"
-    p = r["p_vs_best"]
+    p = r["p"]
     return (
         Score(r["value"], error, bold(p), True, p) if signed else Score(r["value"], error, bold(p))
     )

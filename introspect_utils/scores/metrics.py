@@ -1,145 +1,165 @@
-"""Scores with their standard errors (section 5.1's three metrics), the paired t-test, and the
-paper's rule for bold.
+"""Scores with their standard errors, intervals and p (section 5.1's metrics, the paired test).
 
-One rule for every standard error, of s training seeds scored on the same n rows: stderr =
-    sqrt(variance over rows of the row's mean over seeds / n  +  variance over seeds of the seed's
-    mean / s) The first term is the choice of test rows, the second (0 for one seed) the choice of
-    training seed. Noise of one row in one seed enters both, so the error is a little large, never
-    small. For macro-F1, which is no mean over rows, the first term is a bootstrap.
+One model for all of them: a score is a mean over n test rows and s training seeds. Its variance is
+the cluster-robust variance of the rows' means over seeds, plus the variance of the seeds' means
+(none for one seed). t quantiles have Satterthwaite's degrees of freedom of that sum. What one row
+of one seed adds enters both terms, so the error is a little large, never small.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, ttest_rel
 
 UNPARSEABLE = -1  # the code of an answer that says neither "changed" nor "unchanged"
 SIGNIFICANCE = 0.05
-DRAWS = 2000  # bootstrap resamples: the error of a standard error is then about 1.6%
 
 
 def codes(predicted_changed) -> np.ndarray:
-    """True / False / missing -> 1 / 0 / -1 (UNPARSEABLE), int8 [n]."""
+    """True / False / missing -> 1 / 0 / UNPARSEABLE, int8 [n]."""
     return pd.array(predicted_changed, dtype="boolean").to_numpy(dtype="int8", na_value=UNPARSEABLE)
 
 
-def seed_stderr(seed_means: np.ndarray) -> float:
-    """Standard error of the mean of `seed_means` [s]; 0 for one seed, whose spread is unknown."""
-    return float(seed_means.std(ddof=1) / np.sqrt(len(seed_means))) if len(seed_means) > 1 else 0.0
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its standard error and degrees of freedom; both None if there is one cluster of
+    rows, whose spread is unknown."""
+
+    value: float
+    stderr: float | None = None
+    df: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | tuple[None, None]:
+        """The 95% interval by the t quantile."""
+        from scipy.stats import t
+
+        if self.stderr is None:
+            return None, None
+        half = t.ppf(1 - SIGNIFICANCE / 2, self.df) * self.stderr if self.stderr else 0.0
+        return float(self.value - half), float(self.value + half)
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p of a mean of 0."""
+        from scipy.stats import t
+
+        if self.stderr is None:
+            return None
+        if not self.stderr:  # the same in every row: t is 0/0 or infinite
+            return float(self.value == 0)
+        return float(2 * t.sf(abs(self.value) / self.stderr, self.df))
 
 
-def mean_score(scores: np.ndarray) -> tuple[float, float]:
-    """Mean and standard error of per-row `scores` [s, n] (0/1, correlations, or differences of two
-    such)."""
-    rows = scores.mean(axis=0)
-    row_stderr = rows.std(ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else 0.0
-    return float(rows.mean()), float(np.hypot(row_stderr, seed_stderr(scores.mean(axis=1))))
+def estimate(scores: np.ndarray, clusters: Sequence | None = None) -> Estimate:
+    """The mean of per-row `scores` [s, n]: 0/1, correlations, or differences of two such. `clusters`
+    [n] says which rows are not independent; by default all are.
 
-
-def pooled_score(scores: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Mean and standard error of a score from those that s seeds report, where the rows' own scores
-    are not kept.
-
-    The first term of the rule is taken as if the seeds agreed about every row: too large where they
-    do not, never too small.
+    Raises `ValueError` for a score that is not a number.
     """
+    if not np.isfinite(scores).all():
+        raise ValueError("a score is not a number: look at the predictions it is made from")
+    rows, seeds, n = scores.mean(axis=0), scores.mean(axis=1), scores.shape[1]
+    value = float(rows.mean())
+    groups = np.arange(n) if clusters is None else pd.factorize(np.asarray(clusters))[0]
+    sums = np.bincount(groups, rows - value)
+    by_row = float(sums @ sums) / n**2 * len(sums) / max(1, len(sums) - 1)
+    return _over_rows_and_seeds(value, by_row, len(sums), seeds)
+
+
+def _over_rows_and_seeds(value: float, by_row: float, groups: int, seeds: np.ndarray) -> Estimate:
+    """The estimate from the variance over `groups` clusters of rows and the means of the seeds."""
+    if groups < 2:
+        return Estimate(value)
+    by_seed = float(seeds.var(ddof=1)) / len(seeds) if len(seeds) > 1 else 0.0
+    parts = by_row**2 / (groups - 1) + by_seed**2 / max(1, len(seeds) - 1)
+    df = (by_row + by_seed) ** 2 / parts if parts > 0 else groups - 1
+    return Estimate(value, float(np.sqrt(by_row + by_seed)), float(df))
+
+
+def f1_rows(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Per-row scores [s, n] whose mean is has-changed macro-F1 and whose spread is that of macro-F1
+    (its linearisation: value plus influence of each row), from codes [n] and [s, n].
+
+    F1 of a class = 2 hits / (rows of the class + rows predicted as it), 0 if both are 0, as in
+    scikit-learn. An unparseable prediction is wrong for its row's class, and never dropped.
+    """
+    scores = np.zeros(predicted.shape)
+    for label in (0, 1):
+        hits, size = (
+            (truth == label) & (predicted == label),
+            (truth == label) * 1 + (predicted == label),
+        )
+        total = size.sum(axis=1, keepdims=True)
+        f1 = np.divide(2 * hits.sum(axis=1, keepdims=True), total, where=total > 0, out=total * 0.0)
+        scores += (f1 + (2 * hits - f1 * size) * len(truth) / np.maximum(total, 1)) / 2
+    return scores
+
+
+def macro_f1(is_different, predicted_changed) -> float:
+    """Has-changed macro-F1; a missing prediction (None) is wrong for its true class."""
+    return float(f1_rows(codes(is_different), codes(predicted_changed)[None]).mean())
+
+
+def summed(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Per-row scores [s, n1 + n2 + ...] whose mean is the sum of the means of `parts` [s, n_i],
+    which are of different rows, and whose spread is that of the sum."""
+    n, total = sum(part.shape[1] for part in parts), sum(part.mean() for part in parts)
+    return np.hstack([(part - part.mean()) * n / part.shape[1] for part in parts]) + total
+
+
+def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Per-row scores [s, n] whose mean is mean(a) / mean(b), of the same rows, and whose spread is
+    that of the ratio (delta method)."""
+    share = a.mean() / b.mean()
+    return share + (a - share * b) / b.mean()
+
+
+def pooled(scores: Sequence[tuple[float, float]], n: int) -> Estimate:
+    """The mean of a score of n rows from the (mean, standard error) that each of s seeds reports,
+    where the rows' own scores are not kept: as if the seeds agreed about every row, so the error
+    is never too small."""
     values, errors = np.array(scores, dtype=float).T
-    return float(values.mean()), float(np.hypot(np.sqrt((errors**2).mean()), seed_stderr(values)))
+    return _over_rows_and_seeds(float(values.mean()), float((errors**2).mean()), n, values)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's correction of the p of several tests of one comparison."""
+    from statsmodels.stats.multitest import multipletests
+
+    return multipletests(p, method="holm")[1].tolist() if len(p) else []
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float] | None:
+    """Spearman's rho and its two-sided p by permutation (exact up to 7 pairs); None if all x or all
+    y are equal. `x` is rounded to three places: float error is no rank."""
+    from scipy.stats import permutation_test, rankdata
+
+    ranks = [rankdata(values) - (len(x) + 1) / 2 for values in (np.round(x, 3), y)]
+    if not all(part.any() for part in ranks):
+        return None
+    a, b = (part / np.linalg.norm(part) for part in ranks)
+    test = permutation_test(
+        (a,),
+        lambda a, axis: (a * b).sum(axis=axis),
+        permutation_type="pairings",
+        vectorized=True,
+        rng=0,
+    )
+    return float(test.statistic), float(test.pvalue)
 
 
 def wilson(hits: int, n: int) -> tuple[float, float, float]:
     """(share, low, high): Wilson's 95% interval of a share, which stays within 0 and 1 for few
     rows."""
+    from scipy.stats import binomtest
+
     interval = binomtest(hits, n).proportion_ci(method="wilson")
     return hits / n, float(interval.low), float(interval.high)
 
 
-def _f1(counts: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Macro-F1 [b, s] of b data sets in which pattern k, truth [k] with predictions [s, k], occurs
-    `counts` [b, k] times.
-
-    F1 of a class = 2 hits / (rows of the class + rows predicted as it), 0 where both are 0, as in
-    scikit-learn. An unparseable prediction is in neither count of predictions while its row stays
-    in its class: wrong for that class, and never dropped.
-    """
-    scores = []
-    for label in (0, 1):
-        size = (counts @ (truth == label))[:, None] + counts @ (predicted == label).T
-        hits = counts @ ((truth == label) & (predicted == label)).T
-        scores.append(np.divide(2 * hits, size, out=np.zeros(size.shape), where=size > 0))
-    return (scores[0] + scores[1]) / 2
-
-
-def _f1_and_bootstrap(
-    truth: np.ndarray, predicted: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Macro-F1 of each of `predicted` [m, n] against `truth` [n]: observed [m], and in DRAWS
-    resamples of the rows [DRAWS, m].
-
-    F1 depends on a row only through its (truth, predictions), so resampling rows is one multinomial
-    draw over the few patterns.
-    """
-    patterns, counts = np.unique(np.vstack([truth, predicted]), axis=1, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=DRAWS)
-    return _f1(counts[None], patterns[0], patterns[1:])[0], _f1(draws, patterns[0], patterns[1:])
-
-
-def macro_f1(is_different, predicted_changed) -> float:
-    """Has-changed macro-F1 over the classes changed and unchanged; a missing prediction (None) is
-    wrong for its true class."""
-    truth, predicted = codes(is_different), codes(predicted_changed)
-    return float(_f1(np.ones((1, len(truth)), dtype=int), truth, predicted[None])[0, 0])
-
-
-def f1_score(truth: np.ndarray, predicted: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Macro-F1 (mean over training seeds) and its standard error; `truth` [n] and `predicted` [s,
-    n] as `codes`."""
-    observed, draws = _f1_and_bootstrap(truth, predicted, seed)
-    return float(observed.mean()), float(
-        np.hypot(draws.mean(axis=1).std(ddof=1), seed_stderr(observed))
-    )
-
-
-def f1_difference(
-    truth: np.ndarray, a: np.ndarray, b: np.ndarray, seed: int = 0
-) -> tuple[float, float]:
-    """Macro-F1 of `a` minus that of `b` on the same rows, seed by seed, and its standard error;
-    [n], twice [s, n], as `codes`."""
-    observed, draws = _f1_and_bootstrap(truth, np.vstack([a, b]), seed)
-    s = len(a)
-    difference, spread = observed[:s] - observed[s:], draws[:, :s] - draws[:, s:]
-    return float(difference.mean()), float(
-        np.hypot(spread.mean(axis=1).std(ddof=1), seed_stderr(difference))
-    )
-
-
-def paired_p(a: np.ndarray, b: np.ndarray) -> float:
-    """p of the paired t-test between per-row scores [n] of two explainers on the same rows (means
-    over seeds where several).
-
-    Macro-F1 is no mean over rows: for it, compare the per-row has-changed correctness (right or
-    wrong, unparseable = wrong).
-    """
-    if np.array_equal(a, b):
-        return 1.0  # no difference at all; the t statistic would be 0/0
-    if np.ptp(a - b) == 0:
-        return 0.0  # the same difference in every row; the t statistic is infinite
-    return float(ttest_rel(a, b).pvalue)
-
-
-def p_vs_best(values: Mapping, rows: Mapping) -> dict:
-    """For each explainer the p of `paired_p` against the one of the highest value; 1 for that one
-    itself.
-
-    `values`: explainer -> its score in the table; `rows`: explainer -> per-row scores [n], the same
-    rows for all.
-    """
-    best = max(values, key=values.get)
-    return {key: paired_p(rows[key], rows[best]) for key in values}
-
-
 def bold(p: float | None) -> bool:
-    """The paper's bold: not significantly different from the best entry (paired t-test, p >=
-    0.05)."""
+    """The paper's bold: not significantly different from the best entry (p >= 0.05). Without a p
+    (one training seed) nothing is bold."""
     return p is not None and p >= SIGNIFICANCE

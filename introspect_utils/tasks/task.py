@@ -48,6 +48,7 @@ class Task:
     predictions: Callable[[Any, list[str], str, str, Callable | None], pd.DataFrame]
     # (run.json, predictions) -> what cannot be right in them
     wrong: Callable[[dict, pd.DataFrame], str | None] = lambda run, predictions: None
+    later_table: str = ""  # of records of its targets after the first, if another one
     table_files: tuple[str, ...] = ()  # in figures/<profile>/tables/
     data_files: tuple[str, ...] = ("train.parquet", "test.parquet")
     figure: str = ""  # the drawing of its method; "" if it has none

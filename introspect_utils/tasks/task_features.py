@@ -256,9 +256,10 @@ TASK = Task(
         "constant": "int64",  # exemplars without a correlation, which entered both means as 0
     },
     test_row=("row", "feature", "layer", "gold"),
-    clusters=("feature",),
+    clusters=("feature", "layer"),
     metrics=("judge", "simulator"),
     table="1",
+    later_table="4",
     read=read,
     examples=lambda rows, condition, seed, form="": examples(
         rows.directions, rows.gold, condition, seed, form

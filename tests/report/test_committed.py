@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from introspect_utils.report.records import records
+from introspect_utils.report.results import results
 from introspect_utils.report.tables import SPECS, table
-from introspect_utils.runs.record import read_runs
 from introspect_utils.settings.paths import REPO, figures_dir
 
 
@@ -21,7 +20,7 @@ def at_home(monkeypatch):
 
 
 def test_results_come_back_from_the_runs(at_home):
-    assert json.loads(json.dumps(records(read_runs("small")))) == committed("small")
+    assert json.loads(json.dumps(results("small"))) == committed("small")
 
 
 @pytest.mark.parametrize("profile", ["mini", "small"])

@@ -64,7 +64,7 @@ def test_bars_are_means_with_95_percent_intervals():
         [scores.mean(), -scores.mean(), 0]
     )
     low, high = ax.collections[0].get_segments()[0][:, 1]
-    assert high - low == pytest.approx(2 * 1.96 * scores.std(ddof=1) / 2)
+    assert high - low == pytest.approx(2 * 3.1824 * scores.std(ddof=1) / 2, rel=1e-4)
     assert (
         ax.patches[0].get_facecolor()
         != ax.patches[1].get_facecolor()

@@ -154,9 +154,9 @@ def test_every_claim_has_its_verdict_in_a_table(page, executed, monkeypatch):
     report = Report("smoke")
     assert all(claim.sentence in page.text and claim.rule in page.text for claim in CLAIMS)
     rows = report.claims_table().rows
-    assert [row[1] for row in rows] == [claim.check(report.records)[0] for claim in CLAIMS]
-    holding = [each.holds is True for each in CLAIMS[0].check(report.records)[1]]
-    assert rows[0][2] == f"{sum(holding)} of {len(holding)}"
+    verdicts = [verdict for claim in CLAIMS for verdict in claim.check(report.records)]
+    assert [row[1:3] for row in rows] == [(v.task, v.outcome) for v in verdicts]
+    assert rows[0][3] == f"{verdicts[0].holding} of {len(verdicts[0].comparisons)}"
 
 
 def test_findings_have_the_numbers_of_the_records(executed, monkeypatch):

@@ -142,7 +142,7 @@ def test_bars_are_95_percent_intervals(drawn):
         c for c in drawn["patching"].axes[0].containers[0].lines[2] if isinstance(c, LineCollection)
     ]
     (low, _), (high, _) = bars.get_segments()[0]
-    assert high - low == pytest.approx(2 * 196 * 0.019)
+    assert high - low == pytest.approx(2 * 200 * 0.019)
 
 
 def test_paired_differences_are_those_to_other_trained_explainers(drawn):

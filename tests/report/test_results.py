@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from introspect_utils.report import results
+from introspect_utils.report.table_rows import rows_of
 from introspect_utils.runs import record as run_files
+from introspect_utils.scores import metrics
 from introspect_utils.settings.errors import UserError
 
 N = 240
@@ -53,9 +55,9 @@ def answers(condition, explainer="self", accuracy=0.7, seed=0, unparseable=0.05)
             "content_match": content_match,
             "token_type": "relation",
             "block": "0-6",
-            "pair": [f"Rome is {row // 4} | Oslo is" for row in range(N)],
-            "subject": "Rome",
-            "relation": "city_country",
+            "pair": [f"fact {row // 4}" for row in range(N)],
+            "subject": [f"subject {row // 8}" for row in range(N)],
+            "relation": [f"relation {row % 5}" for row in range(N)],
         }
     )
 
@@ -70,7 +72,7 @@ def trained(condition, seed, n_train=2000, accuracy=0.8, target=TARGET, explaine
         "n_train": n_train,
         "seed": seed,
     }
-    run |= {"checkpoint": f"artifacts/mini/{name}"}
+    run |= {"checkpoint": f"artifacts/mini/{name}", "trained_parameters": 1000}
     return run, answers(condition, explainer, accuracy, seed=10 * seed + len(condition))
 
 
@@ -78,7 +80,7 @@ def full(seed, **fields):
     """A full run with its two controls at test."""
     run, predictions = trained("full", seed, **fields)
     controls = [
-        answers(c, TARGET, 0.6, seed=100 * seed + i)
+        answers(c, run["explainer"], 0.6, seed=100 * seed + i)
         for i, c in enumerate(("zero-vector", "shuffled-vector"), 1)
     ]
     return run | {"condition": ["full", "zero-vector", "shuffled-vector"]}, pd.concat(
@@ -88,7 +90,7 @@ def full(seed, **fields):
 
 def data_run():
     baselines = [
-        answers(name, name, accuracy, 5, unparseable=0)
+        answers("full", name, accuracy, 5, unparseable=0)
         for name, accuracy in (("lookup", 0.72), ("majority", 0.5))
     ]
     run = RUN | {
@@ -108,7 +110,9 @@ def ablation_answers(explainer, condition="full", accuracy=0.7, seed=0):
     )
     letters = {name: generator.choice(list("ABCD"), N) for name in ("predicted_content", "hint")}
     return table.assign(
-        subject="anatomy", content=np.random.default_rng(5).choice(list("ABCD"), N), **letters
+        subject=[f"subject {row % 12}" for row in range(N)],
+        content=np.random.default_rng(5).choice(list("ABCD"), N),
+        **letters,
     )
 
 
@@ -126,6 +130,7 @@ def ablation_runs(target=TARGET):
     }
     full = of_task | {
         "id": "ablation-full",
+        "trained_parameters": 1000,
         "explainer": target,
         "condition": ["full"],
         "n_train": 100,
@@ -195,7 +200,7 @@ def test_table_2_has_every_row_and_metric(found):
         ("majority", "full"),
     }
     assert len(pick(found, table="2")) == len(names) * 4
-    assert len({tuple(record) for record in found}) == 1 and tuple(found[0])[-1] == "p_vs_best"
+    assert len({tuple(record) for record in found}) == 1 and tuple(found[0])[-2:] == ("p", "reason")
 
 
 def test_values_over_seeds(found):
@@ -211,22 +216,55 @@ def test_unparseable_is_counted_and_wrong(found):
     (record,) = pick(found, explainer="untrained", metric="unparseable")
     (f1,) = pick(found, table="2", explainer="untrained", metric="has_changed_f1")
     assert record["value"] == pytest.approx(0.5, abs=0.1) and f1["value"] < 0.4
-    assert (
-        record["p_vs_best"] is None
-        and record["n_train"] == 0
-        and record["artifact"] == "runs/untrained"
-    )
+    assert record["p"] is None and record["n_train"] == 0 and record["artifact"] == "runs/untrained"
 
 
 def test_smaller_sizes_are_kept_apart(found):
     assert {record["n_train"] for record in pick(found, table="scaling")} == {500}
+    assert {r["n_train"] for r in pick(found, table="answers", explainer="self")} == {500, 2000}
     assert {record["n_train"] for record in pick(found, table="2", explainer="self")} == {2000}
 
 
-def test_best_row_has_p_one(found):
+def two_seeds(condition="full", explainer=TARGET, accuracy=0.8):
+    """An explainer of two seeds, with its controls if it is asked them."""
+    if condition == "full":
+        made = [full(seed, explainer=explainer, accuracy=accuracy) for seed in (0, 1)]
+    else:
+        made = [trained(condition, seed, 2000, accuracy, explainer=explainer) for seed in (0, 1)]
+    name = f"{explainer}-{condition}"
+    return [(run | {"id": f"{name}-{run['seed']}", "checkpoint": name}, part) for run, part in made]
+
+
+def test_with_one_seed_nothing_has_a_p():
+    runs = [data_run(), full(0), full(0, explainer="rotated", accuracy=0.7)]
+    found = results.records([*runs, trained("no-vector", 0)])
+    assert all(r["p"] is None for r in found if r["explainer"] in ("self", "rotated"))
+    for r in found:
+        if r["table"] == "2" and r["metric"] == "exact_match":
+            assert (r["p"], r["reason"]) == (None, "one training seed")
+        if r["table"] in ("2-paired", "2-vector", "2-vector-paired"):
+            assert r["p"] is None and "one training seed" in r["reason"]
+            assert r["low"] <= r["value"] <= r["high"] and r["stderr"] > 0 or r["value"] == 0
+
+
+def test_of_several_seeds_the_best_row_has_p_one():
+    found = results.records([data_run(), *two_seeds(), *two_seeds(explainer="rotated")])
     rows = pick(found, table="2", metric="exact_match")
     best = max(rows, key=lambda record: record["value"])
-    assert best["p_vs_best"] == 1 and all(0 <= record["p_vs_best"] <= 1 for record in rows)
+    assert best["p"] == 1 and all(0 <= record["p"] <= 1 for record in rows)
+    assert all(r["reason"] is None for r in rows)
+
+
+def test_one_seed_against_several_is_paired_by_seed_and_has_no_p():
+    runs = [*two_seeds(), trained("full", 1, explainer="rotated", accuracy=0.7)]
+    (record,) = pick(
+        results.records(runs), table="2-paired", explainer="rotated", metric="exact_match"
+    )
+    own, other = two_seeds()[1][1], runs[-1][1]
+    own = own[own["condition"] == "full"]
+    difference = own["exact_match"].mean() - other["exact_match"].mean()
+    assert record["value"] == pytest.approx(difference, abs=1e-6)
+    assert (record["seeds"], record["p"], record["reason"]) == ([1], None, "one training seed")
 
 
 def test_what_the_vector_adds_is_paired(found):
@@ -236,14 +274,105 @@ def test_what_the_vector_adds_is_paired(found):
         "full minus shuffled-vector": [0, 1],
         "full minus no-vector": [0],
     }
-    by = (
-        full(0)[1].set_index("condition")["exact_match"],
-        trained("no-vector", 0, accuracy=0.7)[1]["exact_match"],
-    )
+    by = full(0)[1].set_index("condition")["exact_match"], trained("no-vector", 0, accuracy=0.7)[1]
     (record,) = pick(differences, condition="full minus no-vector")
-    difference = by[0].loc["full"].to_numpy(dtype=float) - by[1].to_numpy(dtype=float)
+    difference = by[0].loc["full"].to_numpy(float) - by[1]["exact_match"].to_numpy(float)
+    of_pair = difference.reshape(-1, 4).sum(axis=1) - 4 * difference.mean()
+    error = np.sqrt(len(of_pair) / (len(of_pair) - 1) * (of_pair**2).sum()) / N
     assert record["value"] == pytest.approx(difference.mean(), abs=1e-6)
-    assert record["stderr"] == pytest.approx(difference.std(ddof=1) / N**0.5, abs=1e-6)
+    assert record["stderr"] == pytest.approx(error, abs=1e-6)
+    assert record["reason"].startswith("another training")
+    assert {r["reason"] for r in differences if r is not record} == {None}
+
+
+def test_how_much_more_the_vector_adds_to_self():
+    runs = [*two_seeds(), *two_seeds(explainer="rotated", accuracy=0.7)]
+    name = "full minus shuffled-vector"
+    (record,) = pick(
+        results.records(runs), table="2-vector-paired", condition=name, metric="exact_match"
+    )
+
+    def mean(made, condition):
+        return np.mean([part[part["condition"] == condition]["exact_match"] for _, part in made])
+
+    own, other = (
+        mean(made, "full") - mean(made, "shuffled-vector") for made in (runs[:2], runs[2:])
+    )
+    assert record["value"] == pytest.approx(own - other, abs=1e-6)
+    assert (record["explainer"], record["seeds"]) == ("rotated", [0, 1]) and 0 <= record["p"] <= 1
+
+
+def test_errors_are_clustered_by_fact_pair(found):
+    (record,) = pick(found, table="2", explainer="majority", metric="exact_match")
+    assert (record["clusters"], record["n_clusters"]) == ("pair", N // 4)
+    assert record["stderr_by"].keys() == {"subject", "relation"}
+    unknown = [(run, part.assign(pair=None)) for run, part in all_runs()]
+    (record,) = pick(
+        results.records(unknown), table="2", explainer="majority", metric="exact_match"
+    )
+    assert (record["clusters"], record["n_clusters"], record["stderr_by"]) == (None, N, {})
+
+
+def test_p_is_corrected_over_the_columns_of_a_comparison():
+    runs = [*two_seeds(), *two_seeds(explainer="rotated", accuracy=0.75)]
+    found = pick(results.records(runs), table="2-paired", explainer="rotated", condition="full")
+    assert len(found) == 3
+    uncorrected = []
+    for r in found:
+        rows = [row for row in rows_of(runs) if row.condition == "full"]
+        a, b = sorted(rows, key=lambda row: row.explainer != "self")
+        scores = a.scores(r["metric"]) - b.scores(r["metric"])
+        uncorrected.append(metrics.estimate(scores, b.clusters["pair"]).p)
+    assert [r["p"] for r in found] == pytest.approx(metrics.holm(uncorrected), rel=1e-3)
+
+
+def test_two_records_of_one_key_are_an_error(monkeypatch):
+    run, predictions = data_run()
+    again = run | {"id": "again", "statistics": run["statistics"]}
+    with pytest.raises(UserError, match="occur twice.* relation / 0-7 / "):
+        results.records([(run, predictions), (again, predictions.iloc[:0])])
+
+
+def test_a_score_that_is_not_a_number_is_an_error():
+    run, predictions = full(0)
+    scores = predictions["exact_match"].astype(float)
+    wrong = predictions.assign(exact_match=scores.where(predictions["row"] > 0))
+    with pytest.raises(UserError, match="full-2000-0: exact_match, .*not a number"):
+        results.records([(run, wrong)])
+    wrong = predictions.assign(exact_match=scores.where(predictions["condition"] == "full"))
+    with pytest.raises(UserError, match="full-2000-0 has no exact_match"):
+        results.records([(run, wrong)])
+
+
+def test_the_papers_own_lookup_stands_beside_table_2(found):
+    (record,) = pick(found, table="2-lookup")
+    assert (record["value"], record["n"], record["artifact"]) == (
+        pytest.approx(0.8208, abs=1e-4),
+        5600,
+        "report/paper.csv",
+    )
+
+
+def test_interaction_of_target_and_explainer():
+    other = "gemma3-270m"
+    made = {}
+    for target in (TARGET, other):
+        for explainer, accuracy in ((target, 0.8), (other if target == TARGET else TARGET, 0.6)):
+            table = ablation_answers(explainer, accuracy=accuracy, seed=len(made))
+            run = RUN | {"task": "ablation", "id": f"{target}-{explainer}", "target": target}
+            run |= {"explainer": explainer, "condition": ["full"], "n_train": 100, "seed": 0}
+            run |= {"trained_parameters": 1000}
+            made[target, explainer == target] = run | {"checkpoint": run["id"]}, table
+    (record,) = pick(
+        results.records(list(made.values())), table="3-interaction", metric="exact_match"
+    )
+    gaps = [
+        made[target, True][1]["exact_match"].mean() - made[target, False][1]["exact_match"].mean()
+        for target in (TARGET, other)
+    ]
+    assert record["value"] == pytest.approx(sum(gaps), abs=1e-6)
+    assert (record["n"], record["clusters"], record["n_clusters"]) == (2 * N, "subject", 12)
+    assert (record["p"], record["reason"]) == (None, "one training seed")
 
 
 def test_locate_and_counts(found):
@@ -266,7 +395,8 @@ def test_the_papers_number_only_where_the_target_is_the_papers(found):
     run, predictions = trained(
         "full", 0, target="Qwen/Qwen3-8B", explainer="meta-llama/Llama-3.1-8B"
     )
-    papers = {record["metric"]: record["paper"] for record in results.records([(run, predictions)])}
+    found = pick(results.records([(run, predictions)]), table="2")
+    papers = {record["metric"]: record["paper"] for record in found}
     assert papers == {
         "exact_match": 0.541,
         "has_changed_f1": 0.739,
@@ -274,7 +404,7 @@ def test_the_papers_number_only_where_the_target_is_the_papers(found):
         "unparseable": None,
     }
     run, predictions = trained("locate", 0, target="llama-3.1-8b", explainer="llama-3.1-8b")
-    assert results.records([(run, predictions)])[0]["paper"] == 0.987
+    assert pick(results.records([(run, predictions)]), table="C.1")[0]["paper"] == 0.987
     run, predictions = data_run()
     found = results.records([(run | {"target": "llama-3.1-8b"}, predictions)])
     assert pick(found, table="6", condition="relation / 0-7 / changed")[0]["paper"] == 911
@@ -362,10 +492,10 @@ def profile(tmp_path, monkeypatch):
         SimpleNamespace(outputs=(folder / "run.json", folder / "predictions.parquet"))
         for folder in folders
     ]
+    monkeypatch.setattr(results, "load_profile", lambda name: SimpleNamespace(name=name))
     monkeypatch.setattr(run_files, "load_profile", lambda name: SimpleNamespace(name=name))
     monkeypatch.setattr(run_files, "plan", lambda profile: runs)
     monkeypatch.setattr(results, "figures_dir", lambda name: tmp_path)
-    monkeypatch.setattr(results, "load_profile", lambda name: SimpleNamespace(name=name))
     return tmp_path
 
 
@@ -396,15 +526,15 @@ def test_no_run_says_what_to_do(profile):
 
 def test_the_two_tasks_of_one_target_are_kept_apart(found):
     both = results.records(all_runs() + ablation_runs())
-    assert pick(both, task="patching") == found
+    assert pick(both, task="patching") == pick(found, task="patching")
     ablation = pick(both, task="ablation")
-    assert {record["table"] for record in ablation} == {"3", "3-paired", "7", "sec5.2", "hints"}
+    tables = {"3", "3-paired", "7", "sec5.2", "hints", "answers", "claims"}
+    assert {record["table"] for record in ablation} == tables
     assert {(r["explainer"], r["condition"]) for r in pick(ablation, table="3")} == {
         (name, "full") for name in ("self", "untrained", "unchanged", "oracle")
     }
     oracle = pick(ablation, table="3", explainer="oracle", metric="exact_match")[0]
-    assert (oracle["value"], oracle["p_vs_best"]) == (1.0, None)
-    assert pick(ablation, table="3", explainer="self", metric="has_changed_f1")[0]["p_vs_best"] == 1
+    assert (oracle["value"], oracle["p"], oracle["reason"]) == (1.0, None, None)
 
 
 def test_what_lies_behind_a_row_of_table_3():
@@ -429,11 +559,15 @@ def test_what_lies_behind_a_row_of_table_3():
         len(changed),
     )
     assert values["unchanged rows", "content_match"][1] == N - len(changed)
+    assert values["changed minus unchanged rows", "predicted_changed"] == (0.0, N)
     known = pick(results.records(ablation_runs("qwen3-8b")), table="sec5.2", explainer="untrained")
     papers = {(record["condition"], record["metric"]): record["paper"] for record in known}
     assert papers == {
         ("full", "predicted_changed"): 0.004,
         ("full", "predicts_hint"): None,
+        ("changed rows", "predicted_changed"): None,
+        ("unchanged rows", "predicted_changed"): None,
+        ("changed minus unchanged rows", "predicted_changed"): None,
         ("changed rows", "content_match"): 0.143,
         ("unchanged rows", "content_match"): 0.91,
     }

@@ -5,7 +5,7 @@ from describing import explainer_run, feature_runs
 from scipy.stats import spearmanr
 
 from introspect_utils.report.records import records
-from introspect_utils.report.similarity import METRICS, figure_6, points, rank_correlation
+from introspect_utils.report.similarity import METRICS, figure_6, points, rank
 from introspect_utils.report.tables import COLUMNS, table
 
 DIAL = {"rotated@0.25": 0.9, "rotated@0.5": 0.7, "sibling": 0.95}
@@ -35,12 +35,12 @@ def test_scores_compare_at_the_size_with_the_most_explainers(found):
 def test_the_rank_correlation_takes_equal_similarities_as_equal(found):
     [shown, _] = points(found, "dot_product", "sae simulator").values()
     pairs = [(x, r["value"]) for x, r in shown]
-    assert rank_correlation(shown) == pytest.approx(spearmanr(*zip(*pairs, strict=True)).statistic)
-    assert rank_correlation([(1.0 - 1e-7 * i, r) for i, (_, r) in enumerate(shown)]) is None
+    assert rank(shown) == pytest.approx(spearmanr(*zip(*pairs, strict=True)).statistic)
+    assert rank([(1.0 - 1e-7 * i, r) for i, (_, r) in enumerate(shown)]) is None
 
 
 def test_equal_scores_have_no_rank_correlation():
-    assert rank_correlation([(x, {"value": 0.5}) for x in (0.1, 0.5, 0.9)]) is None
+    assert rank([(x, {"value": 0.5}) for x in (0.1, 0.5, 0.9)]) is None
 
 
 def test_figure_6_is_one_panel_with_the_dial_as_a_line(found):

@@ -39,7 +39,8 @@ RECORD = {
         "stderr",
         "n",
     ),
-    *("seeds", "n_train", "trained_parameters", "paper", "artifact", "p_vs_best"),
+    *("low", "high", "clusters", "n_clusters", "stderr_by", "p", "reason"),
+    *("seeds", "n_train", "trained_parameters", "paper", "artifact"),
 }
 
 
