@@ -1,4 +1,4 @@
-"""B.5's error analysis: cases that the judge scores 0, sorted into `paper.ERROR_CATEGORIES` (Figure 8).
+"""B.5: cases that the judge scores 0, sorted into `paper.ERROR_CATEGORIES` (Figure 8).
 
 cases = zero_cases(predictions, baselines)            # of a run of notebook 05, and of notebook 08
 cases = sorted_by_rule(cases, lm, own, "embedding")   # by the automatic rule
@@ -129,7 +129,7 @@ def counts(categories: Sequence[str]) -> dict[str, int]:
 
 
 class ErrorLabels(Labelling):
-    """Cases (`sorted_by_rule`) and a person's categories so far; the widget hides the automatic ones."""
+    """Cases (`sorted_by_rule`) and a person's categories; the automatic ones are not shown."""
 
     buttons = {category: category for category in ERROR_CATEGORIES}
     noun = "cases"

@@ -1,4 +1,4 @@
-"""Items labelled one at a time in a notebook, every label saved as it is given; A.2's comparisons."""
+"""Items labelled one at a time in a notebook, every label saved; A.2's comparisons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from ipywidgets import VBox
 
-ASK = """Two descriptions of features were predicted. Which prediction is closer to what was expected?
+ASK = """Two descriptions of features were predicted. Which is closer to what was expected?
 
 Expected 1: {}
 Prediction 1: {}
@@ -138,19 +138,17 @@ class Validation(Labelling):
     def as_html(self, number: int) -> str:
         """Comparison `number` as a table."""
         item = [html.escape(text) for text in self.items[number]]
-        rows = "".join(
-            f"<tr><td><b>{side + 1}</b></td><td>{item[2 * side]}</td><td>{item[2 * side + 1]}</td></tr>"
-            for side in (0, 1)
-        )
-        return f"<table><tr><th></th><th>Expected</th><th>Prediction</th></tr>{rows}</table>"
+        head = "<tr><th></th><th>Expected</th><th>Prediction</th></tr>"
+        one, two = (f"<td>{item[i]}</td><td>{item[i + 1]}</td>" for i in (0, 2))
+        return f"<table>{head}<tr><td>1</td>{one}</tr><tr><td>2</td>{two}</tr></table>"
 
 
 def agreement(a: Sequence[float], b: Sequence[float]) -> dict:
     """A.2's shares of `n` comparisons in which two judges agree: by how much `a` and `b` each put
     prediction 1 above prediction 2 (a person, who gives no size: 1, -1 or 0).
 
-    `exact`: the same sign. `weighted`: also .75 (.5) where one sees a tie and the other a difference
-    of .25 (.5). `opposed`: opposite signs. Raises `ValueError` for other than as many of both.
+    `exact`: the same sign. `weighted`: also .75 (.5) where one sees a tie and the other a
+    difference of .25 (.5). `opposed`: opposite signs.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
     if not len(a) or len(a) != len(b):

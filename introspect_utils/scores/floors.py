@@ -1,23 +1,18 @@
-"""The floors of Table 1, which know little of a direction, and the chance level of B.4."""
+"""The floors of Table 1, which know little of a direction."""
 
 from __future__ import annotations
 
 import random
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import sem
 
 from introspect_utils.scores.neighbours import nearest
-from introspect_utils.tasks.conditions import derangement
-from introspect_utils.tasks.describing import token_match
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from introspect_utils.features.directions import Directions
     from introspect_utils.models.language_model import LanguageModel
     from introspect_utils.scores.judge import Judge
@@ -56,18 +51,3 @@ def lens(lm: LanguageModel, directions: Directions) -> list[str | None]:
 def _words(*tokens: str) -> str:
     words = list(dict.fromkeys(f"'{token.strip()}'" for token in tokens))
     return f"the word {words[0]}" if len(words) == 1 else f"the words {' and '.join(words)}"
-
-
-def token_matches(
-    tokenizer: PreTrainedTokenizerBase,
-    full: Sequence[str],
-    said: Mapping[str, Sequence[str]],
-    seed: int,
-) -> dict[str, list[float]]:
-    """B.4: condition -> [mean token match, standard error, n] of what was `said` under it with what
-    was said in `full`. "another-row" is the chance level: what was said of another direction."""
-    others, found = [full[i] for i in derangement([0] * len(full), seed)], {}
-    for condition, texts in {**said, "another-row": others}.items():
-        match = [token_match(tokenizer, a, b) for a, b in zip(full, texts, strict=True)]
-        found[condition] = [float(np.mean(match)), float(sem(match)), len(match)]
-    return found

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from explaining import make_examples, make_explainer, training_settings
-from test_ablation_questions import PUBLISHED
+from test_task_ablation import PUBLISHED
 
 from introspect_utils.explainer.train import train
 from introspect_utils.scores.coupling import measured_again
 from introspect_utils.tasks import ablation
-from introspect_utils.tasks.ablation_questions import checked
+from introspect_utils.tasks.task_ablation import checked
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

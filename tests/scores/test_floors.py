@@ -10,7 +10,6 @@ from introspect_utils.features.directions import Directions
 from introspect_utils.models.load import load_model
 from introspect_utils.scores import floors
 from introspect_utils.scores.judge import Judge
-from introspect_utils.tasks.describing import token_match
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -84,16 +83,3 @@ def test_the_lens_names_the_nearest_input_and_the_raised_output_token():
     assert lm.tokenizer.decode([a]).strip() in first
     assert floors.lens(lm, replace(rows, data=("act",) * 3)) == [None] * 3
 
-
-def test_the_token_match_by_chance_is_that_of_another_rows_description():
-    tokenizer = load_model("tiny-llama", "cpu").tokenizer
-    full = [f"the word '{word}'" for word in ("cat", "dog", "house", "of", "in")]
-    said = {"no-layer": full[:4] + ["names"], "zero-vector": ["the word 'cat'"] * 5}
-    found = floors.token_matches(tokenizer, full, said, 0)
-    assert list(found) == ["no-layer", "zero-vector", "another-row"]
-    by_hand = [token_match(tokenizer, a, "the word 'cat'") for a in full]
-    assert found["zero-vector"] == pytest.approx(
-        [np.mean(by_hand), np.std(by_hand, ddof=1) / 5**0.5, 5]
-    )
-    assert found["no-layer"][0] > found["another-row"][0] > 0.4  # the template alone
-    assert found["another-row"][0] < 1 and floors.token_matches(tokenizer, full, said, 0) == found
