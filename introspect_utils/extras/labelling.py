@@ -1,5 +1,4 @@
-"""A person labels items in a notebook: one at a time, a button for each label, every label saved as
-it is given."""
+"""Items labelled one at a time in a notebook, every label saved; A.2's comparisons."""
 
 from __future__ import annotations
 
@@ -10,75 +9,82 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
+from introspect_utils.models.chat import Endpoint, complete
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import replaced
 
 if TYPE_CHECKING:
+    import pandas as pd
     from ipywidgets import VBox
+
+ASK = """Two descriptions of features were predicted. Which is closer to what was expected?
+
+Expected 1: {}
+Prediction 1: {}
+
+Expected 2: {}
+Prediction 2: {}
+
+Answer 1 (prediction 1 is better), 2 (prediction 2 is better) or 0 (both are equally good), and \
+nothing else."""
 
 
 class Labelling:
-    """Items (anything that JSON can hold) and a person's labels so far.
+    """Items (anything that JSON can hold) and the labels so far, those of the first items.
 
-    `labels` are those of the first `len(labels)` of `items`, and stand in the JSON file `path`; in a
-    folder, in the file that belongs to these items. A subclass says what its `buttons` are called (label -> name), what several items are called
-    (`noun`), and how an item is shown (`as_html`).
-
-    Raises `UserError` when the file is damaged, or its labels belong to other items.
+    They stand in a JSON file of `folder` whose name belongs to these very items, and to who labels
+    them: `by` is "person" or a chat model. Subclasses say how buttons (label -> name), and several
+    items (`noun`), are called, and how an item is shown. Raises `UserError` when the file is
+    damaged.
     """
 
     buttons: ClassVar[Mapping[Any, str]]
     noun: ClassVar[str]
 
-    def __init__(self, items: Sequence, path: Path):
-        if not path.suffix:
-            path = path / f"labels-{zlib.crc32(repr(_as_json(items)).encode()):08x}.json"
-        self.items, self.path = items, path
-        self.labels: list = []
-        if path.is_file():
+    def __init__(self, items: Sequence, folder: Path, by: str = "person"):
+        self.items, self.by, self.labels = json.loads(json.dumps(items)), by, []
+        number = zlib.crc32(json.dumps(self.items).encode())
+        model = "" if by == "person" else "-" + by.replace("/", "--")
+        self.path = folder / f"labels-{number:08x}{model}.json"
+        if self.path.is_file():
             try:
-                saved = [(row["item"], row["label"]) for row in json.loads(path.read_text("utf-8"))]
+                self.labels = [row["label"] for row in json.loads(self.path.read_text("utf-8"))]
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
-                    f"the labels in {path} cannot be read ({error}): mend the file, or delete it"
+                    f"the labels in {self.path} cannot be read ({error}): mend the file, or delete "
+                    "it"
                 ) from error
-            if [item for item, _ in saved] != _as_json(items[: len(saved)]):
-                raise UserError(
-                    f"the labels in {path} are of other {self.noun}: give them those that they "
-                    "were made of, or another path"
-                )
-            self.labels = [label for _, label in saved]
 
-    def label(self, label) -> None:
-        """Give the next item its label, and save it."""
-        self.labels.append(label)
-        rows = [
-            {"item": item, "label": given}
-            for item, given in zip(_as_json(self.items), self.labels, strict=False)
-        ]
+    def label(self, *labels) -> None:
+        """Give the next items their labels, and save them."""
+        self.labels += labels
+        pairs = zip(self.items, self.labels, strict=False)
+        rows = [{"item": item, "label": label, "by": self.by} for item, label in pairs]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(self.path) as temporary:
             temporary.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 
     def as_html(self, number: int) -> str:
-        """The item of that number, as HTML."""
+        """The item of that number."""
         raise NotImplementedError
 
     def show(self) -> VBox:
         """The widget: the next item above its buttons. It goes on where the labels end."""
         import ipywidgets
 
-        text, buttons = (
-            ipywidgets.HTML(),
-            {label: ipywidgets.Button(description=name) for label, name in self.buttons.items()},
-        )
+        text = ipywidgets.HTML()
+        buttons = [
+            ipywidgets.Button(description=name, layout={"width": "auto"})
+            for name in self.buttons.values()
+        ]
 
         def refresh() -> None:
             done, n = len(self.labels), len(self.items)
             text.value = f"{done} of {n} {self.noun} are labelled: {html.escape(str(self.path))}"
-            if done < n:
-                text.value += self.as_html(done)
-            for button in buttons.values():
+            text.value += self.as_html(done) if done < n else ""
+            for button in buttons:
                 button.disabled = done == n
 
         def on_click(label):
@@ -88,13 +94,67 @@ class Labelling:
 
             return click
 
-        for label, button in buttons.items():
-            button.layout.width = "auto"
+        for label, button in zip(self.buttons, buttons, strict=True):
             button.on_click(on_click(label))
         refresh()
-        return ipywidgets.VBox([text, ipywidgets.HBox(list(buttons.values()))])
+        return ipywidgets.VBox([text, ipywidgets.HBox(buttons)])
 
 
-def _as_json(items: Sequence) -> list:
-    """The items as they are read back: tuples are lists."""
-    return json.loads(json.dumps(items))
+class Validation(Labelling):
+    """A.2: `n` comparisons of two rated descriptions of an explainer, drawn at random, each once.
+
+    `predictions`: those of the explainer, of which the rows with a judge's score are taken. An item
+    is (expected 1, prediction 1, expected 2, prediction 2). What the judge thinks is not shown.
+    """
+
+    buttons = {1: "Prediction 1 is better", 2: "Prediction 2 is better", 0: "Both are equally good"}
+    noun = "comparisons"
+
+    def __init__(
+        self, predictions: pd.DataFrame, folder: Path, n: int = 100, seed: int = 0, by="person"
+    ):
+        rated = predictions.dropna(subset="judge")
+        drawn = rated.sample(2 * min(n, len(rated) // 2), random_state=seed)
+        judged = drawn["judge"].to_numpy(dtype=float)
+        self.differences = judged[::2] - judged[1::2]  # by how much prediction 1 is rated higher
+        super().__init__(
+            drawn[["gold", "generation"]].to_numpy().reshape(-1, 4).tolist(), folder, by
+        )
+
+    def ask(self, endpoint: Endpoint) -> None:
+        """A chat model labels what has no label yet. Raises what `chat.complete` raises."""
+        asked = [ASK.format(*item) for item in self.items[len(self.labels) :]]
+        answers = {"0": 0, "1": 1, "2": 2}
+        self.label(*complete(asked, endpoint, lambda reply: answers.get(reply.strip(" .*\n"))))
+
+    def agreement(self) -> dict:
+        """The labels against the judge's scores, for a run's statistics: `agreement`, and who
+        labelled. {} without a label."""
+        preference = {1: 1, 2: -1, 0: 0}
+        pairs = zip(self.labels, self.differences, strict=False)
+        given = [(preference[label], d) for label, d in pairs if label is not None]
+        return agreement(*zip(*given, strict=True)) | {"by": self.by} if given else {}
+
+    def as_html(self, number: int) -> str:
+        """Comparison `number` as a table."""
+        item = [html.escape(text) for text in self.items[number]]
+        head = "<tr><th></th><th>Expected</th><th>Prediction</th></tr>"
+        one, two = (f"<td>{item[i]}</td><td>{item[i + 1]}</td>" for i in (0, 2))
+        return f"<table>{head}<tr><td>1</td>{one}</tr><tr><td>2</td>{two}</tr></table>"
+
+
+def agreement(a: Sequence[float], b: Sequence[float]) -> dict:
+    """A.2's shares of `n` comparisons in which two judges agree: by how much `a` and `b` each put
+    prediction 1 above prediction 2 (a person, who gives no size: 1, -1 or 0).
+
+    `exact`: the same sign. `weighted`: also .75 (.5) where one sees a tie and the other a
+    difference of .25 (.5). `opposed`: opposite signs.
+    """
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    if not len(a) or len(a) != len(b):
+        raise ValueError(f"{len(a)} preferences against {len(b)}")
+    exact, opposed = np.sign(a) == np.sign(b), a * b < 0
+    size = np.maximum(np.abs(a), np.abs(b))
+    near = ~exact & ~opposed & (size <= 0.5)  # one of the two is a tie
+    shares = {"exact": exact, "weighted": np.where(near, 1 - size, exact), "opposed": opposed}
+    return {name: float(share.mean()) for name, share in shares.items()} | {"n": len(a)}

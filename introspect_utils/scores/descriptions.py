@@ -1,5 +1,4 @@
-"""Descriptions scored: by the judge against a gold description, and by the simulator (section
-3.2)."""
+"""Descriptions scored: by the judge against a gold description, and by the simulator (3.2)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,70 +14,45 @@ from introspect_utils.scores.simulator_scores import score
 
 def scored(
     directions: Directions,
-    said: Mapping[tuple[str, str], Sequence[str]],
+    said: Mapping[tuple[str, str], Sequence[str | None]],
     gold: Sequence[str],
     judge: Judge,
     simulator: Simulator,
     scoring: Exemplars,
     batch_size: int = 16,
 ) -> pd.DataFrame:
-    """`predictions` of what each (explainer, condition) said of the directions: rated by the judge
-    where there is a gold description, and scored by the simulator on exemplars (eq. 2), once where
-    several said the same of a direction."""
-    asked = {
-        pair: i
-        for i, pair in enumerate(
-            dict.fromkeys(pair for texts in said.values() for pair in enumerate(texts))
-        )
-    }
-    scores = score(
-        simulator, [text for _, text in asked], scoring, [row for row, _ in asked], batch_size
-    )
-    tables = []
-    for (explainer, condition), texts in said.items():
-        ratings = judge.rate(
-            [(text, label) for text, label in zip(texts, gold, strict=True) if label]
-        )
-        found = [asked[pair] for pair in enumerate(texts)]
-        simulated = (part[found].numpy() for part in (scores.r, scores.abs_r, scores.constant))
-        tables.append(
-            predictions(directions, texts, gold, ratings, *simulated, explainer, condition)
-        )
-    return pd.concat(tables)
+    """`predictions.parquet` of what each (explainer, condition) said of the directions.
 
-
-def predictions(
-    directions: Directions,
-    generations: Sequence[str],
-    gold: Sequence[str],
-    judge: Sequence[float],
-    simulator: Sequence[float],
-    simulator_abs: Sequence[float],
-    constant: Sequence[int],
-    explainer: str,
-    condition: str,
-) -> pd.DataFrame:
-    """The scored generations of one explainer under one condition, with the columns of
-    `predictions.parquet`.
-
-    `gold` is "" where a direction has no gold label (ACT, dACT); `judge` holds the ratings of the
-    rows that have one, in order. `simulator` and `simulator_abs` are the means of r (eq. 2) and |r|
-    over a direction's exemplars, `constant` counts those whose activations, true or simulated, are
-    constant.
+    The judge rates where there is a gold description ("" is none: ACT, dACT), the simulator scores
+    on the exemplars `scoring`: `simulator` is the mean of r (eq. 2), `simulator_abs` that of |r|,
+    `constant` counts exemplars without a correlation, which enter both as 0. An empty description
+    scores 0 by both. None is no description: such rows are left out.
     """
-    ratings = dict(zip((row for row, label in enumerate(gold) if label), judge, strict=True))
-    table = {
-        "row": range(len(directions)),
-        "feature": directions.names,
-        "data": directions.data,
-        "layer": [str(layer) for layer in directions.layers],
-        "explainer": explainer,
-        "condition": condition,
-        "generation": generations,
-        "gold": gold,
-        "judge": np.array([ratings.get(row, np.nan) for row in range(len(gold))], dtype=float),
-        "simulator": np.asarray(simulator, dtype=float),
-        "simulator_abs": np.asarray(simulator_abs, dtype=float),
-        "constant": np.asarray(constant, dtype=np.int64),
-    }
-    return pd.DataFrame(table)
+    rows = pd.DataFrame(
+        {
+            "row": range(len(directions)),
+            "feature": directions.names,
+            "data": directions.data,
+            "layer": [str(layer) for layer in directions.layers],
+            "gold": list(gold),
+            "judge": np.nan,
+        }
+    )
+    tables = [
+        rows.assign(explainer=explainer, condition=condition, generation=list(texts))
+        for (explainer, condition), texts in said.items()
+    ]
+    table = pd.concat(tables).dropna(subset="generation")
+    asked = table.loc[table["generation"].str.strip() != "", ["row", "generation"]]
+    asked = asked.drop_duplicates()
+    texts, rows = asked["generation"].tolist(), asked["row"].tolist()
+    scores = score(simulator, texts, scoring, rows, batch_size)
+    named = {"simulator": scores.r, "simulator_abs": scores.abs_r, "constant": scores.constant}
+    asked = asked.assign(**{name: values.numpy() for name, values in named.items()})
+    table = table.merge(asked, how="left", on=["row", "generation"])
+    nothing = {"simulator": 0.0, "simulator_abs": 0.0, "constant": scoring.sequences.shape[1]}
+    table = table.fillna(nothing).astype({"constant": np.int64})
+    rated = table["gold"] != ""
+    pairs = list(zip(table.loc[rated, "generation"], table.loc[rated, "gold"], strict=True))
+    table.loc[rated, "judge"] = judge.rate(pairs)
+    return table

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from introspect_utils.features.directions import Directions
 
 Similarity = Literal["cosine", "dot"]
+TWIN = 0.5  # cosine above which a feature of another layer is a near-twin
 QUERIES = 128  # at once: 0.5 GB of products with a million training vectors
 
 
@@ -31,8 +32,7 @@ def nearest(
     train, queries = train.float(), queries.float()
     lengths, asked = train.norm(dim=-1), queries.norm(dim=-1)
     for name, norms in (("training", lengths), ("test", asked)):
-        if not norms.isfinite().all():
-            number = (~norms.isfinite()).nonzero()[0].item()
+        for number in (~norms.isfinite()).nonzero().flatten().tolist():
             raise UserError(f"{name} direction {number} is not finite: run notebook 01 again")
     if similarity == "dot":
         lengths, asked = torch.ones_like(lengths), torch.ones_like(asked)
@@ -55,18 +55,29 @@ def nearest_descriptions(
 ) -> list[str]:
     """E_NN-layer (`within_layer`) or E_NN-all: the description of the nearest training direction.
 
-    `descriptions` are those of `train`. The paper writes an inner product and the authors' code
-    takes it raw ("dot"); "cosine" leaves the norms out. Raises `UserError` for a layer without
-    training directions.
+    The paper writes an inner product, which the authors' code takes raw ("dot"). Raises `UserError`
+    for a layer without training directions.
     """
-    if not within_layer:
-        return [descriptions[i] for i in nearest(train.vectors, test.vectors, similarity)[0]]
-    if missing := set(test.layers) - set(train.layers):
+    if within_layer and (missing := set(test.layers) - set(train.layers)):
         raise UserError(f"NN-layer: no training direction is of layers {sorted(missing)}")
     said = [""] * len(test)
-    for layer in set(test.layers):
+    for layer in set(test.layers) if within_layer else [None]:
         known, asked = train.where(layer=layer), test.where(layer=layer)
         index, _ = nearest(train.vectors[known], test.vectors[asked], similarity)
         for row, i in zip(asked, index.tolist(), strict=True):
             said[row] = descriptions[known[i]]
     return said
+
+
+def twins(train: Directions, test: Directions) -> list[bool]:
+    """Whether each test direction has a near-twin (cosine above TWIN) among the training directions
+    of another layer."""
+    found = [False] * len(test)
+    for layer in set(test.layers):
+        allowed = torch.tensor([of_train != layer for of_train in train.layers])
+        rows = test.where(layer=layer)
+        if allowed.any():
+            _, cosine = nearest(train.vectors, test.vectors[rows], allowed=allowed)
+            for row, twin in zip(rows, (cosine > TWIN).tolist(), strict=True):
+                found[row] = twin
+    return found

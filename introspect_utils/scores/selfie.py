@@ -1,9 +1,7 @@
-"""SelfIE: a language model that was never trained to explain defines a vector as if it were a word
-(sections 3.3 and F.1).
+"""SelfIE: an untrained language model defines a vector as if it were a word (sections 3.3 and F.1).
 
-The vector takes the place of the word at the embedding layer, wherever the prompt names it, between
-no marks: there is no trained continuous token. All prompts are therefore alike but for the vector,
-and a batch needs no padding.
+The vector stands among the embeddings wherever the prompt names the word; there is no trained
+continuous token. All prompts are alike but for the vector, so a batch needs no padding.
 """
 
 from __future__ import annotations
@@ -31,11 +29,8 @@ USER, ASSISTANT = f"Briefly define the word '{WORD}'.", f"The meaning of the wor
 
 
 def prompt_ids(lm: LanguageModel, prompt: Literal["base", "chat"]) -> tuple[list[int], list[int]]:
-    """The prompt of F.1 as (ids, the two places where the vector goes); what id stands there is of
-    no account.
-
-    Raises `UserError` for a chat with a model that has no chat template.
-    """
+    """The prompt of F.1 as (ids, the two places where the vector goes). Raises `UserError` for a
+    chat with a model without a chat template."""
     text = BASE if prompt == "base" else lm.chat(USER) + ASSISTANT
     before, *parts = text.split(WORD)
     ids, places = lm.encode(before, special=True), []
@@ -54,27 +49,15 @@ def selfie(
     batch_size: int = 32,
     max_new_tokens: int = 25,
 ) -> list[list[str]]:
-    """What the untrained `lm` says vectors [n, width] mean, inserted at each scale: texts as
-    generated, [scale][vector].
-
-    A scale is the norm of what is inserted: scale * v / ||v||. `prompt` is that of F.1 for base
-    models or for chat models. Raises `UserError` where the vectors are not of the model's width,
-    since nothing here could project them.
-    """
-    if vectors.shape[-1] != lm.width:
-        raise UserError(
-            f"SelfIE: vectors of width {vectors.shape[-1]} cannot stand among the embeddings of "
-            f"{lm.name} ({lm.width})"
-        )
+    """What `lm` says that vectors [n, width] mean, each inserted as scale * v / ||v||: texts as
+    generated, [scale][vector]. Raises `UserError` where the vectors are not of its width."""
+    if (width := vectors.shape[-1]) != lm.width:
+        raise UserError(f"SelfIE: {lm.name} has width {lm.width}, the vectors {width}")
     ids, places = prompt_ids(lm, prompt)
-    embedded = lm.model.get_input_embeddings()(
-        torch.tensor(ids, device=lm.device)
-    )  # [length, width]
+    embedded = lm.model.get_input_embeddings()(torch.tensor(ids, device=lm.device))
     direction = normalize(vectors.to(lm.device).float(), dim=-1)
-    tokens = torch.cat([scale * direction for scale in scales]).to(
-        embedded.dtype
-    )  # [scales * n, width]
-    said, tokenizer = [], lm.tokenizer
+    tokens = torch.cat([scale * direction for scale in scales]).to(embedded.dtype)
+    said = []
     with tqdm(total=len(tokens), desc="SelfIE", unit="row", mininterval=10) as progress:
         for start in range(0, len(tokens), batch_size):
             part = tokens[start : start + batch_size]
@@ -87,7 +70,8 @@ def selfie(
                 attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long, device=lm.device),
                 past_key_values=read_shared(lm.model, inputs, places[0]),
             )
-            said += [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+            texts = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            said += [text.strip() for text in texts]
             progress.update(len(part))
     return [said[i * len(vectors) : (i + 1) * len(vectors)] for i in range(len(scales))]
 
@@ -97,13 +81,8 @@ def best_of(
     scores: Sequence[Sequence[float]],
     scales: Sequence[float] = SCALES,
 ) -> list[tuple[str, float, float]]:
-    """For each vector (text, scale, score) of the highest simulator score, the first scale of equal
-    ones: an upper bound.
-
-    `descriptions` and `scores` are [scale][vector], in the order of `scales`.
-    """
-    each = [
-        zip(texts, [scale] * len(texts), of_scale, strict=True)
-        for texts, scale, of_scale in zip(descriptions, scales, scores, strict=True)
-    ]
-    return [max(of_vector, key=lambda said: said[2]) for of_vector in zip(*each, strict=True)]
+    """(text, scale, score) of each vector's highest score, the first of equal ones: an upper bound.
+    `descriptions` and `scores` are [scale][vector]."""
+    rows = zip(zip(*descriptions, strict=True), zip(*scores, strict=True), strict=True)
+    of_vectors = [zip(texts, scales, r, strict=True) for texts, r in rows]
+    return [max(of_one, key=lambda said: said[2]) for of_one in of_vectors]

@@ -1,13 +1,10 @@
-"""How similar the residual streams of an explainer and its target are (section B.2, Table 5),
-before any training.
+"""How similar the residual streams of an explainer and its target are before training (B.2).
 
-    dot product      E_{x,l,t} <h_E(l, t)(x), h_M(l, t)(x)>, of unit vectors, as the paper's
-    percentages are SAE pattern      E_{l,v} E_{x|v} corr_t(<h_E(l, t)(x), v>, <h_M(l, t)(x), v>)
-    CKA              linear centred kernel alignment: the same in every basis, so it tells the basis
-    from the geometry
+    dot product    E_{x,l,t} <h_E(l, t)(x), h_M(l, t)(x)>, of unit vectors
+    SAE pattern    E_{l,v} E_{x|v} corr_t(<h_E(l, t)(x), v>, <h_M(l, t)(x), v>)
+    CKA            linear centred kernel alignment: the same in every basis
 
-Where the explainer has a projection, h_M and v are seen through it: that is how the explainer gets
-them.
+Where the explainer has a projection, h_M and v are seen through it, as the explainer gets them.
 """
 
 from __future__ import annotations
@@ -43,42 +40,31 @@ def stream_similarity(
     moments = {layer: Moments(target.width, explainer.lm.width) for layer in layers}
     for pairs in paired_residuals(target, explainer.lm, contexts, layers):
         for layer, (ours, theirs) in pairs.items():
-            cosines[layer].append(
-                torch.cosine_similarity(_seen(explainer, ours, layer), theirs).cpu()
-            )
+            seen = _seen(explainer, ours, layer)
+            cosines[layer].append(torch.cosine_similarity(seen, theirs).cpu())
             moments[layer].add(ours, theirs)
     cka = torch.tensor([moments[layer].cka() for layer in layers])
-    return {
-        "dot_product": torch.cat([part for layer in layers for part in cosines[layer]]),
-        "cka": cka,
-    }
+    return {"dot_product": torch.cat([c for layer in layers for c in cosines[layer]]), "cka": cka}
 
 
 @torch.no_grad()
 def pattern_similarity(
     target: LanguageModel, explainer: Explainer, directions: Directions, exemplars: Exemplars
 ) -> Tensor:
-    """corr_t of both models' activations along each of n directions on its top exemplars, which
-    hold the target's.
-
-    [n], means over the exemplars on which neither is constant; a direction without one is left out.
-    """
+    """corr_t of both models' activations along each direction on its top exemplars: [n], means over
+    those on which neither is constant; a direction without one is left out."""
     found, k = [], exemplars.n_top
     for layer in sorted(set(directions.layers)):
         chosen = directions.where(layer=layer)
         seen = _seen(explainer, directions.vectors[chosen].to(explainer.lm.device), layer)
         of_layer = exemplars.take(chosen)
-        contexts, ours = (
-            of_layer.tokens[of_layer.sequences[:, :k]].flatten(0, 1),
-            of_layer.activations[:, :k].flatten(0, 1),
-        )
+        contexts = of_layer.tokens[of_layer.sequences[:, :k]].flatten(0, 1)
+        ours = of_layer.activations[:, :k].flatten(0, 1)
         correlations: list[list[float]] = [[] for _ in chosen]
         for pairs, theirs in explainer_residuals(target, explainer.lm, contexts, [layer]):
             of_direction = (pairs.rows // k).to(seen.device)
-            a, b = (
-                ours[pairs.rows, pairs.target],
-                (theirs[layer] * seen[of_direction]).sum(-1).cpu(),
-            )
+            a = ours[pairs.rows, pairs.target]
+            b = (theirs[layer] * seen[of_direction]).sum(-1).cpu()
             for row in pairs.rows.unique().tolist():
                 r, constant = pearson(a[pairs.rows == row], b[pairs.rows == row])
                 if not constant:

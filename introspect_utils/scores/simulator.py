@@ -11,21 +11,20 @@ the prediction is its expected value.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import choose_dtype, load_model
 from introspect_utils.models.residual import decoder_layers, pad_left, positions
+from introspect_utils.models.weights import read_adapter, read_model, sharing_weights
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import folder_name
 from introspect_utils.settings.paths import artifacts_dir
@@ -40,11 +39,10 @@ COPIED = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eo
 
 
 class Simulator(nn.Module):
-    """A simulator for `target` from the first `n_layers` (None: all) layers of `lm`, and a head.
+    """A simulator for `target`: the first `n_layers` (None: all) of `lm`, whose weights it shares,
+    and a head. `compute_dtype`: "float32" or "bfloat16" (autocast).
 
-    It shares the weights of `lm`, which training leaves as they are. `compute_dtype`: "float32" or
-    "bfloat16" (autocast). Raises `UserError` when `lm` has another tokenizer than the target, whose
-    tokens the text is, or fewer layers.
+    Raises `UserError` when `lm` has another tokenizer than the target, or fewer layers.
     """
 
     def __init__(
@@ -52,17 +50,11 @@ class Simulator(nn.Module):
     ) -> None:
         super().__init__()
         if not target.tokenizer.get_vocab().items() <= lm.tokenizer.get_vocab().items():
-            raise UserError(
-                f"the tokenizer of the simulator ({lm.name}) is not that of its target "
-                f"({target.name}): take a sibling"
-            )
+            raise UserError(f"{lm.name} has another tokenizer than its target {target.name}")
         self.n_layers = lm.n_layers if n_layers is None else n_layers
         if not 1 <= self.n_layers <= lm.n_layers:
-            raise UserError(
-                f"a simulator of {n_layers} layers cannot be made from {lm.name}, which has "
-                f"{lm.n_layers}: ask for fewer"
-            )
-        self.lm = replace(lm, model=first_layers(lm.model, self.n_layers))
+            raise UserError(f"{lm.name} has {lm.n_layers} layers: none of {n_layers} can be made")
+        self.lm = first_layers(lm, self.n_layers)
         self.model = self.lm.model
         self.head = nn.Linear(lm.width, VALUES, device=lm.device)
         nn.init.zeros_(self.head.weight)
@@ -81,41 +73,29 @@ class Simulator(nn.Module):
         prompts = [self.lm.encode(PROMPT.format(description)) for description in descriptions]
         self.lm.check_length(max(map(len, prompts)) + length, "a description with its text")
         ids, mask = pad_left(prompts, self.lm.tokenizer.pad_token_id, self.lm.device)
-        ids, text = self._read(ids), self._read(tokens.to(self.lm.device).flatten(0, 1))
-        decoder, cache = self.lm.model.get_decoder(), None
-        checkpointing = any(getattr(m, "gradient_checkpointing", False) for m in decoder.modules())
-        if self.training and checkpointing:
-            text = torch.cat([ids.repeat_interleave(k, 0), text], 1)
-        else:
-            cache = DynamicCache()
-            decoder(
-                ids,
-                attention_mask=mask,
-                position_ids=positions(mask),
-                past_key_values=cache,
-                use_cache=True,
-            )
-            cache.batch_repeat_interleave(k)
-        mask = torch.cat([mask, mask.new_ones(m, length)], 1).repeat_interleave(k, 0)
-        output = decoder(
-            text,
-            attention_mask=mask,
-            position_ids=positions(mask)[:, -text.shape[1] :],
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-        return output.last_hidden_state[:, -length:]
+        whole = torch.cat([mask, mask.new_ones(m, length)], 1).repeat_interleave(k, 0)
+        text = tokens.to(self.lm.device).flatten(0, 1)
+        layers = self.lm.model.get_decoder().modules()
+        if self.training and any(getattr(part, "gradient_checkpointing", False) for part in layers):
+            return self._pass(torch.cat([ids.repeat_interleave(k, 0), text], 1), whole)[:, -length:]
+        cache = DynamicCache()
+        self._pass(ids, mask, cache)
+        cache.batch_repeat_interleave(k)
+        return self._pass(text, whole, cache)
+
+    def _pass(self, ids: Tensor, mask: Tensor, cache: DynamicCache | None = None) -> Tensor:
+        for token, other in self.copies.items():
+            ids = torch.where(ids == token, other, ids)
+        places = positions(mask)[:, -ids.shape[1] :]
+        settings = {"past_key_values": cache, "use_cache": cache is not None}
+        decoder = self.lm.model.get_decoder()
+        return decoder(ids, attention_mask=mask, position_ids=places, **settings).last_hidden_state
 
     def logits(self, descriptions: Sequence[str], tokens: Tensor) -> Tensor:
         """Of the values 0..10 at tokens [m, k, T]: [m, k, T, 11]. Gradients flow."""
         hidden = self.hidden(descriptions, tokens).float()
         with torch.autocast(self.lm.device.type, enabled=False):  # the head costs nothing
             return self.head(hidden).unflatten(0, tokens.shape[:2])
-
-    def _read(self, ids: Tensor) -> Tensor:
-        for token, other in self.copies.items():
-            ids = torch.where(ids == token, other, ids)
-        return ids
 
     @torch.inference_mode()
     def expected(self, descriptions: Sequence[str], tokens: Tensor) -> Tensor:
@@ -144,33 +124,22 @@ class Simulator(nn.Module):
         self.model.save_pretrained(folder, save_embedding_layers=False)  # else it asks the hub
         head = {name: part.contiguous() for name, part in self.head.state_dict().items()}
         save_file(head, folder / HEAD)
-        settings = {
-            "base": self.lm.name,
-            "n_layers": self.n_layers,
-            "compute_dtype": self.compute_dtype,
-        }
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=1))
+        made = {name: getattr(self, name) for name in ("n_layers", "compute_dtype")}
+        (folder / SETTINGS).write_text(json.dumps({"base": self.lm.name} | made, indent=1))
 
     @classmethod
     def load(cls, folder: str | Path, target: LanguageModel) -> Simulator:
-        """What `save` wrote; it shares the weights of `target` where that is its model.
-
-        Raises `UserError` where there is none.
-        """
-        from peft import PeftModel
-
+        """What `save` wrote, on the weights of `target` if that is its model. Raises `UserError`
+        where there is none."""
         folder = Path(folder)
         if not (folder / SETTINGS).is_file():
-            raise UserError(
-                f"no simulator at {folder} (no {SETTINGS} in it): train one with "
-                "notebooks/04_simulator.ipynb"
-            )
+            raise UserError(f"no simulator at {folder}: notebooks/04_simulator.ipynb trains one")
         settings = json.loads((folder / SETTINGS).read_text())
         lm, dtype = target, str(target.model.dtype).split(".")[1]
         if settings["base"] != target.name:
             lm = load_model(settings["base"], target.device.type, dtype)
         simulator = cls(lm, target, settings["n_layers"])
-        simulator.model = PeftModel.from_pretrained(simulator.lm.model, folder)
+        simulator.model = read_adapter(simulator.lm.model, folder)
         simulator.head.load_state_dict(load_file(folder / HEAD))
         simulator.compute_dtype = settings["compute_dtype"]
         return simulator.eval()
@@ -179,52 +148,38 @@ class Simulator(nn.Module):
     def load_published(
         cls, path_or_hub: str, target: LanguageModel, dtype: str = "auto"
     ) -> Simulator:
-        """The authors' simulator (`Transluce/features_explain_llama3.1_8b_simulator`), all weights
-        of which are trained.
+        """The authors' simulator, a full model (Transluce/features_explain_llama3.1_8b_simulator).
 
-        Known from their inference code (`FinetunedSimulator`): the prompt above behind one BOS,
-        padded on the left; the 11 values are the first 11 entries of the logits, read at the token
-        itself; the copies of four special tokens (COPIED) are read in their place. Assumed: the
-        checkpoint has the rows of the copies (a token without one is read as it is). Raises
-        `UserError` when it cannot be loaded or has a smaller vocabulary than the target.
+        Known from their inference code: the prompt above behind one BOS; the 11 values are the
+        first 11 entries of the logits, read at the token itself; copies of four special tokens
+        (COPIED) are read in their place. Assumed: the checkpoint has the copies' rows (a token
+        without one is read as it is). Raises `UserError` when it cannot be loaded or has a smaller
+        vocabulary than the target.
         """
-        where, tokenizer = target.device, target.tokenizer
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                path_or_hub, dtype=choose_dtype(dtype, where.type)
-            )
+            model = read_model(path_or_hub, choose_dtype(dtype, target.device.type))
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"cannot load the simulator {path_or_hub} ({reason}): check the name and the "
-                "network"
-            ) from error
-        known, rows = len(tokenizer), model.get_input_embeddings().num_embeddings
-        if rows < known:
-            raise UserError(
-                f"{path_or_hub} knows {rows} tokens, {target.name} has {known}: it is no simulator "
-                "for this target"
-            )
-        model.to(where).eval().requires_grad_(False)
-        simulator = cls(LanguageModel(path_or_hub, model, tokenizer), target)
+            raise UserError(f"cannot load the simulator {path_or_hub} ({reason})") from error
+        vocabulary, known = target.tokenizer.get_vocab(), len(target.tokenizer)
+        if (rows := model.get_input_embeddings().num_embeddings) < known:
+            raise UserError(f"{path_or_hub} knows {rows} tokens, {target.name} has {known}")
+        model.to(target.device).eval().requires_grad_(False)
+        simulator = cls(LanguageModel(path_or_hub, model, target.tokenizer), target)
         simulator.head.weight.data = model.get_output_embeddings().weight[:VALUES].float()
-        copies = zip(COPIED, range(known + 1, rows), strict=False)  # `known` is <PAD>
-        vocabulary = tokenizer.get_vocab()
-        simulator.copies = {
-            vocabulary[token]: copy_ for token, copy_ in copies if token in vocabulary
-        }
+        places = zip(COPIED, range(known + 1, rows), strict=False)  # `known` is <PAD>
+        simulator.copies = {vocabulary[t]: place for t, place in places if t in vocabulary}
         return simulator.eval()
 
 
-def first_layers(model: PreTrainedModel, n: int) -> PreTrainedModel:
-    """A model of the first n layers with modules of its own, which adapters go into, and shared
-    weights."""
-    model = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
-    model.get_decoder().layers = decoder_layers(model)[:n]
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = model.config.layer_types[:n]
-    model.config.num_hidden_layers = n
-    return model
+def first_layers(lm: LanguageModel, n: int) -> LanguageModel:
+    """The first n layers of a model, with modules of their own and shared weights."""
+    lm = sharing_weights(lm)
+    lm.model.get_decoder().layers = decoder_layers(lm.model)[:n]
+    if getattr(lm.model.config, "layer_types", None):
+        lm.model.config.layer_types = lm.model.config.layer_types[:n]
+    lm.model.config.num_hidden_layers = n
+    return lm
 
 
 def load_simulator(profile: Profile, target: LanguageModel) -> Simulator:

@@ -36,42 +36,27 @@ class Stage(NamedTuple):
     sequences: int
 
 
-class Step(NamedTuple):
-    """The j-th description goes with the exemplars columns[j] of the direction rows[j]."""
-
-    rows: list[int]  # [m]
-    descriptions: list[str]  # [m]
-    columns: list[list[int]]  # [m, sequences]
+# rows [m] of the directions, and columns [m, sequences] of their exemplars
+Step = tuple[list[int], list[list[int]]]
 
 
 def train_simulator(
-    simulator: Simulator,
-    stages: tuple[Stage, Stage],
-    settings: Training,
-    folder: Path,
-    seed: int = 0,
+    simulator: Simulator, stages: tuple[Stage, Stage], settings: Training, folder: Path, seed: int
 ) -> Trained:
-    """Fit an adapter (always LoRA) and the head in both stages, and save the simulator in `folder`.
+    """Fit a LoRA and the head in both stages and save the simulator in `folder`. A run that was
+    interrupted goes on, a finished one is read back.
 
-    A run that was interrupted goes on, a finished one is read back. `batch_size` counts
-    descriptions. The head's bias starts as the log-frequencies of the values: the best constant.
-    Raises `UserError` when the simulator has been trained before, a direction lacks candidates or
+    `batch_size` counts descriptions. The head's bias starts as the best constant. Raises
+    `UserError` when the simulator has been trained before, a direction lacks candidates or
     exemplars, or the loss is not finite.
     """
     if hasattr(simulator.model, "peft_config") or simulator.copies:
-        raise UserError(
-            "this simulator has been trained before: make a new one (Simulator) and train that"
-        )
+        raise UserError("this simulator has been trained before: train a new one (Simulator)")
     for number, stage in enumerate(stages, 1):
         if not all(stage.candidates):
-            raise UserError(
-                f"stage {number} has a direction without a candidate description: leave it out"
-            )
-        if stage.sequences > stage.exemplars.sequences.shape[1]:
-            raise UserError(
-                f"stage {number} is to use {stage.sequences} sequences a direction: there are "
-                "fewer exemplars"
-            )
+            raise UserError(f"stage {number}: a direction has no candidate description")
+        if stage.sequences > (k := stage.exemplars.sequences.shape[1]):
+            raise UserError(f"stage {number}: {k} exemplars a direction, not {stage.sequences}")
     first, second = stages
     simulator.compute_dtype = choose_compute_dtype(settings.compute_dtype, simulator.lm.device.type)
     counts = torch.bincount(first.exemplars.binned().flatten(), minlength=VALUES) + 1
@@ -85,15 +70,9 @@ def train_simulator(
     chosen = [draw.choice(texts) for texts in first.candidates]
     path = resume / "stage-1.safetensors"
     losses, seconds, made_from = _fit(simulator, first, chosen, settings, path, seed, "")
-    scores = score_candidates(
-        simulator,
-        second.candidates,
-        second.exemplars.scoring(),
-        resume / "candidates.jsonl",
-        settings.batch_size,
-    )
-    of_directions = zip(second.candidates, scores, strict=True)
-    chosen = [texts[r.index(max(r))] for texts, r in of_directions]
+    scoring, path = second.exemplars.scoring(), resume / "candidates.jsonl"
+    scores = score_candidates(simulator, second.candidates, scoring, path, settings.batch_size)
+    chosen = [texts[r.index(max(r))] for texts, r in zip(second.candidates, scores, strict=True)]
     path = resume / "stage-2.safetensors"
     more, seconds_2, _ = _fit(simulator, second, chosen, settings, path, seed + 1, made_from)
     simulator.save(folder)
@@ -103,11 +82,8 @@ def train_simulator(
 
 @torch.no_grad()
 def check_description_is_read(simulator: Simulator, tokens: torch.Tensor) -> None:
-    """Gate: in training, another description of equal length changes what the head reads at
-    `tokens` [1, T].
-
-    Raises `UserError` where it does not.
-    """
+    """Raises `UserError` where another description of equal length leaves what the head reads at
+    `tokens` [1, T] in training as it is."""
     simulator.train()
     torch.manual_seed(0)
     one = simulator.hidden(["the digit 1"], tokens[None]).float()
@@ -133,16 +109,16 @@ def _fit(
     path.parent.mkdir(parents=True, exist_ok=True)
     exemplars, binned = stage.exemplars, stage.exemplars.binned()  # [n, k, T]
     steps = plan_steps(stage, chosen, settings.batch_size, seed)
-    model = simulator.lm.name, simulator.n_layers
-    made = (after, *model, replace(settings, checkpoint_steps=1), seed, steps)
-    made_from = hashlib.sha256(repr(made).encode())
+    model, how = (simulator.lm.name, simulator.n_layers), replace(settings, checkpoint_steps=1)
+    made_from = hashlib.sha256(repr((after, model, how, seed, steps, chosen)).encode())
     for part in (exemplars.tokens, exemplars.sequences, binned):
-        made_from.update(part.numpy().tobytes())
+        made_from.update(part.numpy())
 
     def loss(_: Simulator, step: Step) -> torch.Tensor:
-        where = torch.tensor(step.rows)[:, None], torch.tensor(step.columns)
+        rows, columns = step
+        where = torch.tensor(rows)[:, None], torch.tensor(columns)
         tokens = exemplars.tokens[exemplars.sequences[where]]
-        return simulator.loss(step.descriptions, tokens, binned[where])
+        return simulator.loss([chosen[row] for row in rows], tokens, binned[where])
 
     losses, seconds = fit(simulator, loss, steps, settings, path, made_from.hexdigest(), seed)
     return losses, seconds, made_from.hexdigest()
@@ -154,10 +130,6 @@ def plan_steps(stage: Stage, chosen: Sequence[str], batch_size: int, seed: int) 
     epochs = math.ceil(stage.steps / math.ceil(len(chosen) / batch_size))
     steps = batches([len(text) for text in chosen], batch_size, epochs, seed)
     return [
-        Step(
-            rows,
-            [chosen[row] for row in rows],
-            [draw.sample(range(k), stage.sequences) for _ in rows],
-        )
+        (rows, [draw.sample(range(k), stage.sequences) for _ in rows])
         for rows in islice(steps, stage.steps)
     ]

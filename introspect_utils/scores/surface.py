@@ -3,8 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 
-UNSEEN = object()
-
 
 def lookup(
     keys: Sequence[Hashable], outcomes: Sequence[tuple[bool, str]], test_keys: Sequence[Hashable]
@@ -12,20 +10,17 @@ def lookup(
     """For each test key the most frequent has-changed of the training rows with that key, and the
     most frequent content with it.
 
-    An unseen key gets the most frequent outcome of all training rows; equal counts go to what came
-    first.
+    An unseen key gets those of all training rows; of equally frequent ones the first is taken.
     """
     by_key = defaultdict(list)
     for key, outcome in zip(keys, outcomes, strict=True):
         by_key[key].append(outcome)
-    commonest = {key: _commonest(of_key) for key, of_key in by_key.items()} | {
-        UNSEEN: _commonest(outcomes)
-    }
-    return [commonest.get(key, commonest[UNSEEN]) for key in test_keys]
+    commonest, of_all = {k: _commonest(part) for k, part in by_key.items()}, _commonest(outcomes)
+    return [commonest.get(key, of_all) for key in test_keys]
 
 
 def majority(outcomes: Sequence[tuple[bool, str]], n_test: int) -> list[tuple[bool, str]]:
-    """The most frequent has-changed, and the most frequent content with it, for every test row."""
+    """The most frequent has-changed, and content with it, for every test row."""
     return lookup([()] * len(outcomes), outcomes, [()] * n_test)
 
 
@@ -42,51 +37,38 @@ def letter_answers(
 ) -> dict[str, list[tuple[bool, str]]]:
     """The baselines of Table 3: name -> (changed?, letter without the hint) for each test row.
 
-    `train` holds the outcomes of the training rows; features are {"hint": letter, ...}. Three of
-    them name a letter and take it that the target follows every hint, so that a change is said
-    where the hint is another letter: `hint-letter` (never a change), `majority-letter`, and
-    `oracle`, which is told the target's `own` unhinted answers: what knowing them is worth.
+    `train` holds the outcomes of the training rows; features are {"hint": letter, ...}. Three name
+    a letter and take it that the target follows every hint: `hint-letter` (never a change),
+    `majority-letter`, and `oracle`, which is told the target's `own` unhinted answers.
     """
     letters = Counter(letter for _, letter in train)
     unchanged = Counter(letter for changed, letter in train if not changed) or letters
     hints = [features["hint"] for features in test_features]
-    named = {
-        "hint-letter": hints,
-        "majority-letter": [letters.most_common(1)[0][0]] * len(hints),
-        "oracle": own,
+    majority = [letters.most_common(1)[0][0]] * len(hints)
+    named = {"hint-letter": hints, "majority-letter": majority, "oracle": own}
+    said = {
+        name: [(answer != hint, answer) for answer, hint in zip(answers, hints, strict=True)]
+        for name, answers in named.items()
     }
-    return {
-        "unchanged": [(False, unchanged.most_common(1)[0][0])] * len(hints),
-        **{
-            name: [(a != h, a) for a, h in zip(answers, hints, strict=True)]
-            for name, answers in named.items()
-        },
-        "logistic": logistic(train_features, train, test_features),
-    }
+    said["unchanged"] = [(False, unchanged.most_common(1)[0][0])] * len(hints)
+    return said | {"logistic": logistic(train_features, train, test_features)}
 
 
 def logistic(
     train_features: Sequence[dict], train: Sequence[tuple[bool, str]], test_features: Sequence[dict]
 ) -> list[tuple[bool, str]]:
-    """Two logistic regressions, of has-changed and of the content, on surface features (text:
-    one-hot, numbers: up to 1)."""
-    changed, letters = (
-        _fit_predict(train_features, labels, test_features) for labels in zip(*train, strict=True)
-    )
-    return list(zip(changed, letters, strict=True))
-
-
-def _fit_predict(
-    train_features: Sequence[dict], labels: Sequence, test_features: Sequence[dict]
-) -> list:
+    """Two logistic regressions, of has-changed and content, on surface features (one-hot texts,
+    numbers up to 1)."""
     from sklearn.feature_extraction import DictVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import MaxAbsScaler
 
-    if len(set(labels)) == 1:  # nothing to tell apart
-        return [labels[0]] * len(test_features)
-    model = make_pipeline(
-        DictVectorizer(sparse=False), MaxAbsScaler(), LogisticRegression(max_iter=1000)
-    )
-    return model.fit(train_features, labels).predict(test_features).tolist()
+    def predicted(labels: Sequence) -> list:
+        if len(set(labels)) == 1:  # nothing to tell apart
+            return [labels[0]] * len(test_features)
+        features, model = DictVectorizer(sparse=False), LogisticRegression(max_iter=1000)
+        fitted = make_pipeline(features, MaxAbsScaler(), model).fit(train_features, labels)
+        return fitted.predict(test_features).tolist()
+
+    return list(zip(*map(predicted, zip(*train, strict=True)), strict=True))

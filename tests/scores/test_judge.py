@@ -1,5 +1,4 @@
-"""Judges: A.2's prompt and scale against a chat server, the embedding judge against slow means,
-agreement as A.2 counts it."""
+"""Judges: A.2's prompt and scale against a chat server, the embedding judge against slow means."""
 
 import importlib.util
 import itertools
@@ -16,14 +15,7 @@ from transformers import BertConfig, BertModel
 from introspect_utils.models.chat import Endpoint
 from introspect_utils.models.tiny import tiny_model
 from introspect_utils.scores import judge
-from introspect_utils.scores.judge import (
-    EmbeddingJudge,
-    agreement,
-    load_judge,
-    parse_rating,
-    rated_pairs,
-    ratings,
-)
+from introspect_utils.scores.judge import EmbeddingJudge, load_judge, parse_rating, ratings
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
 
@@ -56,14 +48,13 @@ def tiny_judge(one_thread):
 
 
 @pytest.fixture(scope="module")
-def fit():
-    """The function of scripts/fit_judge.py."""
-    spec = importlib.util.spec_from_file_location(
-        "fit_judge", paths.REPO / "scripts" / "fit_judge.py"
-    )
+def fitting():
+    """scripts/fit_judge.py as a module."""
+    path = paths.REPO / "scripts" / "fit_judge.py"
+    spec = importlib.util.spec_from_file_location("fit_judge", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.fit
+    return module
 
 
 def chat_judge(server, tmp_path, **settings):
@@ -143,6 +134,20 @@ def test_short_texts_are_ratings_only_with_their_number(reply):
         assert rating == int(reply)
 
 
+@pytest.mark.parametrize("said", ["", "  ", "\n"])
+def test_an_empty_answer_scores_0_and_is_not_asked_about(tmp_path, tiny_judge, said):
+    assert tiny_judge.rate([(said, "cities"), ("cities", "cities"), (said, "")]) == [0, 1, 0]
+    with ChatServer(lambda request: "5") as server:
+        judge_ = chat_judge(server, tmp_path)
+        assert judge_.rate([(said, "b"), ("a", "b")]) == [0, 1] and server.delivered.total() == 1
+
+
+def test_an_answer_that_is_missing_has_no_score(monkeypatch):
+    monkeypatch.setattr(judge, "complete", lambda *_, **__: [None, 2])
+    scores = load_judge("openai", Endpoint("m")).rate([("a", "b"), ("", "b"), ("c", "d")])
+    assert np.isnan(scores[0]) and scores[1:] == [0, 0.25]
+
+
 def test_an_embedding_is_the_mean_over_a_texts_own_tokens(tiny_judge):
     embeddings = tiny_judge.embed(TEXTS)
     for text, embedding in zip(TEXTS, embeddings, strict=True):
@@ -178,57 +183,37 @@ def test_a_cosine_that_reaches_a_threshold_has_passed_it():
     ]
 
 
-def test_fitted_cuts_are_the_best_of_all(fit):
+def test_under_the_fitted_cuts_each_rating_is_given_as_often_as_by_hand(fitting):
     random = np.random.default_rng(0)
     for _ in range(20):
-        rated = random.integers(1, 6, 9)
-        cosines = rated / 10 + random.normal(0, 0.15, 9)
-        cuts = np.convolve(np.sort(cosines), [0.5, 0.5], "valid")
-        errors = [
-            np.abs(ratings(cosines, chosen) - rated).sum()
-            for chosen in itertools.combinations_with_replacement(cuts, 4)
-        ]
-        fitted = fit(cosines, rated)
-        assert fitted == sorted(fitted)
-        assert np.abs(ratings(cosines, fitted) - rated).sum() == min(errors)
+        rated = np.append(random.integers(1, 6, 30), range(1, 6))
+        cosines = rated / 10 + random.normal(0, 0.3, 35)
+        given_ = ratings(cosines, fitting.fit(cosines, rated))
+        assert np.bincount(given_).tolist() == np.bincount(rated).tolist()
 
 
-def test_the_rated_pairs():
-    pairs, rated = rated_pairs()
-    assert len(pairs) == len(set(pairs)) >= 60
+def test_the_rated_pairs(fitting):
+    pairs, rated = fitting.rated_pairs()
+    assert len(pairs) == len(set(pairs)) == 227
     assert set(np.unique(rated)) == {1, 2, 3, 4, 5} and np.bincount(rated)[1:].min() >= 20
     examples = re.findall(r"Predicted: (.*)\nExpected: (.*)\nCorrect rating: (\d)", judge.PROMPT)
     of_pair = dict(zip(pairs, rated, strict=True))
     assert [of_pair[predicted, expected] for predicted, expected, _ in examples] == [1, 2, 3, 4, 5]
 
 
-def test_agreement_as_the_paper_counts_it():
-    # a person's labels 1, 2, 0 against differences of scores
-    same = agreement([1, -1, 0], [0.25, -1, 0])
-    assert (same.exact, same.graded, same.opposed, same.n) == (1, 1, 0, 3)
-    near = agreement([0, 0, 0, 0], [0.25, -0.5, 0.75, -1])
-    assert (near.exact, near.graded, near.opposed) == (0, (0.75 + 0.5) / 4, 0)
-    opposed = agreement([1, -1], [-0.25, 0.25])
-    assert (opposed.exact, opposed.graded, opposed.opposed) == (0, 0, 1)
-    assert agreement([1, -1], [0, 0]).graded == 0  # a person's preference has no size
-    with pytest.raises(ValueError, match="1 preferences against 2"):
-        agreement([1], [1, 0])
-    with pytest.raises(ValueError):
-        agreement([], [])
+def test_the_judge_can_give_all_five_ratings():
+    """.25 never occurred while two thresholds were equal."""
+    cosines = np.linspace(-1, 1, 1001)
+    assert set(ratings(cosines, judge.THRESHOLDS).tolist()) == {1, 2, 3, 4, 5}
+    assert np.diff([0, *judge.THRESHOLDS, 1]).min() > 0.05
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(STEPS), st.sampled_from(STEPS), st.sampled_from(STEPS)),
-        min_size=1,
-    )
-)
-def test_agreement_is_symmetric_and_between_exact_and_one(rows):
-    a, b = [x - y for x, y, _ in rows], [x - z for x, _, z in rows]
-    found = agreement(a, b)
-    assert found == agreement(b, a)
-    assert 0 <= found.exact <= found.graded <= 1 and found.exact + found.opposed <= 1
-    assert agreement(a, a).exact == 1
+def test_embeddings_that_are_not_finite_are_an_error(tiny_judge, monkeypatch):
+    """A cosine that is no number was rated 5."""
+    nan = torch.full((2, 4), torch.nan)
+    monkeypatch.setattr(EmbeddingJudge, "embed", lambda self, texts: nan[: len(texts)])
+    with pytest.raises(UserError, match="embeddings that are not finite"):
+        tiny_judge.rate([("a", "b")])
 
 
 def test_another_judge():
@@ -237,12 +222,14 @@ def test_another_judge():
 
 
 @pytest.mark.real
-def test_the_embedding_judge_is_the_one_that_was_fitted(fit):
+def test_the_embedding_judge_is_the_one_that_was_fitted(fitting):
     embedding = load_judge("embedding", device="cpu")
-    pairs, rated = rated_pairs()
+    pairs, rated = fitting.rated_pairs()
     cosines = embedding.cosines(pairs)
-    assert tuple(round(cut, 3) for cut in fit(cosines, rated)) == judge.THRESHOLDS
-    assert np.abs(ratings(cosines, judge.THRESHOLDS) - rated).mean() < 0.6
+    assert tuple(round(cut, 3) for cut in fitting.fit(cosines, rated)) == judge.THRESHOLDS
+    given_ = ratings(cosines, judge.THRESHOLDS)
+    assert np.abs(given_ - rated).mean() < 0.85 and abs(given_.mean() - rated.mean()) < 0.03
+    assert np.bincount(given_)[1:].min() >= 20
     known = {
         "That is a happy dog": 0.6946,
         "That is a very happy person": 0.9429,

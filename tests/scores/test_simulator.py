@@ -18,13 +18,15 @@ from introspect_utils.models.load import load_model
 from introspect_utils.report.figures import calibration
 from introspect_utils.scores import simulator_scores, simulator_training
 from introspect_utils.scores.simulator import HEAD, PROMPT, Simulator
-from introspect_utils.scores.simulator_baselines import against_baselines, shuffled, word_overlap
 from introspect_utils.scores.simulator_scores import (
+    against_baselines,
     pearson,
     score,
     score_candidates,
     score_predictions,
+    shuffled,
     simulate,
+    word_overlap,
 )
 from introspect_utils.scores.simulator_training import Stage, plan_steps, train_simulator
 from introspect_utils.settings.errors import UserError
@@ -143,13 +145,13 @@ def test_a_simulator_that_does_not_see_its_description_is_not_trained(
     """Whatever the cause: here the prompt is always that of another text, as where it is lost."""
     wanted = training_settings(gradient_checkpointing=checkpointing)
     lm = load_model("tiny-llama", "cpu", "float32")
-    train_simulator(Simulator(lm, lm, 2), stages(), wanted, tmp_path / "sound")
+    train_simulator(Simulator(lm, lm, 2), stages(), wanted, tmp_path / "sound", 0)
     original = Simulator.hidden
     monkeypatch.setattr(
         Simulator, "hidden", lambda self, texts, tokens: original(self, ["x"] * len(texts), tokens)
     )
     with pytest.raises(UserError, match="tiny-llama.* does not see its description in training"):
-        train_simulator(Simulator(lm, lm, 2), stages(), wanted, tmp_path / "deaf")
+        train_simulator(Simulator(lm, lm, 2), stages(), wanted, tmp_path / "deaf", 0)
 
 
 def test_a_description_and_text_longer_than_the_model_reads_are_refused():
@@ -173,9 +175,8 @@ def test_the_first_layers_are_kept_and_the_target_stays_as_it_was():
     )
     assert len(target.model.get_decoder().layers) == 4
     own, theirs = dict(simulator.model.named_parameters()), dict(target.model.named_parameters())
-    assert all(own[name] is theirs[name] for name in own) and len(own) < len(
-        theirs
-    )  # one copy in memory
+    assert len(own) < len(theirs)
+    assert all(own[name].data_ptr() == theirs[name].data_ptr() for name in own)  # in memory once
     simulator_training.add_lora(simulator, training_settings(), 0)
     assert not any("lora" in name for name, _ in target.model.named_parameters())
     assert all(
@@ -187,15 +188,11 @@ def test_the_first_layers_are_kept_and_the_target_stays_as_it_was():
 def test_a_simulator_reads_the_targets_tokens():
     llama, qwen = load_model("tiny-llama", "cpu"), load_model("tiny-qwen3", "cpu")
     with pytest.raises(
-        UserError,
-        match=r"tokenizer of the simulator \(tiny-qwen3\) is not that of its target \(tiny-llama\)",
+        UserError, match="tiny-qwen3 has another tokenizer than its target tiny-llama"
     ):
         Simulator(qwen, llama)
     for n in (0, 5):
-        with pytest.raises(
-            UserError,
-            match=f"a simulator of {n} layers cannot be made from tiny-llama, which has 4",
-        ):
+        with pytest.raises(UserError, match=f"tiny-llama has 4 layers: none of {n} can be made"):
             Simulator(llama, llama, n)
 
 
@@ -223,7 +220,7 @@ def test_a_saved_simulator_predicts_the_same(tmp_path, base):
         lm = load_model(str(tmp_path / "sibling"), "cpu", "float32")
     simulator, exemplars = Simulator(lm, target, 2), make_exemplars(4)
     train_simulator(
-        simulator, stages(), training_settings(compute_dtype="bfloat16"), tmp_path / "simulator"
+        simulator, stages(), training_settings(compute_dtype="bfloat16"), tmp_path / "simulator", 0
     )
     again = Simulator.load(tmp_path / "simulator", target)
     tokens = exemplars.tokens[exemplars.sequences]
@@ -235,7 +232,9 @@ def test_a_saved_simulator_predicts_the_same(tmp_path, base):
         "bfloat16",
         simulator.sha256(),
     )
-    shared = again.model.get_input_embeddings().weight is target.model.get_input_embeddings().weight
+    shared = (
+        len({m.get_input_embeddings().weight.data_ptr() for m in (again.model, target.model)}) == 1
+    )
     assert shared == (base == "tiny-llama")
     assert {path.name for path in (tmp_path / "simulator").glob("*.safetensors")} == {
         "adapter_model.safetensors",
@@ -244,7 +243,7 @@ def test_a_saved_simulator_predicts_the_same(tmp_path, base):
 
 
 def test_no_simulator_in_the_folder(tmp_path):
-    with pytest.raises(UserError, match="no simulator at .*04_simulator"):
+    with pytest.raises(UserError, match="no simulator at .*04_simulator.ipynb trains one"):
         Simulator.load(tmp_path, load_model("tiny-llama", "cpu"))
 
 
@@ -276,7 +275,7 @@ def test_the_published_format_is_read_as_its_own_code_reads_it(tmp_path):
     )
     assert simulator.n_layers == 4 and simulator.copies == {bos: n + 1}
     with pytest.raises(UserError, match="trained before"):
-        train_simulator(simulator, stages(), training_settings(), tmp_path)
+        train_simulator(simulator, stages(), training_settings(), tmp_path, 0)
 
 
 def test_a_published_simulator_without_copies_reads_the_tokens_as_they_are(tmp_path):
@@ -437,10 +436,10 @@ def test_scores_of_others_are_not_taken_up(tmp_path, what):
 
 
 @given(st.lists(st.sampled_from("abcdefg"), min_size=2, max_size=40), st.integers(0, 9))
-def test_shuffled_descriptions_are_the_same_ones_elsewhere(descriptions, seed):
+def test_each_description_is_shuffled_to_another_text(descriptions, seed):
     other = shuffled(descriptions, seed)
-    assert sorted(other) == sorted(descriptions) and other == shuffled(descriptions, seed)
-    if max(map(descriptions.count, descriptions)) * 2 <= len(descriptions):
+    assert other == shuffled(descriptions, seed) and set(other) <= set(descriptions)
+    if len(set(descriptions)) > 1:
         assert all(a != b for a, b in zip(descriptions, other, strict=True))
 
 
@@ -521,7 +520,7 @@ def test_a_simulator_learns_where_a_description_says_activations_are(tmp_path):
     lm = load_model("tiny-llama", "cpu", "float32")
     simulator = Simulator(lm, lm, 2)
     wanted = training_settings(learning_rate=2e-2, batch_size=8, lora_r=16)
-    trained = train_simulator(simulator, (stage, stage), wanted, tmp_path)
+    trained = train_simulator(simulator, (stage, stage), wanted, tmp_path, 0)
     n_active = 1 / 8
     constant = -(n_active * math.log(n_active) + (1 - n_active) * math.log(1 - n_active))
     assert trained.losses[0] == pytest.approx(constant, abs=0.05)  # it starts as the best constant
@@ -548,7 +547,7 @@ def test_stage_one_takes_a_random_candidate_and_stage_two_the_best_by_the_simula
     monkeypatch.setattr(simulator_training, "score_candidates", score_all)
     lm = load_model("tiny-llama", "cpu", "float32")
     simulator, both = Simulator(lm, lm, 2), stages((6, 3), (3, 2), n=8)
-    train_simulator(simulator, both, training_settings(batch_size=4), tmp_path)
+    train_simulator(simulator, both, training_settings(batch_size=4), tmp_path, 0)
     first, second = seen[:6], seen[6:]
     by_direction = {}
     for descriptions, tokens, binned in first:
@@ -597,22 +596,18 @@ def test_steps_go_round_the_directions(n, batch_size, steps, sequences, seed):
     assert len(planned) == steps and planned == plan_steps(
         Stage(make_exemplars(n), [], steps, sequences), chosen, batch_size, seed
     )
-    seen = [row for step in planned for row in step.rows]
+    seen = [row for rows, _ in planned for row in rows]
     counts = [seen.count(row) for row in range(n)]
     assert max(counts) - min(counts) <= 1 or len(planned) * batch_size < n
-    for step in planned:
-        assert step.descriptions == [chosen[row] for row in step.rows]
-        assert all(
-            len(set(columns)) == sequences and set(columns) <= set(range(4))
-            for columns in step.columns
-        )
+    for rows, columns in planned:
+        assert len(rows) == len(columns)
+        assert all(len(set(c)) == sequences and set(c) <= set(range(4)) for c in columns)
 
 
 def test_each_visit_draws_its_own_sequences():
     planned = plan_steps(Stage(make_exemplars(4), [], 40, 2), list("abcd"), 4, 0)
-    assert {tuple(columns) for step in planned for columns in step.columns} == set(
-        itertools.permutations(range(4), 2)
-    )
+    drawn = {tuple(columns) for _, of_step in planned for columns in of_step}
+    assert drawn == set(itertools.permutations(range(4), 2))
 
 
 class Interruption(Exception):
@@ -676,7 +671,7 @@ def test_a_run_interrupted_in_either_stage_ends_as_one_that_was_not(tmp_path):
 @pytest.mark.parametrize("other", ["seed", "candidates", "exemplars", "first stage"])
 def test_a_checkpoint_of_another_run_is_not_taken_up(tmp_path, other):
     lm = load_model("tiny-llama", "cpu", "float32")
-    train_simulator(Simulator(lm, lm, 1), stages(), training_settings(), tmp_path)
+    train_simulator(Simulator(lm, lm, 1), stages(), training_settings(), tmp_path, 0)
     first, second = stages()
     if other == "candidates":
         second = second._replace(candidates=[[f"new {i}"] for i in range(6)])
@@ -699,14 +694,18 @@ def test_what_cannot_be_trained(tmp_path):
     lm = load_model("tiny-llama", "cpu", "float32")
     first, second = stages()
     simulator = Simulator(lm, lm, 1)
-    with pytest.raises(UserError, match="stage 2 has a direction without a candidate"):
+    with pytest.raises(UserError, match="stage 2: a direction has no candidate"):
         train_simulator(
-            simulator, (first, second._replace(candidates=[[]] * 6)), training_settings(), tmp_path
+            simulator,
+            (first, second._replace(candidates=[[]] * 6)),
+            training_settings(),
+            tmp_path,
+            0,
         )
-    with pytest.raises(UserError, match="stage 1 is to use 9 sequences"):
+    with pytest.raises(UserError, match="stage 1: 4 exemplars a direction, not 9"):
         train_simulator(
-            simulator, (first._replace(sequences=9), second), training_settings(), tmp_path
+            simulator, (first._replace(sequences=9), second), training_settings(), tmp_path, 0
         )
-    train_simulator(simulator, (first, second), training_settings(), tmp_path)
+    train_simulator(simulator, (first, second), training_settings(), tmp_path, 0)
     with pytest.raises(UserError, match="trained before"):
-        train_simulator(simulator, (first, second), training_settings(), tmp_path)
+        train_simulator(simulator, (first, second), training_settings(), tmp_path, 0)

@@ -1,6 +1,5 @@
 from collections import Counter
 
-import pyarrow as pa
 import pytest
 import torch
 from explaining import SETTINGS, make_explainer
@@ -12,9 +11,8 @@ from introspect_utils.explainer.generate import generate, rollouts
 from introspect_utils.features.directions import Directions
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual_store import LEAD_IN, token_activations
-from introspect_utils.scores import descriptions
 from introspect_utils.settings.errors import UserError
-from introspect_utils.tasks import TASKS, task_features
+from introspect_utils.tasks import task_features
 from introspect_utils.tasks.question import VECTOR
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -262,70 +260,6 @@ def test_a_rollout_has_ten_tokens_whatever_is_said():
     explainer.lm.tokenizer.eos_token_id = first
     assert rollouts(explainer, asked, 10, batch_size=4) == rolled
     explainer.lm.tokenizer.eos_token_id = None
-
-
-def test_predictions_have_the_columns_of_the_file():
-    rows = directions(4)  # sae, act, sae, act
-    gold = ["cities", "", "animals", ""]
-    r = torch.tensor([0.5, 0.25, -0.5, 0.0])
-    table = descriptions.predictions(
-        rows, list("wxyz"), gold, [0.25, 1.0], r, r.abs(), [0, 1, 2, 3], "self", "full"
-    )
-    assert table["judge"].isna().tolist() == [False, True, False, True]
-    written = pa.Table.from_pandas(
-        table, schema=pa.schema(list(TASKS["features"].all_columns.items())), preserve_index=False
-    )
-    assert set(table.columns) == set(TASKS["features"].all_columns)
-    assert written.to_pylist()[1:3] == [
-        {
-            "row": 1,
-            "feature": "act/3/1",
-            "data": "act",
-            "layer": "3",
-            "explainer": "self",
-            "condition": "full",
-        }
-        | {
-            "generation": "x",
-            "gold": "",
-            "judge": None,
-            "simulator": 0.25,
-            "simulator_abs": 0.25,
-            "constant": 1,
-        },
-        {
-            "row": 2,
-            "feature": "sae/12/2",
-            "data": "sae",
-            "layer": "12",
-            "explainer": "self",
-            "condition": "full",
-        }
-        | {
-            "generation": "y",
-            "gold": "animals",
-            "judge": 1.0,
-            "simulator": -0.5,
-            "simulator_abs": 0.5,
-            "constant": 2,
-        },
-    ]
-
-
-@pytest.mark.parametrize("judge", [[0.5], [0.5] * 3, [0.5] * 4])
-def test_a_rating_belongs_to_every_gold_label_and_to_no_other_row(judge):
-    with pytest.raises(ValueError, match="zip"):
-        descriptions.predictions(
-            directions(4),
-            list("wxyz"),
-            ["a", "", "b", ""],
-            judge,
-            [0.0] * 4,
-            [0.0] * 4,
-            [0] * 4,
-            "self",
-            "full",
-        )
 
 
 def test_a_token_is_read_behind_the_lead_in():
