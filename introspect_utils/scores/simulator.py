@@ -11,21 +11,20 @@ the prediction is its expected value.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import choose_dtype, load_model
 from introspect_utils.models.residual import decoder_layers, pad_left, positions
+from introspect_utils.models.weights import read_adapter, read_model, sharing_weights
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import folder_name
 from introspect_utils.settings.paths import artifacts_dir
@@ -62,7 +61,7 @@ class Simulator(nn.Module):
                 f"a simulator of {n_layers} layers cannot be made from {lm.name}, which has "
                 f"{lm.n_layers}: ask for fewer"
             )
-        self.lm = replace(lm, model=first_layers(lm.model, self.n_layers))
+        self.lm = first_layers(lm, self.n_layers)
         self.model = self.lm.model
         self.head = nn.Linear(lm.width, VALUES, device=lm.device)
         nn.init.zeros_(self.head.weight)
@@ -157,8 +156,6 @@ class Simulator(nn.Module):
 
         Raises `UserError` where there is none.
         """
-        from peft import PeftModel
-
         folder = Path(folder)
         if not (folder / SETTINGS).is_file():
             raise UserError(
@@ -170,7 +167,7 @@ class Simulator(nn.Module):
         if settings["base"] != target.name:
             lm = load_model(settings["base"], target.device.type, dtype)
         simulator = cls(lm, target, settings["n_layers"])
-        simulator.model = PeftModel.from_pretrained(simulator.lm.model, folder)
+        simulator.model = read_adapter(simulator.lm.model, folder)
         simulator.head.load_state_dict(load_file(folder / HEAD))
         simulator.compute_dtype = settings["compute_dtype"]
         return simulator.eval()
@@ -190,9 +187,7 @@ class Simulator(nn.Module):
         """
         where, tokenizer = target.device, target.tokenizer
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                path_or_hub, dtype=choose_dtype(dtype, where.type)
-            )
+            model = read_model(path_or_hub, choose_dtype(dtype, where.type))
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
@@ -216,15 +211,14 @@ class Simulator(nn.Module):
         return simulator.eval()
 
 
-def first_layers(model: PreTrainedModel, n: int) -> PreTrainedModel:
-    """A model of the first n layers with modules of its own, which adapters go into, and shared
-    weights."""
-    model = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
-    model.get_decoder().layers = decoder_layers(model)[:n]
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = model.config.layer_types[:n]
-    model.config.num_hidden_layers = n
-    return model
+def first_layers(lm: LanguageModel, n: int) -> LanguageModel:
+    """The first n layers of `lm`: modules of its own, which adapters go into, and shared weights."""
+    lm = sharing_weights(lm)
+    config, lm.model.get_decoder().layers = lm.model.config, decoder_layers(lm.model)[:n]
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:n]
+    config.num_hidden_layers = n
+    return lm
 
 
 def load_simulator(profile: Profile, target: LanguageModel) -> Simulator:

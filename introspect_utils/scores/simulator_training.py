@@ -10,15 +10,16 @@ import hashlib
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from introspect_utils.explainer.fit import Trained, fit
 from introspect_utils.explainer.gates import file_sha256
-from introspect_utils.explainer.train import Trained, add_lora, batches, fit, trainable
+from introspect_utils.explainer.lora import add_lora, trainable
+from introspect_utils.explainer.steps import batches
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.load import choose_compute_dtype
 from introspect_utils.scores.simulator import VALUES, Simulator
@@ -77,9 +78,6 @@ def train_simulator(
     counts = torch.bincount(first.exemplars.binned().flatten(), minlength=VALUES) + 1
     simulator.head.bias.data = (counts / counts.sum()).log().to(simulator.lm.device)
     add_lora(simulator, settings, seed)
-    if settings.gradient_checkpointing:
-        simulator.lm.model.gradient_checkpointing_enable()
-    check_description_is_read(simulator, first.exemplars.tokens[:1])
 
     draw, resume = random.Random(seed), folder / "resume"
     chosen = [draw.choice(texts) for texts in first.candidates]
@@ -101,25 +99,6 @@ def train_simulator(
     return Trained(folder, file_sha256(folder), losses + more, seconds + seconds_2, n_trained)
 
 
-@torch.no_grad()
-def check_description_is_read(simulator: Simulator, tokens: torch.Tensor) -> None:
-    """Gate: in training, another description of equal length changes what the head reads at
-    `tokens` [1, T].
-
-    Raises `UserError` where it does not.
-    """
-    simulator.train()
-    torch.manual_seed(0)
-    one = simulator.hidden(["the digit 1"], tokens[None]).float()
-    torch.manual_seed(0)  # the same dropout
-    other = simulator.hidden(["the digit 2"], tokens[None]).float()
-    if not (one - other).abs().max() > 1e-5 * one.abs().max():
-        raise UserError(
-            f"the simulator ({simulator.lm.name}) does not see its description in training: set "
-            "training.gradient_checkpointing: false, or take another version of transformers"
-        )
-
-
 def _fit(
     simulator: Simulator,
     stage: Stage,
@@ -134,7 +113,7 @@ def _fit(
     exemplars, binned = stage.exemplars, stage.exemplars.binned()  # [n, k, T]
     steps = plan_steps(stage, chosen, settings.batch_size, seed)
     model = simulator.lm.name, simulator.n_layers
-    made = (after, *model, replace(settings, checkpoint_steps=1), seed, steps)
+    made = (after, *model, settings, seed, steps)
     made_from = hashlib.sha256(repr(made).encode())
     for part in (exemplars.tokens, exemplars.sequences, binned):
         made_from.update(part.numpy().tobytes())
@@ -144,8 +123,11 @@ def _fit(
         tokens = exemplars.tokens[exemplars.sequences[where]]
         return simulator.loss(step.descriptions, tokens, binned[where])
 
-    losses, seconds = fit(simulator, loss, steps, settings, path, made_from.hexdigest(), seed)
-    return losses, seconds, made_from.hexdigest()
+    some = Step(steps[0].rows[:1], ["the digit 1"], steps[0].columns[:1])
+    depends = {"the description": [(some, some._replace(descriptions=["the digit 2"]))]}
+    digest = made_from.hexdigest()
+    losses, seconds = fit(simulator, loss, steps, settings, path, digest, seed, depends)
+    return losses, seconds, digest
 
 
 def plan_steps(stage: Stage, chosen: Sequence[str], batch_size: int, seed: int) -> list[Step]:

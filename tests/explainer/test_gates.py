@@ -32,8 +32,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_masked_labels_stop_training(tmp_path, monkeypatch):
     original = Explainer.collate
 
-    def collate(self, rows, padding_side="left"):
-        batch = original(self, rows, padding_side)
+    def collate(self, rows):
+        batch = original(self, rows)
         batch.labels[1, :-1] = -100  # one row is left with its EOS
         return batch
 
@@ -191,8 +191,8 @@ def test_padding_that_is_not_masked_stops_generation(monkeypatch, fault):
     if fault == "mask":
         original = Explainer.collate
 
-        def collate(self, rows, padding_side="left"):
-            batch = original(self, rows, padding_side)
+        def collate(self, rows):
+            batch = original(self, rows)
             return batch._replace(mask=torch.ones_like(batch.mask))
 
         monkeypatch.setattr(Explainer, "collate", collate)

@@ -119,7 +119,7 @@ def test_everything_is_due_at_first_and_nothing_when_done(profile):
     ("part", "setting", "value", "ids"),
     [
         ("training", "learning_rate", 0.5, "trained"),
-        ("training", "checkpoint_steps", 99, "none"),
+        ("training", "checkpoint_minutes", 99, "none"),
         ("generation", "max_new_tokens", 99, "explained"),
         ("generation", "batch_size", 99, "none"),
         ("explainer", "prompt", "base", "explained"),
