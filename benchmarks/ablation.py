@@ -32,7 +32,10 @@ def compare(lm: LanguageModel, n: int) -> Comparison:
         for asked, hint in zip(questions, hints, strict=True)
     ]
     ids = [
-        [lm.encode(ablation.full_prompt(lm, user, wanted.answer_prefix), special=True) for user in variants]
+        [
+            lm.encode(ablation.full_prompt(lm, user, wanted.answer_prefix), special=True)
+            for user in variants
+        ]
         for variants in prompts
     ]
     letters = ablation.letter_tokens(lm, wanted.answer_prefix)

@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from benchmarks.rows import patching_examples, training_settings, untrained_explainer
 from benchmarks.timing import Comparison, Peer, decoder_macs, main, seconds
-from introspect_utils.explainer.explainer import Batch, Explainer
-from introspect_utils.explainer.train import add_lora, batches, fit, loss_of, trainable
+from introspect_utils.explainer.explainer import Explainer
+from introspect_utils.explainer.fit import fit
+from introspect_utils.explainer.lora import add_lora, trainable
+from introspect_utils.explainer.question_model import Batch
+from introspect_utils.explainer.steps import batches, loss_of
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import common_prefix
 

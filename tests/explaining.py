@@ -1,10 +1,13 @@
 """Tiny explainers and questions that several tests share."""
 
+import contextlib
 import dataclasses
 
+import pytest
 import torch
 
 from introspect_utils.explainer.explainer import Explainer
+from introspect_utils.explainer.fit import Loop
 from introspect_utils.models.load import load_model
 from introspect_utils.settings.sections import ExplainerSettings, Training
 from introspect_utils.tasks.question import Example, Question
@@ -30,7 +33,7 @@ TRAINING = Training(
     epochs=1,
     weight_decay=0.01,
     max_grad_norm=1.0,
-    checkpoint_steps=100,
+    checkpoint_minutes=30,
     processes=1,
     sharded=False,
     gradient_checkpointing=False,
@@ -94,3 +97,24 @@ def logits(explainer, batch):
     return explainer.model(
         inputs_embeds=embedded, attention_mask=batch.mask, position_ids=positions
     ).logits
+
+
+class Interruption(Exception):
+    """Stands for Ctrl-C or the loss of the machine."""
+
+
+@contextlib.contextmanager
+def interrupted_after(steps):
+    """Within the context, training is interrupted at step `steps` + 1 of those it takes. Yields the
+    items of the steps that it took."""
+    original, taken = Loop.step, []
+
+    def step(self, item, *arguments):
+        if len(taken) == steps:
+            raise Interruption
+        taken.append(item)
+        return original(self, item, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "step", step)
+        yield taken

@@ -1,5 +1,4 @@
-"""Training on a CPU with the products in bfloat16: the same numbers as autocast alone, without what
-it would do at every step."""
+"""Training on a CPU with products in bfloat16: the numbers of autocast, without its overhead."""
 
 from __future__ import annotations
 
@@ -7,26 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from torch import nn
 from transformers import PreTrainedModel
 
 
 @contextmanager
 def lean_autocast(module: nn.Module) -> Iterator[None]:
-    """Within the context a module that is trained under autocast has the weights below its adapters
-    in bfloat16 (autocast would round them anew at every step), adapters take their inputs as they
-    come, and attention is two plain products, which in bfloat16 a CPU's fused kernel is slower
-    than. Afterwards everything is as it was, to the bit."""
-    from peft.helpers import disable_input_dtype_casting
-
-    below = [
-        weight
-        for name, weight in module.named_parameters()
-        if "base_layer" in name and not weight.requires_grad
-    ]
+    """Within the context the weights below adapters are in bfloat16 (autocast would round them anew
+    at every step), adapters take their inputs as they come, and attention is two plain products,
+    which on a CPU are faster than its fused kernel. Afterwards everything is as it was."""
+    named = module.named_parameters()
+    below = [w for name, w in named if "base_layer" in name and not w.requires_grad]
     kept = [(weight, weight.data) for weight in below]
     models = [part for part in module.modules() if isinstance(part, PreTrainedModel)][:1]
-    attention = [model.config._attn_implementation for model in models]
+    attention = [(model, model.config._attn_implementation) for model in models]
     try:
         for weight, data in kept:
             weight.data = data.to(torch.bfloat16)
@@ -37,5 +31,5 @@ def lean_autocast(module: nn.Module) -> Iterator[None]:
     finally:
         for weight, data in kept:
             weight.data = data
-        for model, implementation in zip(models, attention, strict=True):
+        for model, implementation in attention:
             model.set_attn_implementation(implementation)

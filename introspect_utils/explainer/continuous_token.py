@@ -1,28 +1,25 @@
-"""The continuous token (section 2.2): the placeholder in whose place a vector stands, and how long
-the vector is made there."""
+"""The continuous token (section 2.2): the placeholder that a vector replaces, and its norm there."""
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 from transformers import AddedToken
 
 from introspect_utils.models.language_model import LanguageModel
-from introspect_utils.models.residual import recorded
+from introspect_utils.models.residual import decoder_layers, recorded
 from introspect_utils.models.tokens import forget
+from introspect_utils.settings.errors import UserError
 
-# (begin, placeholder, end) that a family has reserved in its vocabulary; the first triple that is
-# there is taken
-CONTINUOUS_TOKENS = (
-    (
-        "<|reserved_special_token_10|>",
-        "<|reserved_special_token_12|>",
-        "<|reserved_special_token_11|>",
-    ),  # Llama 3
-    ("<|vision_start|>", "<|vision_pad|>", "<|vision_end|>"),  # Qwen3
-    ("<unused0>", "<unused1>", "<unused2>"),  # Gemma
-    ("<jupyter_start>", "<empty_output>", "<jupyter_output>"),  # SmolLM2
-)
-ADDED_TOKENS = ("<|vector_start|>", "<|vector|>", "<|vector_end|>")
+# (begin, placeholder, end) that a family has in its vocabulary; the first complete triple is taken
+LLAMA_3 = tuple(f"<|reserved_special_token_{i}|>" for i in (10, 12, 11))
+QWEN_3 = ("<|vision_start|>", "<|vision_pad|>", "<|vision_end|>")
+GEMMA = ("<unused0>", "<unused1>", "<unused2>")
+SMOLLM_2 = ("<jupyter_start>", "<empty_output>", "<jupyter_output>")
+ADDED = ("<|vector_start|>", "<|vector|>", "<|vector_end|>")
 SAMPLE = (
     "In the summer of 1858 the first message went under the ocean from Ireland to Newfoundland. It "
     "took sixteen hours, and "
@@ -34,65 +31,82 @@ SAMPLE = (
 SINKS = 4  # tokens at the beginning, whose residuals can be a hundred times as long as all others
 
 
-def reserve_tokens(lm: LanguageModel) -> tuple[int, int, int]:
-    """Ids of (begin, placeholder, end): reserved ones of the family, else three added ones with the
-    mean embedding."""
-    vocabulary, known = lm.tokenizer.get_vocab(), len(lm.tokenizer)
-    triple = next(
-        (
-            triple
-            for triple in (*CONTINUOUS_TOKENS, ADDED_TOKENS)
-            if all(token in vocabulary for token in triple)
-        ),
-        None,
-    )
-    lm.tokenizer.add_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in triple or ADDED_TOKENS]
-    )
-    forget(lm.tokenizer)
-    ids = lm.tokenizer.convert_tokens_to_ids(list(triple or ADDED_TOKENS))
-    if triple is None:
-        if len(lm.tokenizer) > lm.model.get_input_embeddings().num_embeddings:
-            lm.model.resize_token_embeddings(len(lm.tokenizer), mean_resizing=False)
-        weights = {
-            id(w): w.data
-            for w in (
-                lm.model.get_input_embeddings().weight,
-                lm.model.get_output_embeddings().weight,
-            )
-        }
-        for weight in weights.values():  # one where they are tied
-            weight[ids] = weight[:known].mean(0)
-    return tuple(ids)
+def reserve_tokens(lm: LanguageModel) -> tuple[LanguageModel, tuple[int, int, int]]:
+    """`lm` with three special tokens, and their ids (begin, placeholder, end): reserved ones of its
+    family, else added ones with the mean embedding. The tokenizer and the embeddings given stay as
+    they are: what changes is a copy."""
+    known = lm.tokenizer.get_vocab()
+    families = (LLAMA_3, QWEN_3, GEMMA, SMOLLM_2, ADDED)
+    there = [triple for triple in families if all(token in known for token in triple)]
+    tokens = list(there[0] if there else ADDED)
+    added = lm.tokenizer.added_tokens_decoder.values()
+    if not set(tokens) <= {str(token) for token in added if token.special}:
+        lm = replace(lm, tokenizer=copy.deepcopy(lm.tokenizer))
+        lm.tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in tokens])
+        forget(lm.tokenizer)
+    ids = lm.tokenizer.convert_tokens_to_ids(tokens)
+    if not there:
+        if max(ids) >= lm.model.get_input_embeddings().num_embeddings:
+            lm.model.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
+        ends = (lm.model.get_input_embeddings(), lm.model.get_output_embeddings())
+        for weight in {id(end.weight): end.weight for end in ends}.values():  # one if tied
+            weight.data = weight.data.clone()
+            weight.data[ids] = weight.data[: len(known)].mean(0)
+    return lm, tuple(ids)
 
 
 def token_norm(lm: LanguageModel, scale: str) -> float | None:
-    """How long a vector is made, for a `vector_scale` of the profile; None where it stays as it is
-    ("raw")."""
-    return {"raw": lambda lm: None, "embedding": mean_embedding_norm, "residual": residual_norm}[
-        scale
-    ](lm)
+    """The norm that a vector is given, for a `vector_scale` of the profile; None for "raw"."""
+    norms = {"raw": lambda lm: None, "embedding": mean_embedding_norm, "residual": residual_norm}
+    return norms[scale](lm)
 
 
 @torch.inference_mode()
 def mean_embedding_norm(lm: LanguageModel) -> float:
-    """Mean norm of what the embedding layer gives out, its own scaling (Gemma) included."""
+    """Mean norm of what layer 0 reads for a token of the vocabulary."""
     embed = lm.model.get_input_embeddings()
     every = torch.arange(embed.num_embeddings, device=lm.device)
-    return torch.cat([embed(part).float().norm(dim=-1) for part in every.split(8192)]).mean().item()
+    norms = [embed(part).float().norm(dim=-1) for part in every.split(8192)]
+    return torch.cat(norms).mean().item() * input_scale(lm)
 
 
 @torch.inference_mode()
 def residual_norm(lm: LanguageModel) -> float:
-    """Median norm that the residual stream of a text has at a quarter of the model's depth, less
-    its mean.
+    """Median norm of the residual stream, less its mean, at a quarter of the model's depth.
 
-    There a vector is about as long as those that the layers above are used to. At the norm of an
-    embedding, which is a few hundredths of that in a small Llama, it is lost in what the first
-    layers add: the layers in which it would mean something hardly see it.
+    The layers above are used to vectors of this length. An embedding is a few hundredths as long in
+    a small Llama, and is lost in what the first layers add.
     """
-    layer, ids = lm.n_layers // 4, torch.tensor([lm.encode(SAMPLE)], device=lm.device)
-    with recorded(lm.model, [layer]) as found:
-        lm.model(input_ids=ids, use_cache=False, logits_to_keep=1)
-    h = found[layer][0, SINKS:].float()
+    layer = lm.n_layers // 4
+    with recorded(lm.model, [layer]) as residual:
+        lm.model(input_ids=_sample_ids(lm), use_cache=False, logits_to_keep=1)
+    h = residual[layer][0, SINKS:].float()
     return (h - h.mean(0)).norm(dim=-1).median().item()
+
+
+@torch.inference_mode()
+def input_scale(lm: LanguageModel) -> float:
+    """What the model multiplies its input embeddings by before layer 0 (12 in Granite, 1 in most).
+
+    Raises `UserError` for a model that does something else to them.
+    """
+    ids, seen = _sample_ids(lm), []
+    hook = decoder_layers(lm.model)[0].register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]),
+        with_kwargs=True,
+    )
+    with hook:
+        embedded = lm.model.get_input_embeddings()(ids)
+        lm.model(inputs_embeds=embedded, use_cache=False, logits_to_keep=1)
+    read, embedded = seen[0].float(), embedded.float()
+    scale = ((read * embedded).sum() / (embedded * embedded).sum()).item()
+    if not torch.allclose(read, scale * embedded, rtol=0.02, atol=0.02 * read.std().item()):
+        raise UserError(
+            f"{lm.name} ({type(lm.model).__name__}) changes its input embeddings before layer 0 by "
+            "more than a factor: a vector would not arrive as given; take another explainer"
+        )
+    return 1.0 if abs(scale - 1) < 0.01 else scale
+
+
+def _sample_ids(lm: LanguageModel) -> Tensor:
+    return torch.tensor([lm.encode(SAMPLE)], device=lm.device)

@@ -1,14 +1,9 @@
-"""The authors' published explainers, to be tested without training: full models, and LoRA adapters
-that hold embeddings too.
+"""The authors' published explainers, to be tested without training.
 
-A profile names one among its explainers, as hub id (`Transluce/act_patch_qwen3_8b_qwen3_8b`) or as
-a folder of that name; with the condition `full` it is asked as a trained explainer is, and
-`training.train` only notes its files. The profile says `vector_scale: raw`, `vector_center: false`
-and the size of the training set.
-
-Known (REFERENCE): `features_explain_*` and `input_ablation_*` are transformers folders,
-`act_patch_*` PEFT folders whose weights hold the embeddings. Assumed: their base is the one that
-`adapter_config.json` names; tokens that were added stand behind its own.
+A profile names one by its hub id (`Transluce/act_patch_qwen3_8b_qwen3_8b`) or a folder of that
+name, and sets `vector_scale: raw`, `vector_center: false`. `features_explain_*` and
+`input_ablation_*` are transformers folders, `act_patch_*` are LoRA folders of PEFT that hold the
+embeddings too. Assumed: their base is what `adapter_config.json` names, with its added tokens last.
 """
 
 from __future__ import annotations
@@ -19,6 +14,7 @@ from pathlib import Path
 
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
+from introspect_utils.models.weights import read_adapter
 from introspect_utils.settings.errors import UserError
 
 BEGINNINGS = ("features_explain_", "act_patch_", "input_ablation_")  # of their names
@@ -48,8 +44,7 @@ def is_published(name: str) -> bool:
 
 
 def trained_from(name: str) -> str | None:
-    """The model that a published explainer was trained from; None for any other name, and for a
-    copy under a name of its own."""
+    """The model that a published explainer was trained from; None for any other name."""
     return EXPLAINERS.get(Path(name).name) if is_published(name) else None
 
 
@@ -59,8 +54,7 @@ def prompt_form(name: str) -> str:
 
 
 def published_folder(name: str) -> Path:
-    """The files of a published explainer on this machine. Raises `UserError` when they cannot be
-    had."""
+    """The files of a published explainer on this machine, downloaded if need be."""
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
@@ -75,11 +69,8 @@ def published_folder(name: str) -> Path:
 
 
 def load_published(name: str, device: str, dtype: str) -> LanguageModel:
-    """The model of a published explainer; its adapters, where it has some, are on it.
-
-    Raises `UserError` for a folder of another format (no safetensors, no LoRA, embeddings of
-    another model), which it names.
-    """
+    """The model of a published explainer, with its adapters in it. Raises `UserError` for a folder
+    of another format, or whose weights do not fit."""
     folder = published_folder(name)
     if not list(folder.glob("*.safetensors")):
         raise UserError(
@@ -88,13 +79,6 @@ def load_published(name: str, device: str, dtype: str) -> LanguageModel:
         )
     if not (folder / "adapter_config.json").is_file():
         return replace(load_model(str(folder.resolve()), device, dtype), name=name)
-    return _adapted(name, folder, device, dtype)
-
-
-def _adapted(name: str, folder: Path, device: str, dtype: str) -> LanguageModel:
-    from peft import PeftModel
-    from safetensors import safe_open
-
     described = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     kind, base = described.get("peft_type"), described.get("base_model_name_or_path")
     if kind != "LORA" or not base:
@@ -103,21 +87,19 @@ def _adapted(name: str, folder: Path, device: str, dtype: str) -> LanguageModel:
             "expected"
         )
     lm = load_model(base, device, dtype)
-    path = folder / "adapter_model.safetensors"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: download the published explainer again")
-    with safe_open(path, "pt") as saved:
-        shapes = {key: saved.get_slice(key).get_shape() for key in saved.keys()}  # noqa: SIM118
-    rows, width = next(
-        (shape for key, shape in shapes.items() if "embed_tokens" in key), (None, lm.width)
-    )
-    known = lm.model.get_input_embeddings().num_embeddings
-    if width != lm.width or (rows or known) < len(lm.tokenizer):
-        raise UserError(
-            f"{path} has embeddings [{rows}, {width}], and {base} {known} of width {lm.width}: of "
-            "another base?"
-        )
-    if rows and rows != known:
+    rows = _embeddings_in(folder)
+    if rows and rows < len(lm.tokenizer):
+        raise UserError(f"{folder} has {rows} embeddings, {base} more tokens: of another base?")
+    if rows and rows != lm.model.get_input_embeddings().num_embeddings:
         lm.model.resize_token_embeddings(rows, mean_resizing=False)
-    model = PeftModel.from_pretrained(lm.model, folder).eval().requires_grad_(False)
+    model = read_adapter(lm.model, folder).eval().requires_grad_(False)
     return LanguageModel(name, model, lm.tokenizer)
+
+
+def _embeddings_in(folder: Path) -> int:
+    """How many embeddings the adapter in a folder holds; 0 if none."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as saved:
+        keys = [key for key in saved.keys() if "embed_tokens" in key]  # noqa: SIM118
+        return saved.get_slice(keys[0]).get_shape()[0] if keys else 0

@@ -1,12 +1,9 @@
 """Explainers made from the target, so that how similar the two are is set and not only observed.
 
-*rotated*: the same function in another basis. RMSNorm's gains are folded into the matrices that
-read the stream, the embeddings untied, and an orthogonal Q applied to the residual stream: h -> Q
-h. Its logits are the target's to float error, its every residual vector stands elsewhere.
-*sibling*: the target trained a little further on other text, in the same basis by descent.
-
-`name@share` is a point on the way: `rotated@0.5` turns by half the angles of Q, `sibling@0.5` has
-the mean of both weights.
+*rotated*: the same function in another basis. The gains of the norms are folded into the matrices
+that read the stream, the embeddings untied, and an orthogonal Q applied: h -> Q h. *sibling*: the
+target trained a little further on other text. `name@share` is a point on the way: `rotated@0.5`
+turns by half the angles of Q, `sibling@0.5` has the mean of both weights.
 """
 
 from __future__ import annotations
@@ -26,8 +23,9 @@ from scipy.stats import special_ortho_group
 from torch import Tensor, nn
 
 from introspect_utils.data.text import corpus_texts
-from introspect_utils.explainer.train import fit
+from introspect_utils.explainer.fit import fit
 from introspect_utils.models.contexts import contexts
+from introspect_utils.models.gate import check_same_logits, sample_logits
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import decoder_layers
 from introspect_utils.settings.errors import UserError
@@ -47,42 +45,52 @@ def orthogonal(width: int, share: float = 1.0, seed: int = 0) -> Tensor:
 @torch.no_grad()
 def rotate(lm: LanguageModel, q: Tensor) -> LanguageModel:
     """`lm` with its residual stream in another basis, h -> Q h, changed in place: q [width, width]
-    orthogonal.
+    orthogonal. Its logits are compared with those before.
 
-    Raises `UserError` for an architecture that normalises what its layers write (Gemma), which no
-    matrix can take over.
+    Raises `UserError` for an architecture of which that does not make the same function.
     """
-    model = lm.model
-    if any(hasattr(layer, "pre_feedforward_layernorm") for layer in decoder_layers(model)):
-        raise UserError(
-            f"{lm.name} cannot be rotated: it normalises what its layers write; take a Llama or "
-            "Qwen3 as the target"
-        )
-    if model.get_output_embeddings().weight is model.get_input_embeddings().weight:
-        model.get_output_embeddings().weight = nn.Parameter(
-            model.get_input_embeddings().weight.clone(), requires_grad=False
-        )
+    model, before = lm.model, sample_logits(lm)
+    head, embed = model.get_output_embeddings(), model.get_input_embeddings()
+    if head.weight is embed.weight:
+        head.weight = nn.Parameter(embed.weight.clone(), requires_grad=False)
         model.config.tie_word_embeddings = False
-    for layer in decoder_layers(model):
-        attention, mlp = layer.self_attn, layer.mlp
-        _turn_reading(
-            layer.input_layernorm, [attention.q_proj, attention.k_proj, attention.v_proj], q
-        )
-        _turn_reading(layer.post_attention_layernorm, [mlp.gate_proj, mlp.up_proj], q)
-        for writing in (attention.o_proj, mlp.down_proj):
-            writing.weight.copy_(q @ writing.weight.double())
-    _turn_reading(model.get_decoder().norm, [model.get_output_embeddings()], q)
-    embeddings = model.get_input_embeddings().weight
-    embeddings.copy_(embeddings.double() @ q.T)
+    try:
+        for layer in decoder_layers(model):
+            attention, mlp = layer.self_attn, layer.mlp
+            blocks = (
+                (layer.input_layernorm, attention, attention.o_proj),
+                (layer.post_attention_layernorm, mlp, mlp.down_proj),
+            )
+            for norm, block, writing in blocks:
+                linear = [part for part in block.children() if isinstance(part, nn.Linear)]
+                _turn_reading(norm, [part for part in linear if part is not writing], q)
+                _turn_writing(writing, q)
+        _turn_reading(model.get_decoder().norm, [head], q)
+    except (AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"{lm.name} cannot be rotated: a {type(model).__name__} is not built as expected "
+            f"({error}); take a Llama or Qwen3 as the target"
+        ) from error
+    embed.weight.copy_(embed.weight.double() @ q.T)
+    check_same_logits(lm, before, "rotated")
     return lm
 
 
 def _turn_reading(norm: nn.Module, matrices: list[nn.Module], q: Tensor) -> None:
     """W diag(gain) Q^T in place of each W: with a gain of 1, the norm of Q h is Q times that of
-    h."""
+    h. The gain (w, or 1 + w in Gemma) is what the norm makes of a vector of ones."""
+    ones = torch.ones_like(norm.weight)
+    gain = norm(ones).double()
     for matrix in matrices:
-        matrix.weight.copy_((matrix.weight.double() * norm.weight.double()) @ q.T)
+        matrix.weight.copy_((matrix.weight.double() * gain) @ q.T)
     norm.weight.fill_(1.0)
+    norm.weight.fill_(1.0 if norm(ones).mean() < 1.5 else 0.0)
+
+
+def _turn_writing(matrix: nn.Module, q: Tensor) -> None:
+    matrix.weight.copy_(q @ matrix.weight.double())
+    if matrix.bias is not None:
+        matrix.bias.copy_(q @ matrix.bias.double())
 
 
 def sibling(profile: Profile, lm: LanguageModel, share: float = 1.0) -> LanguageModel:
@@ -96,31 +104,29 @@ def sibling(profile: Profile, lm: LanguageModel, share: float = 1.0) -> Language
 
 
 def _sibling_weights(profile: Profile, lm: LanguageModel) -> Path:
-    """The file with the sibling's weights, trained on text that no corpus of the target holds, if
-    it is not there yet."""
+    """The file with the sibling's weights, trained on text that no corpus of the target holds."""
     settings = profile.variants
-    made_from = json.dumps(
-        [lm.name, str(lm.model.dtype), asdict(settings), profile.training.compute_dtype]
-    )
+    about = [lm.name, str(lm.model.dtype), asdict(settings), profile.training.compute_dtype]
+    made_from = json.dumps(about)
     digest = hashlib.sha256(made_from.encode()).hexdigest()[:12]
     path = artifacts_dir(profile.name) / "siblings" / f"{folder_name(lm.name)}-{digest}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.is_file():
             n_steps, batch_size = settings.sibling_steps, settings.sibling_batch_size
-            unread = corpus_texts(settings.text, n_steps * batch_size)[
-                ::-1
-            ]  # a corpus is cut from the other end
+            # a corpus is cut from the other end
+            unread = corpus_texts(settings.text, n_steps * batch_size)[::-1]
             ids = contexts(lm, unread, settings.context, n_steps * batch_size).to(lm.device)
             model = copy.deepcopy(lm.model).float().requires_grad_(True)
 
             def loss(model: nn.Module, rows: Tensor) -> Tensor:
                 return model(input_ids=rows, labels=rows, use_cache=False).loss
 
-            training = replace(
-                profile.training, learning_rate=settings.sibling_learning_rate, weight_decay=0.0
+            rate = {"learning_rate": settings.sibling_learning_rate, "weight_decay": 0.0}
+            training, unfinished = (
+                replace(profile.training, **rate),
+                path.with_suffix(".unfinished"),
             )
-            unfinished = path.with_suffix(".unfinished")
             fit(model, loss, ids.split(batch_size), training, unfinished, made_from, seed=0)
             os.replace(unfinished, path)
     return path

@@ -12,7 +12,7 @@ from introspect_utils.settings.names import MODELS, VARIANTS, folder_name, varia
 from introspect_utils.settings.paths import figures_dir, run_dir
 from introspect_utils.settings.profile import Profile
 from introspect_utils.settings.reading import nearest
-from introspect_utils.settings.sections import PROJECTED
+from introspect_utils.settings.sections import PROJECTED, STARTED
 from introspect_utils.tasks import TASKS
 from introspect_utils.tasks.conditions import UNTRAINED
 from introspect_utils.tasks.task import Task
@@ -140,6 +140,8 @@ def _fits(explainer: str, condition: str) -> bool:
     well as the target from the text.
     """
     other = variant(explainer)[0] not in VARIANTS
+    if condition in STARTED:  # a random projection between other widths is `full`
+        return condition == "frozen" or variant(explainer)[0] in VARIANTS
     if condition in PROJECTED:
         return other or explainer == "rotated"
     return other or explainer == "self" or condition in ("full", "no-vector")

@@ -10,15 +10,16 @@ import hashlib
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from introspect_utils.explainer.fit import Trained, fit
 from introspect_utils.explainer.gates import file_sha256
-from introspect_utils.explainer.train import Trained, add_lora, batches, fit, trainable
+from introspect_utils.explainer.lora import add_lora, trainable
+from introspect_utils.explainer.steps import batches
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.load import choose_compute_dtype
 from introspect_utils.scores.simulator import VALUES, Simulator
@@ -62,9 +63,6 @@ def train_simulator(
     counts = torch.bincount(first.exemplars.binned().flatten(), minlength=VALUES) + 1
     simulator.head.bias.data = (counts / counts.sum()).log().to(simulator.lm.device)
     add_lora(simulator, settings, seed)
-    if settings.gradient_checkpointing:
-        simulator.lm.model.gradient_checkpointing_enable()
-    check_description_is_read(simulator, first.exemplars.tokens[:1])
 
     draw, resume = random.Random(seed), folder / "resume"
     chosen = [draw.choice(texts) for texts in first.candidates]
@@ -80,22 +78,6 @@ def train_simulator(
     return Trained(folder, file_sha256(folder), losses + more, seconds + seconds_2, n_trained)
 
 
-@torch.no_grad()
-def check_description_is_read(simulator: Simulator, tokens: torch.Tensor) -> None:
-    """Raises `UserError` where another description of equal length leaves what the head reads at
-    `tokens` [1, T] in training as it is."""
-    simulator.train()
-    torch.manual_seed(0)
-    one = simulator.hidden(["the digit 1"], tokens[None]).float()
-    torch.manual_seed(0)  # the same dropout
-    other = simulator.hidden(["the digit 2"], tokens[None]).float()
-    if not (one - other).abs().max() > 1e-5 * one.abs().max():
-        raise UserError(
-            f"the simulator ({simulator.lm.name}) does not see its description in training: set "
-            "training.gradient_checkpointing: false, or take another version of transformers"
-        )
-
-
 def _fit(
     simulator: Simulator,
     stage: Stage,
@@ -109,19 +91,24 @@ def _fit(
     path.parent.mkdir(parents=True, exist_ok=True)
     exemplars, binned = stage.exemplars, stage.exemplars.binned()  # [n, k, T]
     steps = plan_steps(stage, chosen, settings.batch_size, seed)
-    model, how = (simulator.lm.name, simulator.n_layers), replace(settings, checkpoint_steps=1)
-    made_from = hashlib.sha256(repr((after, model, how, seed, steps, chosen)).encode())
+    steps = [(rows, columns, [chosen[row] for row in rows]) for rows, columns in steps]
+    made = (after, simulator.lm.name, simulator.n_layers, settings, seed, steps)
+    made_from = hashlib.sha256(repr(made).encode())
     for part in (exemplars.tokens, exemplars.sequences, binned):
         made_from.update(part.numpy())
 
-    def loss(_: Simulator, step: Step) -> torch.Tensor:
-        rows, columns = step
+    def loss(_: Simulator, step: tuple) -> torch.Tensor:
+        rows, columns, descriptions = step
         where = torch.tensor(rows)[:, None], torch.tensor(columns)
         tokens = exemplars.tokens[exemplars.sequences[where]]
-        return simulator.loss([chosen[row] for row in rows], tokens, binned[where])
+        return simulator.loss(descriptions, tokens, binned[where])
 
-    losses, seconds = fit(simulator, loss, steps, settings, path, made_from.hexdigest(), seed)
-    return losses, seconds, made_from.hexdigest()
+    rows, columns, _ = steps[0]
+    pair = tuple((rows[:1], columns[:1], [text]) for text in ("the digit 1", "the digit 2"))
+    depends = {"the description": [pair]}
+    digest = made_from.hexdigest()
+    losses, seconds = fit(simulator, loss, steps, settings, path, digest, seed, depends)
+    return losses, seconds, digest
 
 
 def plan_steps(stage: Stage, chosen: Sequence[str], batch_size: int, seed: int) -> list[Step]:

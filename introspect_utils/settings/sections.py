@@ -65,8 +65,12 @@ Tuning = Literal["lora", "full"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 # Conditions of explainers in another basis than the target's.
 PROJECTED = ("pretrained-projection", "capped-projection")
+# Conditions that say how the projection of any explainer starts, or that nothing else is trained.
+STARTED = ("random-projection", "identity-projection", "frozen", "frozen-scale")
 Condition = Literal[
-    *("full", "no-vector", "no-layer", "no-token", "untrained", "few-shot", "locate", *PROJECTED)
+    *("full", "no-vector", "no-layer", "no-token", "untrained", "few-shot", "locate"),
+    *PROJECTED,
+    *STARTED,
 ]
 # how explainers are asked (tasks/prompts.yaml)
 Form = Literal["chat", "base", "authors-base", "authors-llama", "authors-qwen"]
@@ -150,7 +154,7 @@ class Features(Section):
     """Sections 2.2 and 3: how directions, exemplars and descriptions (T_feat, eq. 2) are made."""
 
     # "lora" is "full" beside one whose tuning is full.
-    conditions: tuple[Literal["full", "no-vector", "untrained", "lora", *PROJECTED], ...]
+    conditions: tuple[Literal["full", "no-vector", "untrained", "lora", *PROJECTED, *STARTED], ...]
     n_act: Count  # full activations of each layer, and as many activation differences
     act_center: bool  # take the layer's mean residual off the full activations
     text: Text
@@ -196,13 +200,13 @@ class ExplainerSettings:
 
     vector_center: bool  # take the mean of the training vectors of the same layers off first
     vector_scale: Literal["raw", "embedding", "residual"]  # whose norm it is brought to
-    projection: Literal["when-needed", "always"]
+    projection: Literal["when-needed", "always", "identity", "frozen", "frozen-scale"]
     projection_rank: Number0  # 0: trained in full
     prompt: Form
 
 
 # Settings of Training that change no result.
-NEUTRAL = ("checkpoint_steps", "processes", "sharded", "gradient_checkpointing", "log_with")
+NEUTRAL = ("checkpoint_minutes", "processes", "sharded", "gradient_checkpointing", "log_with")
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,7 @@ class Training:
     epochs: Count
     weight_decay: Annotated[float, at_least(0)]
     max_grad_norm: Rate
-    checkpoint_steps: Count
+    checkpoint_minutes: Annotated[float, at_least(0)] = field(repr=False)  # between two
     processes: Count = field(repr=False)  # that train together, each on its GPU and share of rows
     sharded: bool = field(repr=False)  # FSDP: weights and moments divided among them, not copied
     gradient_checkpointing: bool = field(repr=False)

@@ -17,11 +17,13 @@ from explaining import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GraniteConfig
 
 from introspect_utils.explainer.continuous_token import SAMPLE
-from introspect_utils.explainer.explainer import Explainer, Projection
-from introspect_utils.explainer.train import add_lora, train
+from introspect_utils.explainer.explainer import Explainer
+from introspect_utils.explainer.lora import add_lora
+from introspect_utils.explainer.projection import Projection
+from introspect_utils.explainer.train import train
 from introspect_utils.models import tiny
 from introspect_utils.models.load import load_model
 from introspect_utils.settings.errors import UserError
@@ -29,6 +31,14 @@ from introspect_utils.tasks.question import Question
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+SIZES = {
+    "vocab_size": 1200,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 ASKED = Question("If feature [s]v[e] is added, what then?", vectors(1)[0], BLOCKS[0])
 
 
@@ -42,10 +52,9 @@ def family(request):
 # ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_changing_v_changes_the_logits_of_its_own_row_from_its_place_on(family, side):
+def test_changing_v_changes_the_logits_of_its_own_row_from_its_place_on(family):
     examples = [*make_examples(3, family.d_target), *make_examples(1, with_vector=False)]
-    batch = family.collate(encode(family, examples), side)
+    batch = family.collate(encode(family, examples))
     assert batch.places.sum(-1).tolist() == [1, 1, 1, 0]
     before = logits(family, batch)
     changed = batch.vectors.clone()
@@ -60,11 +69,10 @@ def test_changing_v_changes_the_logits_of_its_own_row_from_its_place_on(family, 
     assert ((before[1, place:] - after[1, place:]).abs().amax(-1)[reached] > 0).all()
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_each_vector_fills_the_place_of_its_own_question(family, side):
+def test_each_vector_fills_the_place_of_its_own_question(family):
     examples = make_examples(5, family.d_target)
     rows = encode(family, examples)
-    batch = family.collate(rows, side)
+    batch = family.collate(rows)
     embedded = family.embeddings(batch)
     for row, (question, ids, _) in enumerate(rows):
         alone = family.embed(torch.tensor(ids))
@@ -118,6 +126,33 @@ def test_each_vector_is_projected_by_the_matrix_of_its_layer(data):
         )
         expected = [np.dot(matrix[out], v[row].numpy()) for out in range(d_explainer)]
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_projection_that_starts_as_the_identity_changes_nothing_yet():
+    explainer, plain = make_explainer(projection="identity"), make_explainer()
+    v, layer = vectors(4), torch.tensor([0, 1, 0, 1])
+    torch.testing.assert_close(
+        explainer.continuous_token(v, layer), plain.continuous_token(v, layer)
+    )
+    assert explainer.projection.weight.requires_grad
+    for kind in ("identity", "frozen-scale"):
+        with pytest.raises(UserError, match="32 and 48 wide: take another condition"):
+            make_explainer("tiny-gemma3", 32, projection=kind)
+
+
+@pytest.mark.parametrize("kind", ["frozen", "frozen-scale"])
+def test_of_a_frozen_explainer_only_the_affine_map_is_trained(tmp_path, kind):
+    explainer = make_explainer(projection=kind)
+    before = {name: p.detach().clone() for name, p in explainer.named_parameters()}
+    v, layer = vectors(2), torch.tensor([0, 1])
+    plain = make_explainer().continuous_token(v, layer)
+    torch.testing.assert_close(explainer.continuous_token(v, layer), plain)  # it starts as 1 v + 0
+    trained = train(explainer, make_examples(), TRAINING, tmp_path)
+    changed = {n for n, p in explainer.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {"projection.weight", "projection.bias"}
+    size = 2 * (32 * 32 if kind == "frozen" else 1) + 2 * 32
+    assert trained.trained_parameters == size
+    assert not torch.allclose(explainer.continuous_token(v, layer).norm(dim=-1), plain.norm(dim=-1))
 
 
 def test_projections_differ_by_layer_and_seed():
@@ -250,13 +285,12 @@ def test_vectors_and_models_in_bfloat16_are_projected_in_float32():
 # --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("prompt", ["chat", "base"])
-def test_labels_cover_the_explanation_and_its_eos_only(family, prompt, side):
+def test_labels_cover_the_explanation_and_its_eos_only(family, prompt):
     tokenizer = family.lm.tokenizer
     examples = make_examples(4, family.d_target)
     rows = [(e.question, *family.encode(e.question, e.explanation, prompt)) for e in examples]
-    batch = family.collate(rows, side)
+    batch = family.collate(rows)
     for row, example in enumerate(examples):
         labelled = batch.labels[row] != -100
         assert torch.equal(batch.labels[row][labelled], batch.ids[row][labelled])
@@ -339,16 +373,13 @@ def test_a_placeholder_that_a_text_spells_out_is_text(prompt):
 # ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_the_loss_is_the_mean_over_explanation_tokens_whatever_the_padding(family, side):
+def test_the_loss_is_the_mean_over_explanation_tokens_whatever_the_padding(family):
     """A batch's loss is the mean of its rows' own losses weighted by their tokens (explanation and
     EOS)."""
     rows = encode(family, make_examples(6, family.d_target))
     with torch.no_grad():
-        alone = [
-            (family.loss(family.collate([row], side)).item(), len(row[1]) - row[2]) for row in rows
-        ]
-        together = family.loss(family.collate(rows, side)).item()
+        alone = [(family.loss(family.collate([row])).item(), len(row[1]) - row[2]) for row in rows]
+        together = family.loss(family.collate(rows)).item()
     assert together == pytest.approx(
         sum(loss * n for loss, n in alone) / sum(n for _, n in alone), rel=1e-5
     )
@@ -357,11 +388,9 @@ def test_the_loss_is_the_mean_over_explanation_tokens_whatever_the_padding(famil
     )
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_the_loss_is_that_of_transformers_over_all_logits(family, side):
+def test_the_loss_is_that_of_transformers_over_all_logits(family):
     batch = family.collate(
-        encode(family, [*make_examples(3, family.d_target), *make_examples(2, with_vector=False)]),
-        side,
+        encode(family, [*make_examples(3, family.d_target), *make_examples(2, with_vector=False)])
     )
     positions = torch.stack([mask.cumsum(0) - 1 for mask in batch.mask]).clamp(min=0)
     with torch.no_grad():
@@ -430,24 +459,83 @@ def test_a_family_without_reserved_tokens_gets_three_with_the_mean_embedding(
             lm.model.resize_token_embeddings(len(lm.tokenizer) + spare_rows, mean_resizing=False)
         return lm
 
-    lm, again = load(), load()
-    known = len(lm.tokenizer)
-    before = [
-        lm.model.get_input_embeddings().weight[:known].clone(),
-        lm.model.get_output_embeddings().weight[:known].clone(),
-    ]
+    lm = load()
+    known, ends = len(lm.tokenizer), ("get_input_embeddings", "get_output_embeddings")
+    given = {end: getattr(lm.model, end)().weight.clone() for end in ends}
     explainer = Explainer(lm, SETTINGS, 32, BLOCKS)
     ids = [explainer.begin, explainer.placeholder, explainer.end]
     assert len(set(ids)) == 3 and min(ids) >= known
     torch.manual_seed(7)
-    Explainer(again, SETTINGS, 32, BLOCKS)
-    for part, old in zip(("get_input_embeddings", "get_output_embeddings"), before, strict=True):
-        weight = getattr(lm.model, part)().weight
+    again = Explainer(load(), SETTINGS, 32, BLOCKS)
+    for end, old in given.items():
+        assert torch.equal(getattr(lm.model, end)().weight, old)  # who holds it sees nothing
+        weight = getattr(explainer.lm.model, end)().weight
         assert len(weight) == known + (spare_rows or 3)
-        torch.testing.assert_close(weight[ids], old.mean(0).expand(3, -1))
-        assert torch.equal(weight[:known], old)
-        assert torch.equal(weight[ids], getattr(again.model, part)().weight[ids])
+        torch.testing.assert_close(weight[ids], old[:known].mean(0).expand(3, -1))
+        assert torch.equal(weight[:known], old[:known])
+        assert torch.equal(weight[ids], getattr(again.lm.model, end)().weight[ids])
+    assert len(lm.tokenizer) == known == len(explainer.lm.tokenizer) - 3
     assert len(explainer.explain([ASKED], max_new_tokens=3)) == 1
+
+
+@pytest.mark.parametrize("scale", ["raw", "embedding"])
+def test_a_model_that_multiplies_its_input_embeddings_reads_the_token_at_the_stated_scale(scale):
+    """Granite does so in its forward, unlike Gemma, whose embedding layer does."""
+    granite = AutoModelForCausalLM.from_config(
+        GraniteConfig(**SIZES, embedding_multiplier=12.0), dtype=torch.float32
+    )
+    lm = dataclasses.replace(load_model("tiny-llama", "cpu"), model=granite.requires_grad_(False))
+    explainer = Explainer(lm, dataclasses.replace(SETTINGS, vector_scale=scale), 32, BLOCKS)
+    batch = explainer.collate(encode(explainer, make_examples(3)))
+    token, v = seen_by_first_layer(explainer, batch)[batch.places], batch.vectors
+    if scale == "embedding":
+        norm = lm.model.get_input_embeddings().weight.norm(dim=-1).mean() * 12
+        v = v / v.norm(dim=-1, keepdim=True) * norm
+    torch.testing.assert_close(token, v, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_that_adds_to_its_input_embeddings_is_refused():
+    lm = load_model("tiny-llama", "cpu")
+    layer = lm.model.get_decoder().layers[0]
+    layer.register_forward_pre_hook(lambda module, args: (args[0] + 1, *args[1:]))
+    with pytest.raises(UserError, match="changes its input embeddings before layer 0"):
+        Explainer(lm, SETTINGS, 32, BLOCKS)
+
+
+# --- one base, two uses
+# -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full", "frozen"])
+def test_nothing_that_an_explainer_does_alters_a_model_that_somebody_else_holds(tmp_path, tuning):
+    """Training, loading, merging while it answers, and a second explainer on the same base."""
+    base, ids = load_model("tiny-llama", "cpu"), torch.arange(24).view(2, 12)
+    before = base.model(ids).logits
+    asked = [example.question for example in make_examples()]
+    settings, how = SETTINGS, dataclasses.replace(TRAINING, learning_rate=0.1)
+    if tuning == "frozen":
+        settings = dataclasses.replace(SETTINGS, projection="frozen")
+    else:
+        how = dataclasses.replace(how, tuning=tuning)
+    first = Explainer(base, settings, 32, BLOCKS)
+    train(first, make_examples(), how, tmp_path / "first")
+    said = first.explain(asked)
+    other = Explainer(base, settings, 32, BLOCKS)
+    train(other, make_examples(seed=1), how, tmp_path / "other", seed=1)
+    loaded = Explainer.load(tmp_path / "first", "cpu", base=base)
+    assert loaded.explain(asked) == said == first.explain(asked) != other.explain(asked)
+    assert torch.equal(base.model(ids).logits, before)
+    assert not any(p.requires_grad for p in base.model.parameters())
+
+
+def test_an_explainer_on_a_given_base_takes_no_second_copy_of_its_weights(tmp_path):
+    explainer = make_explainer()
+    train(explainer, make_examples(), TRAINING, tmp_path)
+    base = load_model("tiny-llama", "cpu")
+    loaded = Explainer.load(tmp_path, "cpu", base=base)
+    shared = {weight.data_ptr() for weight in base.model.parameters()}
+    own = {p.data_ptr() for name, p in loaded.named_parameters() if "lora_" not in name}
+    assert own == shared
 
 
 # --- saving and loading
@@ -464,6 +552,10 @@ KINDS = {
     "full": ("tiny-qwen3", {}, {"tuning": "full"}),
     "full, projection, center": ("tiny-gemma3", {"vector_center": True}, {"tuning": "full"}),
     "lora, added tokens": ("tiny-llama", {}, {}),
+    "lora, from the identity": ("tiny-llama", {"projection": "identity"}, {}),
+    "frozen": ("tiny-llama", {"projection": "frozen"}, {}),
+    "frozen, other width": ("tiny-gemma3", {"projection": "frozen"}, {}),
+    "frozen, scale": ("tiny-qwen3", {"projection": "frozen-scale"}, {}),
     "full, added tokens": ("tiny-llama", {}, {"tuning": "full"}),
 }
 
@@ -517,6 +609,9 @@ def test_a_saved_explainer_is_an_ordinary_folder(saved):
             p.numel() for n, p in explainer.named_parameters() if "lora_" in n
         )  # no embeddings in it
         model = PeftModel.from_pretrained(load_model(explainer.lm.name, "cpu").model, folder)
+    elif explainer.frozen:
+        assert not (folder / "config.json").exists()
+        model = load_model(explainer.lm.name, "cpu").model
     else:
         model = AutoModelForCausalLM.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -32,8 +32,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_masked_labels_stop_training(tmp_path, monkeypatch):
     original = Explainer.collate
 
-    def collate(self, rows, padding_side="left"):
-        batch = original(self, rows, padding_side)
+    def collate(self, rows):
+        batch = original(self, rows)
         batch.labels[1, :-1] = -100  # one row is left with its EOS
         return batch
 
@@ -167,10 +167,9 @@ def test_a_direction_of_both_parts_is_refused():
         UserError, match="1 of 2 directions of the test rows stand among the training rows too"
     ):
         task_features.split(made, gold, 2, 0)
-    assert task_features.split(dataclasses.replace(made, layers=(1, 1, 1, 2)), gold, 2, 0)["test"] == [
-        2,
-        3,
-    ]
+    assert task_features.split(dataclasses.replace(made, layers=(1, 1, 1, 2)), gold, 2, 0)[
+        "test"
+    ] == [2, 3]
 
 
 # --- predictions
@@ -191,8 +190,8 @@ def test_padding_that_is_not_masked_stops_generation(monkeypatch, fault):
     if fault == "mask":
         original = Explainer.collate
 
-        def collate(self, rows, padding_side="left"):
-            batch = original(self, rows, padding_side)
+        def collate(self, rows):
+            batch = original(self, rows)
             return batch._replace(mask=torch.ones_like(batch.mask))
 
         monkeypatch.setattr(Explainer, "collate", collate)

@@ -13,7 +13,8 @@ from explaining import (
 from introspect_utils.explainer import generate as generation
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.generate import generate
-from introspect_utils.explainer.train import add_lora, train
+from introspect_utils.explainer.lora import add_lora
+from introspect_utils.explainer.train import train
 from introspect_utils.tasks.question import Example, Question
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -166,7 +167,7 @@ def test_adapters_are_taken_out_again_after_an_exception(where, monkeypatch):
         raise KeyboardInterrupt
 
     if where == "generating":
-        monkeypatch.setattr(explainer.model, "generate", interrupted)
+        monkeypatch.setattr(explainer.lm.model, "generate", interrupted)
     else:
         layer = [
             module
@@ -226,8 +227,8 @@ def test_a_trained_explainer_has_room_for_its_longest_explanation(tmp_path):
         == len(ids) - n_prompt
         == Explainer.load(tmp_path).longest_explanation
     )
-    explainer.model.generate = lambda **given: torch.zeros(
-        1, given["max_new_tokens"], dtype=torch.long
+    explainer.lm.model.generate = lambda generation_config, **given: torch.zeros(
+        1, generation_config.max_new_tokens, dtype=torch.long
     ).fill_(ids[-2])
     (answer,) = generate(explainer, [question], max_new_tokens=1)
     assert answer == explainer.lm.tokenizer.decode([ids[-2]] * (len(ids) - n_prompt)).strip()

@@ -5,14 +5,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from explaining import make_examples, make_explainer, training_settings
+from explaining import (
+    Interruption,
+    interrupted_after,
+    make_examples,
+    make_explainer,
+    training_settings,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from test_train import Interruption, interrupted_after, weights
+from test_train import weights
 
 from introspect_utils.explainer import processes
-from introspect_utils.explainer.train import loss_of, train
+from introspect_utils.explainer.steps import loss_of
+from introspect_utils.explainer.train import train
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.sections import AsReleased, Training
 
@@ -43,7 +50,7 @@ def test_two_processes_train_as_one_does_and_leave_the_same_files(tmp_path, way)
         train(
             make_explainer(name),
             make_examples(7),
-            dataclasses.replace(settings, checkpoint_steps=2),
+            dataclasses.replace(settings, checkpoint_minutes=0),
             tmp_path / "two",
             seed=3,
         )
@@ -83,7 +90,7 @@ def test_more_processes_than_gpus_are_refused(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match="training.processes is 2, and this machine has 1 GPUs: lower it"
     ):
-        processes.train(on_gpu, [], training_settings(processes=2), tmp_path, "", 0)
+        processes.hand_over(on_gpu, [], tmp_path, 2)
 
 
 @pytest.mark.parametrize("kind", [Training, AsReleased])

@@ -8,10 +8,12 @@ import torch
 from explaining import BLOCKS, make_examples, training_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from introspect_utils.explainer import make, variants
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.train import train
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import recorded
 from introspect_utils.settings import paths
@@ -67,9 +69,73 @@ def test_a_rotated_model_is_the_same_function_in_another_basis(name):
     assert not torch.allclose(turned, h, atol=0.1)
 
 
-def test_gemma_is_refused_by_name():
-    with pytest.raises(UserError, match="tiny-gemma3 cannot be rotated"):
-        variants.rotate(load_model("tiny-gemma3"), torch.eye(48).double())
+FAMILY = {
+    "vocab_size": 1200,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+# model_type -> settings beside those of FAMILY; whether it can be rotated
+ROTATED = {
+    "llama": {"attention_bias": True, "mlp_bias": True},
+    "qwen2": {},
+    "qwen3": {"attention_bias": True},
+    "ernie4_5": {"use_bias": True},
+    "gemma": {},
+    "phi3": {},
+    "granite": {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0},
+    "mistral": {"tie_word_embeddings": True},
+    "smollm3": {},
+}
+REFUSED = {
+    "stablelm": {"use_qkv_bias": True},
+    "olmo": {},
+    "olmo2": {},
+    "cohere": {},
+    "gemma2": {},
+    "gemma3_text": {},
+    "qwen3_moe": {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2},
+    "mixtral": {"num_local_experts": 4},
+}
+
+
+def model_of(kind, settings):
+    """A random model in which no bias is 0 and no gain 1."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **FAMILY | settings)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    for name, weight in model.requires_grad_(False).named_parameters():
+        if "norm" in name and "bias" not in name:
+            weight.add_(torch.rand_like(weight))
+        elif "bias" in name:
+            weight.normal_()
+    return LanguageModel(kind, model, load_model("tiny-llama").tokenizer)
+
+
+@pytest.mark.parametrize("kind", list(ROTATED))
+def test_biases_gains_and_fused_projections_are_rotated_too(kind):
+    lm = model_of(kind, ROTATED[kind])
+    logits, h = stream(lm)
+    q = variants.orthogonal(32, 1.0, seed=3)
+    turned_logits, turned = stream(variants.rotate(lm, q))
+    torch.testing.assert_close(turned_logits, logits, atol=5e-4, rtol=1e-3)
+    torch.testing.assert_close(turned, h @ q.float().T, atol=5e-4, rtol=1e-3)
+    assert not torch.allclose(turned, h, atol=0.1)
+
+
+@pytest.mark.parametrize("kind", list(REFUSED))
+def test_what_cannot_be_rotated_is_refused_by_name(kind):
+    lm = model_of(kind, REFUSED[kind])
+    named = type(lm.model).__name__
+    with pytest.raises(UserError, match=named):
+        variants.rotate(lm, variants.orthogonal(32, 1.0, seed=3))
 
 
 def test_a_sibling_is_trained_once_is_better_on_its_text_and_half_a_sibling_lies_between(

@@ -54,7 +54,7 @@ def test_what_is_done_stays_done_until_what_it_is_made_from_changes(
     assert toy_repo.ran() == []
 
     toy_repo.edit("06_train_activation_patching", "# A toy", "# Another heading")
-    toy_repo.set_profile(("checkpoint_steps: 1", "checkpoint_steps: 7"))
+    toy_repo.set_profile(("checkpoint_minutes: 0", "checkpoint_minutes: 7"))
     assert "nothing to do" in toy_repo.run_all("toy")[1]
 
     toy_repo.set_profile(("epochs: 1\n", "epochs: 3\n"))

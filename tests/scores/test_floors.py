@@ -82,4 +82,3 @@ def test_the_lens_names_the_nearest_input_and_the_raised_output_token():
         assert text == (f"the word '{one}'" if one == other else f"the words '{one}' and '{other}'")
     assert lm.tokenizer.decode([a]).strip() in first
     assert floors.lens(lm, replace(rows, data=("act",) * 3)) == [None] * 3
-

@@ -199,7 +199,7 @@ def test_an_explainer_learns_without_a_vector(rows, tmp_path, name, projection, 
         epochs=60,
         batch_size=3,
         learning_rate=2e-2 if tuning == "lora" else 3e-3,
-        checkpoint_steps=1000,
+        checkpoint_minutes=30,
     )
     examples = task_ablation.examples(rows, "full")
     trained = train(explainer, examples, settings, tmp_path / "explainer")
