@@ -199,12 +199,7 @@ def test_each_task_of_a_profile_has_its_runs(profile):
         "ablation-tiny-llama-tiny-qwen3-untrained-n0-seed0",
     ]
     outputs = {path.name for path in plan(both)[-1].outputs}
-    assert {
-        "table2.md",
-        "table6.tex",
-        "table3.csv",
-        "table7.md",
-    } <= outputs
+    assert {"table2.md", "table6.tex", "table3.csv", "table7.md"} <= outputs
     of_one = {path.name for path in plan(profile)[-1].outputs}
     assert "table2.md" in of_one and "table3.md" not in of_one
     of_ablation = {run_id for run_id in ids if "ablation" in run_id}
