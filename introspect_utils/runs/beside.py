@@ -1,7 +1,7 @@
 """The runs beside data and explainers: of a task with a simulator, and over several tasks."""
 
-import dataclasses
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from introspect_utils.explainer.published import is_published
@@ -34,18 +34,11 @@ def _common(profile: Profile, target: str) -> dict:
 
 def simulator(profile: Profile, target: str, data: Run) -> Run:
     """The simulator of a target, and the descriptions that it chooses (T_feat, eq. 2)."""
-    run_id, settings = f"simulator-{folder_name(target)}", profile.features.simulator
-    trained = settings.checkpoint == "trained"
-    return new_run(
-        profile,
-        run_id,
-        SIMULATOR,
-        inputs=data.outputs,
-        files=["descriptions.parquet"],
-        heavy=[checkpoint(profile, run_id, "simulator.json")] if trained else [],
-        settings=_common(profile, target) | {"simulator": dataclasses.asdict(settings)},
-        parameters={"target": target},
-    )
+    run_id, own = f"simulator-{folder_name(target)}", profile.features.simulator
+    heavy = [checkpoint(profile, run_id, "simulator.json")] if own.checkpoint == "trained" else []
+    settings = _common(profile, target) | {"simulator": asdict(own)}
+    asked, files = {"target": target}, ["descriptions.parquet"]
+    return new_run(profile, run_id, SIMULATOR, asked, settings, data.outputs, files, heavy)
 
 
 def beside(
@@ -53,45 +46,26 @@ def beside(
 ) -> list[Run]:
     """Baselines of each size, scaling if there are several sizes, similarity if there is anything
     to compare, and the analysis of errors."""
-    sizes = sorted(profile.features.sizes)
-    compared = [baselines(profile, target, n_train, inputs) for n_train in sizes]
-    runs = list(compared)
-    if len(sizes) > 1:
-        runs.append(scaling(profile, target, [*compared, *explained]))
+    compared = [baselines(profile, target, n, inputs) for n in sorted(profile.features.sizes)]
+    runs, asked = list(compared), {"target": target}
+    if len(compared) > 1:  # how scores grow with the training directions (section 4)
+        read = [path for run in [*compared, *explained] for path in scores(run)]
+        runs.append(new_run(profile, f"scaling-{folder_name(target)}", SCALING, asked, asked, read))
     similar = similarity(profile, target, data, explained)
-    if similar.settings["compared"]:
-        runs.append(similar)
-    read = data.outputs + compared[-1].outputs
-    return runs + error_analysis(profile, target, explained, read)
+    runs += [similar] if similar.settings["compared"] else []
+    return runs + error_analysis(profile, target, explained, data.outputs + compared[-1].outputs)
 
 
 def baselines(profile: Profile, target: str, n_train: int, inputs: Iterable[Path]) -> Run:
     """Nearest neighbours and the most frequent description among `n_train`; at the largest size
     SelfIE and the gold ones too."""
-    largest = n_train == max(profile.features.sizes)
+    size = "" if n_train == max(profile.features.sizes) else f"-n{n_train}"
     names = (*task_features.TASK.scoring_settings, "selfie_scales")
-    settings = {name: getattr(profile.features, name) for name in names}
-    return new_run(
-        profile,
-        f"features-baselines-{folder_name(target)}" + ("" if largest else f"-n{n_train}"),
-        BASELINES,
-        inputs=inputs,
-        files=["predictions.parquet"],
-        settings={"target": target, "dtype": profile.dtype, "rows": n_train, **settings},
-        parameters={"target": target, "n_train": n_train},
-    )
-
-
-def scaling(profile: Profile, target: str, compared: list[Run]) -> Run:
-    """How scores grow with the training directions (section 4)."""
-    return new_run(
-        profile,
-        f"scaling-{folder_name(target)}",
-        SCALING,
-        inputs=[path for run in compared for path in scores(run)],
-        settings={"target": target},
-        parameters={"target": target},
-    )
+    settings = {"target": target, "dtype": profile.dtype, "rows": n_train}
+    settings |= {name: getattr(profile.features, name) for name in names}
+    run_id, asked = f"features-baselines-{folder_name(target)}{size}", {"target": target}
+    asked |= {"n_train": n_train}
+    return new_run(profile, run_id, BASELINES, asked, settings, inputs, ["predictions.parquet"])
 
 
 def similarity(profile: Profile, target: str, data: Run, explained: list[Run]) -> Run:
@@ -103,19 +77,11 @@ def similarity(profile: Profile, target: str, data: Run, explained: list[Run]) -
         for explainer, condition in dict.fromkeys(pairs)
         if condition not in UNTRAINED and not is_published(explainer)
     ]
-    return new_run(
-        profile,
-        f"similarity-{folder_name(target)}",
-        SIMILARITY,
-        inputs=data.outputs,
-        settings={
-            **_common(profile, target),
-            "compared": compared,
-            "variants": dataclasses.asdict(profile.variants),
-            "explainer_settings": dataclasses.asdict(profile.explainer),
-        },
-        parameters={"target": target},
-    )
+    settings = _common(profile, target) | {"compared": compared}
+    settings["variants"] = asdict(profile.variants)
+    settings["explainer_settings"] = asdict(profile.explainer)
+    run_id, asked = f"similarity-{folder_name(target)}", {"target": target}
+    return new_run(profile, run_id, SIMILARITY, asked, settings, data.outputs)
 
 
 def error_analysis(
@@ -125,16 +91,11 @@ def error_analysis(
     and the first seed, if there is one."""
     n_train, seed = max(profile.features.sizes), profile.seeds[0]
     asked = {"target": target, "explainer": "self", "n_train": n_train, "seed": seed}
+    run_id = f"features-errors-{folder_name(target)}-self-n{n_train}-seed{seed}"
+    settings = {**asked, "judge": "embedding"}  # whatever judge scored the cases
     return [
         new_run(
-            profile,
-            f"features-errors-{folder_name(target)}-self-n{n_train}-seed{seed}",
-            ERRORS,
-            inputs=(*inputs, *scores(run)),
-            files=["cases.parquet"],
-            # It looks at the cases whatever judge scored them.
-            settings={**asked, "judge": "embedding"},
-            parameters=asked,
+            profile, run_id, ERRORS, asked, settings, (*inputs, *scores(run)), ["cases.parquet"]
         )
         for run in explained
         if run.parameters.items() >= {**asked, "condition": "full"}.items()
@@ -145,14 +106,9 @@ def self_explainer(runs: list[Run], task: str, target: str) -> Run | None:
     """The largest self-explainer of `target` that `runs` train, with the first seed; None if there
     is none."""
     of_self = {"target": target, "explainer": "self", "condition": "full"}.items()
-    trained = [
-        run
-        for run in runs
-        if run.notebook == TASKS[task].train and run.parameters.items() >= of_self
-    ]
-    return max(
-        trained, key=lambda run: (run.parameters["n_train"], -run.parameters["seed"]), default=None
-    )
+    notebook = TASKS[task].train
+    own = [run for run in runs if run.notebook == notebook and run.parameters.items() >= of_self]
+    return max(own, key=lambda r: (r.parameters["n_train"], -r.parameters["seed"]), default=None)
 
 
 def joint(profile: Profile, runs: list[Run]) -> list[Run]:
@@ -165,56 +121,37 @@ def joint(profile: Profile, runs: list[Run]) -> list[Run]:
             continue
         sizes = {task: run.parameters["n_train"] for task, run in single.items()}
         name = folder_name(target)
-        folders = [f"{task}-{name}-self-joint-n{n}-seed{seed}" for task, n in sizes.items()]
-        explainer = {task: dataclasses.asdict(profile.explainer_for(task)) for task in single}
-        settings = _common(profile, target) | {
-            "sizes": sizes,
-            "training": profile.training.deciding(),
-            "explainer_settings": explainer,
-            "max_new_tokens": profile.generation.max_new_tokens,
-        }
-        run = new_run(
-            profile,
-            f"joint-{name}-seed{seed}",
-            JOINT,
-            inputs=dict.fromkeys(path for run in single.values() for path in run.inputs),
-            settings=settings | ({"as_released": True} if profile.as_released else {}),
-            parameters={"target": target, "seed": seed},
-        )
-        outputs = tuple(
-            run_dir(profile.name, folder) / file
-            for folder in folders
+        explainers = {task: asdict(profile.explainer_for(task)) for task in single}
+        settings = _common(profile, target) | {"sizes": sizes, "explainer_settings": explainers}
+        settings["training"] = profile.training.deciding()
+        settings["max_new_tokens"] = profile.generation.max_new_tokens
+        settings |= {"as_released": True} if profile.as_released else {}
+        inputs = dict.fromkeys(path for run in single.values() for path in run.inputs)
+        asked = {"target": target, "seed": seed}
+        run = new_run(profile, f"joint-{name}-seed{seed}", JOINT, asked, settings, inputs)
+        outputs = [
+            run_dir(profile.name, f"{task}-{name}-self-joint-n{n}-seed{seed}") / file
+            for task, n in sizes.items()
             for file in ("run.json", "predictions.parquet")
-        )
-        joined.append(dataclasses.replace(run, outputs=outputs))
+        ]
+        joined.append(replace(run, outputs=tuple(outputs)))
     return joined
 
 
-def asked(profile: Profile, runs: list[Run]) -> list[Run]:
+def ask(profile: Profile, runs: list[Run]) -> list[Run]:
     """One token put to the explainers (notebook 13), for each target that a self-explainer of
     features is trained of."""
     asking = []
     for target in dict.fromkeys(run.parameters["target"] for run in runs):
-        explained, patching = (
+        described, patched = (
             self_explainer(runs, task.name, target)
             for task in (task_features.TASK, task_patching.TASK)
         )
-        if explained is None:
-            continue
-        file = next(
-            f for f in (profile, *profile.parts) if f.source == explained.parameters["profile"]
-        )
-        run = new_run(
-            file,
-            f"ask-{folder_name(target)}",
-            ASK,
-            inputs=(*explained.inputs, *explained.outputs, *(patching.outputs if patching else ())),
-            settings={
-                "target": target,
-                "dtype": profile.dtype,
-                "max_new_tokens": profile.generation.max_new_tokens,
-            },
-            parameters={"target": target},
-        )
-        asking.append(run)
+        if described:
+            settings = {"target": target, "dtype": profile.dtype}
+            settings["max_new_tokens"] = profile.generation.max_new_tokens
+            inputs = (*described.inputs, *described.outputs, *(patched.outputs if patched else ()))
+            asked = {"target": target, "profile": described.parameters["profile"]}
+            run_id = f"ask-{folder_name(target)}"
+            asking.append(new_run(profile, run_id, ASK, asked, settings, inputs))
     return asking

@@ -42,36 +42,26 @@ def made_from(run: Run, runs: list[Run]) -> dict[str, Any]:
 
 
 def notebook_code(stem: str) -> list:
-    """The syntax tree of a notebook's code cells as lists of texts, without imports, bare texts
-    and the cell of parameters, which a run is given its own of. The same on every version of
-    Python."""
+    """The syntax trees of a notebook's code cells as lists of texts, without imports, bare texts
+    and the cell of parameters, in whose place a run has its own. The same on every Python. A cell
+    with a line that only IPython reads counts as it is written."""
     path = REPO / "notebooks" / f"{stem}.ipynb"
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        code = [
-            "".join(cell["source"])
-            for cell in cells
-            if cell["cell_type"] == "code"
-            and "parameters" not in cell.get("metadata", {}).get("tags", [])
-        ]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"cannot read the notebook {path} ({error}); restore it, e.g. with git checkout"
         ) from None
-    try:
-        return [_tree(ast.parse(_without_magics(cell))) for cell in code]
-    except SyntaxError as error:
-        raise UserError(f"{path}: {error.msg} in the line {error.text!r}: mend it") from None
-
-
-def _without_magics(code: str) -> str:
-    """The code with IPython's own lines (%matplotlib, !ls) as texts."""
-    lines = code.splitlines()
-    own = [line.lstrip()[:1] in ("%", "!") for line in lines]
-    return "\n".join(
-        f"ipython = {line.strip()!r}" if magic else line
-        for line, magic in zip(lines, own, strict=True)
-    )
+    trees = []
+    for cell in cells:
+        code = "".join(cell["source"])
+        if cell["cell_type"] != "code" or "parameters" in cell.get("metadata", {}).get("tags", []):
+            continue
+        try:
+            trees.append(_tree(ast.parse(code)))
+        except SyntaxError:
+            trees.append(code)
+    return trees
 
 
 def _tree(node: Any) -> Any:

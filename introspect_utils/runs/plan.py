@@ -1,11 +1,11 @@
 """The runs of a profile: which notebook is executed with which parameters, what it reads and what
 it writes."""
 
-import dataclasses
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from introspect_utils.explainer.published import is_published
-from introspect_utils.runs.beside import JOINT, asked, beside, joint, simulator
+from introspect_utils.runs.beside import JOINT, ask, beside, joint, simulator
 from introspect_utils.runs.run import PUBLISHED, Run, checkpoint, new_run
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import MODELS, VARIANTS, folder_name, variant
@@ -38,7 +38,7 @@ def plan(profile: Profile) -> list[Run]:
         for target in dict.fromkeys(targets):
             about = [file for file in with_task if target in file.section(task.name).targets]
             runs += _runs_about(task, target, about)
-    runs += [*joint(profile, runs), *asked(profile, runs)]
+    runs += [*joint(profile, runs), *ask(profile, runs)]
     runs.sort(key=lambda run: PLACE.get(run.notebook, run.notebook))  # stable
     return [*runs, _tables(profile, runs)]
 
@@ -79,14 +79,9 @@ def _data(profile: Profile, task: Task, target: str, rows: int) -> Run:
     """Questions and answers of the task's procedure T on one target, made here or published."""
     section, folder = profile.section(task.name), task.folder(profile, target)
     settings = {"target": target, "dtype": profile.dtype, "seed": profile.seeds[0], "rows": rows}
-    run = new_run(
-        profile,
-        f"data-{task.name}-{folder_name(target)}",
-        task.data,
-        heavy=[folder / name for name in task.data_files],
-        settings=settings | {name: getattr(section, name) for name in task.data_settings},
-        parameters={"target": target},
-    )
+    settings |= {name: getattr(section, name) for name in task.data_settings}
+    run_id, heavy = f"data-{task.name}-{folder_name(target)}", [folder / f for f in task.data_files]
+    run = new_run(profile, run_id, task.data, {"target": target}, settings, heavy=heavy)
     return _published(profile, task, run) if section.published else run
 
 
@@ -103,7 +98,7 @@ def _published(profile: Profile, task: Task, own: Run) -> Run:
         settings |= {name: own.settings[name] for name in names}
         settings["simulator"] = section.simulator.checkpoint
     parameters = own.parameters | {"task": task.name}
-    return dataclasses.replace(
+    return replace(
         own, notebook=PUBLISHED, parameters=parameters, outputs=outputs, settings=settings
     )
 
@@ -158,41 +153,23 @@ def explainer_run(
     seed: int,
 ) -> Run:
     section, name = profile.section(task.name), task.name
-    run_id = (
-        f"{name}-{folder_name(target)}-{folder_name(explainer)}-{condition}-n{n_train}-seed{seed}"
-    )
-    question = {
-        "target": target,
-        "explainer": explainer,
-        "condition": condition,
-        "n_train": n_train,
-        "seed": seed,
-    }
-    settings = {
-        **question,
-        "dtype": profile.dtype,
-        "explainer_settings": dataclasses.asdict(profile.explainer_for(name)),
-        "max_new_tokens": profile.generation.max_new_tokens,
-        **{key: getattr(section, key) for key in task.scoring_settings},
-    }
-    if not task.data:  # its notebook makes the data too
-        settings |= {key: getattr(section, key) for key in task.data_settings}
+    asked = {"target": target, "explainer": explainer, "condition": condition, "n_train": n_train}
+    asked |= {"seed": seed}
+    settings = asked | {"dtype": profile.dtype}
+    settings["explainer_settings"] = asdict(profile.explainer_for(name))
+    settings["max_new_tokens"] = profile.generation.max_new_tokens
+    # A task without a notebook for its data makes them in this one.
+    keys = task.scoring_settings + (() if task.data else task.data_settings)
+    settings |= {key: getattr(section, key) for key in keys}
     trained = condition not in UNTRAINED and not is_published(explainer)
     settings["training"] = profile.training_for(name).deciding() if trained else None
     if variant(explainer)[0] in VARIANTS[1:] or condition == "pretrained-projection":
-        settings["variants"] = dataclasses.asdict(profile.variants)
-    if profile.as_released:
-        settings["as_released"] = True
-    return new_run(
-        profile,
-        run_id,
-        task.train,
-        inputs=inputs,
-        files=["predictions.parquet"],
-        heavy=[checkpoint(profile, run_id)] if trained else [],
-        settings=settings,
-        parameters=question,
-    )
+        settings["variants"] = asdict(profile.variants)
+    settings |= {"as_released": True} if profile.as_released else {}
+    run_id = f"{name}-{folder_name(target)}-{folder_name(explainer)}-{condition}-n{n_train}"
+    run_id, files = f"{run_id}-seed{seed}", ["predictions.parquet"]
+    heavy = [checkpoint(profile, run_id)] if trained else []
+    return new_run(profile, run_id, task.train, asked, settings, inputs, files, heavy)
 
 
 def _tables(profile: Profile, runs: list[Run]) -> Run:
@@ -203,14 +180,9 @@ def _tables(profile: Profile, runs: list[Run]) -> Run:
     tables = [name for task in tasks for name in task.table_files]
     outputs = [figures / name for name in ("results.json", "report.html", "examples.json")]
     outputs += [figures / "tables" / f"{name}.{form}" for name in tables for form in TABLE_FORMATS]
-    return Run(
-        id="tables",
-        notebook="12_tables_and_figures",
-        parameters={"profile": profile.source},
-        inputs=tuple(path for run in runs for path in run.outputs if path.name == "run.json"),
-        outputs=tuple(outputs),
-        settings={},
-    )
+    inputs = tuple(path for run in runs for path in run.outputs if path.name == "run.json")
+    parameters = {"profile": profile.source}
+    return Run("tables", "12_tables_and_figures", parameters, inputs, tuple(outputs), settings={})
 
 
 def asset_names(runs: list[Run]) -> list[str]:

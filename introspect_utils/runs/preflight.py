@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 from introspect_utils.runs.beside import ARCHIVES, archive
@@ -130,12 +131,7 @@ def shown(cost: Estimate, new: float) -> str:
 
 
 def total(costs: Sequence[Estimate]) -> Estimate:
-    """One run after the other."""
-    return Estimate(
-        sum(cost.hours for cost in costs),
-        max(cost.memory for cost in costs),
-        sum(cost.disk for cost in costs),
-        max(cost.scratch for cost in costs),
-        sum(cost.dollars for cost in costs),
-        max(cost.gpus for cost in costs),
-    )
+    """One run after the other: hours, disk and dollars of all, the rest of the largest."""
+    columns = zip(*map(astuple, costs), strict=True)
+    ways = (sum, max, sum, max, sum, max)
+    return Estimate(*(way(column) for way, column in zip(ways, columns, strict=True)))

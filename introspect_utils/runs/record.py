@@ -21,28 +21,26 @@ from introspect_utils.settings.paths import REPO, ROOT, replaced
 from introspect_utils.settings.profile import Profile, load_profile
 from introspect_utils.tasks import TASKS
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "numpy",
-    "scikit-learn",
-)  # what the numbers depend on
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "scikit-learn")
+RUN_KEYS = {
+    *("id", "task", "target", "explainer", "condition", "n_train", "seed", "checkpoint"),
+    *("checkpoint_sha256", "trained_parameters", "seconds", "finished", "peak_memory_mb"),
+    *("commit", "versions", "device", "settings", "statistics"),
+}
 
 
 def commit() -> str:
-    """The commit of the code, with "+" where the working tree differs from it; "unknown" outside a
+    """The commit of the code, with "+" if the working tree differs from it; "unknown" outside a
     git checkout."""
-    git = ["git", "-C", str(REPO)]
-    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
-    code = ["introspect_utils", "notebooks", "params"]
-    changed = subprocess.run([*git, "status", "--porcelain", *code], capture_output=True, text=True)
-    return (
-        head.stdout.strip() + "+" * bool(changed.stdout.strip())
-        if head.returncode == 0
-        else "unknown"
-    )
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(REPO), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    head = git("rev-parse", "--short=12", "HEAD")
+    changed = git("status", "--porcelain", "introspect_utils", "notebooks", "params")
+    return head + "+" * bool(changed) if head else "unknown"
 
 
 def peak_memory_mb() -> int:
@@ -80,42 +78,24 @@ def run_record(
     }
 
 
-RUN_KEYS = set(
-    "id task target explainer condition n_train seed checkpoint checkpoint_sha256"
-    " trained_parameters seconds finished peak_memory_mb commit versions device settings"
-    " statistics".split()
-)
-
-
 def _to_arrow(run: dict, predictions: pd.DataFrame) -> pa.Table:
-    """Check a run and its predictions against the schema; UserError names the first thing that is
-    wrong."""
+    """The predictions as a table of the task's columns. Raises `UserError` naming the first thing
+    that is wrong in them or in the run."""
+    task, wrong = TASKS[run["task"]], None
     if run.keys() != RUN_KEYS:
-        raise UserError(
-            f"run {run.get('id')}: keys of run.json missing or unknown: "
-            f"{sorted(run.keys() ^ RUN_KEYS)}"
-        )
-    task = TASKS[run["task"]]
-    columns = task.all_columns
-    if set(predictions.columns) != set(columns):
-        wrong = sorted(set(predictions.columns) ^ set(columns))
-        raise UserError(f"run {run['id']}: columns of the predictions missing or unknown: {wrong}")
-    try:
-        table = pa.Table.from_pandas(
-            predictions, schema=pa.schema(list(columns.items())), preserve_index=False
-        )
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise UserError(
-            f"run {run['id']}: a column of the predictions has the wrong type: {error.args[-1]}"
-        ) from error
-    if predictions.duplicated(["explainer", "condition", "row"]).any():
-        raise UserError(
-            f"run {run['id']}: a test row occurs twice for one explainer and condition, write one "
-            "line for each"
-        )
-    wrong = task.wrong(run, predictions)
-    if wrong:
-        raise UserError(f"run {run['id']}: {wrong}")
+        wrong = f"keys of run.json missing or unknown: {sorted(run.keys() ^ RUN_KEYS)}"
+    elif different := sorted(set(predictions.columns) ^ task.all_columns.keys()):
+        wrong = f"columns of the predictions missing or unknown: {different}"
+    elif predictions.duplicated(["explainer", "condition", "row"]).any():
+        wrong = "a test row occurs twice for one explainer and condition, write one line for each"
+    else:
+        schema = pa.schema(list(task.all_columns.items()))
+        try:
+            table = pa.Table.from_pandas(predictions, schema, preserve_index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            wrong = f"a column of the predictions has the wrong type: {error.args[-1]}"
+    if wrong := wrong or task.wrong(run, predictions):
+        raise UserError(f"run {run.get('id')}: {wrong}")
     return table.replace_schema_metadata(None)
 
 
@@ -126,11 +106,8 @@ def write_run(directory: Path, run: dict, predictions: pd.DataFrame | None = Non
     A run that predicts nothing (it makes data, or a simulator) has a table of no lines. What
     `gates.warnings` finds strange is printed, and kept as `warnings` among the run's statistics.
     """
-    predictions = (
-        pd.DataFrame(columns=list(TASKS[run["task"]].all_columns))
-        if predictions is None
-        else predictions
-    )
+    if predictions is None:
+        predictions = pd.DataFrame(columns=list(TASKS[run["task"]].all_columns))
     table = _to_arrow(run, predictions)
     if strange := warnings(run, predictions):
         print(*(f"warning: {line}" for line in strange), sep="\n", flush=True)
@@ -159,17 +136,10 @@ def read_run(directory: Path) -> tuple[dict, pd.DataFrame]:
 
 
 def read_runs(profile: str) -> list[tuple[dict, pd.DataFrame]]:
-    """The finished runs among those that a profile (name or .yaml file) plans, in its order.
-
-    Runs that lie in the folder but are not planned (made with other settings) are left out.
-    """
-    planned = [
-        path
-        for run in plan(load_profile(profile))
-        for path in run.outputs
-        if path.name == "run.json"
-    ]
-    runs = [read_run(path.parent) for path in planned if path.exists()]
+    """The finished runs that a profile (name or .yaml file) plans, in its order. Others in the
+    folder, made with other settings, are left out."""
+    outputs = [path for run in plan(load_profile(profile)) for path in run.outputs]
+    runs = [read_run(path.parent) for path in outputs if path.name == "run.json" and path.exists()]
     if not runs:
         raise UserError(
             f"no run of profile {profile} is finished: ./run_all.sh {profile} runs them, "

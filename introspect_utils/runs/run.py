@@ -25,17 +25,15 @@ def new_run(
     profile: Profile,
     run_id: str,
     notebook: str,
-    *,
+    parameters: dict[str, Any],
+    settings: dict[str, Any],
     inputs: Iterable[Path] = (),
     files: Iterable[str] = (),  # beside run.json
     heavy: Iterable[Path] = (),  # outputs among the artifacts
-    settings: dict[str, Any],
-    parameters: dict[str, Any],
 ) -> Run:
     """A run of `profile` that writes `run.json` and `files` into its folder."""
-    folder = run_dir(profile.name, run_id)
+    folder, parameters = run_dir(profile.name, run_id), {"profile": profile.source} | parameters
     outputs = (*(folder / name for name in ("run.json", *files)), *heavy)
-    parameters = {"profile": profile.source, **parameters}
     return Run(run_id, notebook, parameters, tuple(inputs), outputs, settings)
 
 

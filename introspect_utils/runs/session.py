@@ -53,7 +53,7 @@ def _run(settings: Profile, notebook: str, asked: dict[str, Any], **beside: Any)
         return explainer_run(settings, trains[0], inputs=alike[0].inputs, **asked)
     planned = "; ".join(str(run.parameters) for run in runs[:3]) or "none"
     raise UserError(
-        f"profile {settings.source} has no run of notebook {notebook} with {asked}; it has {planned}"
+        f"profile {settings.source} has no run of {notebook} with {asked}; it has {planned}"
     )
 
 

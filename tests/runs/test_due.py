@@ -11,7 +11,6 @@ from introspect_utils.settings.errors import UserError
 CODE = """
 from introspect_utils.scores.metrics import mean
 
-%matplotlib inline
 rows = [n * 2 for n in range(10)]
 for row in rows:
     import json
@@ -58,7 +57,6 @@ def test_imports_comments_and_layout_do_not_count(code_of, old, new):
         ("[1:]", "[:1]"),
         (".3f", ".2f"),
         ("mean(", "median("),
-        ("inline", "agg"),
         ("    print", "print"),
     ],
 )
@@ -67,6 +65,13 @@ def test_everything_else_does(code_of, old, new):
     assert code_of(CODE.replace(old, new)) != before
 
 
-def test_code_that_is_none_names_its_notebook(code_of):
-    with pytest.raises(UserError, match=r"01.ipynb: .* 'rows = \[1, 2"):
-        code_of("rows = [1, 2")
+def test_a_cell_with_a_line_of_ipythons_counts_as_it_is_written(code_of):
+    magic = "%matplotlib inline\nx = 1"
+    assert code_of(magic) == [magic] != code_of("%matplotlib inline\nx = 2")
+
+
+def test_a_notebook_that_cannot_be_read_is_named(code_of, tmp_path):
+    code_of("")
+    (tmp_path / "notebooks" / "01.ipynb").write_text("{}")
+    with pytest.raises(UserError, match="cannot read the notebook .*01.ipynb"):
+        notebook_code("01")
