@@ -111,14 +111,21 @@ class Exemplars:
 
 @torch.inference_mode()
 def find_exemplars(
-    residuals: Tensor, tokens: Tensor, vectors: Tensor, n_top: int, n_random: int, seed: int
+    residuals: Tensor,
+    tokens: Tensor,
+    vectors: Tensor,
+    n_top: int,
+    n_random: int,
+    seed: int,
+    device: torch.device | str = "cpu",
 ) -> Exemplars:
     """The `n_top` sequences with the highest a_v at any token and `n_random` others, for every
     direction.
 
     `residuals` [N, T, d]: one layer's, of the corpus `tokens` [N, T], in any dtype and possibly a
-    memory map; `vectors` [n, d], on the device that computes. Raises `UserError` when the corpus
-    has fewer than n_top + n_random sequences, or an activation is not finite.
+    memory map; `vectors` [n, d]. All of the residuals are read on `device` at once. Raises
+    `UserError` when the corpus has fewer than n_top + n_random sequences, or an activation is not
+    finite.
     """
     n_sequences, length, _ = residuals.shape
     if n_sequences < n_top + n_random:
@@ -126,15 +133,14 @@ def find_exemplars(
             f"{n_sequences} sequences are too few for {n_top} top and {n_random} random exemplars: "
             "enlarge the corpus, or ask for fewer"
         )
-    vectors = vectors.float()
-    n, device = len(vectors), vectors.device
+    residuals, vectors, n = residuals.to(device), vectors.to(device).float(), len(vectors)
     best = torch.full((n, n_top), -torch.inf, device=device)
     top = torch.zeros(n, n_top, dtype=torch.int64, device=device)
     mean = torch.zeros(n, dtype=torch.float64, device=device)
     step, bar = max(1, TOKENS // length), {"unit": "token", "unit_scale": True, "mininterval": 10}
     with tqdm(total=n_sequences * length, desc="exemplars", **bar) as progress:
         for start in range(0, n_sequences, step):
-            h = residuals[start : start + step].to(device).float().flatten(0, 1)  # [tokens, d]
+            h = residuals[start : start + step].float().flatten(0, 1)  # [tokens, d]
             for first in range(0, n, DIRECTIONS):
                 rows = slice(first, first + DIRECTIONS)
                 a = vectors[rows] @ h.T  # [directions, tokens]
@@ -179,7 +185,5 @@ def _random_others(top: Tensor, n_sequences: int, n_random: int, seed: int) -> T
 def _activations(residuals: Tensor, vectors: Tensor, sequences: Tensor) -> Tensor:
     """a_v [n, k, T] float32 of each direction in its own sequences [n, k]. (One direction at a time
     stays in a CPU's cache.)"""
-    of_each = (
-        residuals[of_v].to(vectors.device).float() for of_v in sequences.to(residuals.device)
-    )  # each [k, T, d]
+    of_each = (residuals[of_v].float() for of_v in sequences)  # each [k, T, d]
     return torch.stack([h @ v for h, v in zip(of_each, vectors, strict=True)])
