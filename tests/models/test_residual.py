@@ -125,13 +125,13 @@ def test_a_failing_patch_leaves_the_model_as_it_was():
     lm = load_model("tiny-llama", "cpu")
     ids, mask = batch_of(lm)[1]
     clean = clean_run(lm.model, ids, mask, layers=[0])
-    layers = decoder_layers(lm.model)
+    layers, hooks = decoder_layers(lm.model), n_hooks(lm.model)
     clean.residual[0] = clean.residual[0][
         ..., :-1
     ]  # too narrow for the layers above: fails inside the forward pass
     with pytest.raises(RuntimeError):
         patched_logits(lm.model, clean, (0, 1), 2, torch.tensor([0]), torch.zeros(1, lm.width - 1))
-    assert decoder_layers(lm.model) is layers and n_hooks(lm.model) == 0
+    assert decoder_layers(lm.model) is layers and n_hooks(lm.model) == hooks
     assert torch.equal(clean_run(lm.model, ids, mask).next_token, clean.next_token)
 
 

@@ -240,10 +240,8 @@ def test_the_letter_baselines():
     assert found["hint-letter"] == [(False, "C"), (False, "A"), (False, "B")]
     assert found["majority-letter"] == [(False, "C"), (True, "C"), (True, "C")]
     assert found["oracle"] == [(False, "C"), (True, "B"), (False, "B")]
-    assert (
-        list(found) == ["unchanged", "hint-letter", "majority-letter", "oracle", "logistic"]
-        and len(found["logistic"]) == 3
-    )
+    assert set(found) == {"unchanged", "hint-letter", "majority-letter", "oracle", "logistic"}
+    assert len(found["logistic"]) == 3
 
 
 def test_logistic_regression_finds_what_the_hint_letter_tells():
