@@ -31,6 +31,7 @@ from introspect_utils.scores.simulator import Simulator
 from introspect_utils.scores.simulator_scores import simulate
 from introspect_utils.settings.profile import load_profile
 from introspect_utils.tasks.patching import patch_outcomes
+from introspect_utils.tasks import TASKS
 from introspect_utils.tasks.question import Question
 from introspect_utils.tasks.task_features import prompt, templates
 
@@ -108,7 +109,7 @@ def training(lm: LanguageModel, n: float, task: str, folder: Path) -> tuple[int,
     )
     explainer = Explainer(lm, of_lora.explainer_for(task), lm.width, [(0,)])
     make_trainable(explainer, settings, 0)
-    length, batch = cost.ROW[task], settings.batch_size
+    length, batch = TASKS[task].row_tokens, settings.batch_size
     draw = torch.Generator().manual_seed(0)
     rows = []
     for _ in range(batch * STEPS):

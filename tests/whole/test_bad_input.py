@@ -298,11 +298,11 @@ TABLE = {
     ),
     "a vector of another width": (
         asked(vector=torch.zeros(48)),
-        "a vector is [48] where the target's width is 32",
+        "a vector is [48] and the target's width 32",
     ),
     "a vector that is a matrix": (
         asked(vector=torch.zeros(2, 32)),
-        "a vector is [2, 32] where the target's width is 32",
+        "a vector is [2, 32] and the target's width 32",
     ),
     "a vector with a NaN": (
         asked(vector=vector_of(float("nan"))),
