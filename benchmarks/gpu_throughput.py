@@ -26,7 +26,8 @@ from introspect_utils.explainer.steps import loss_of
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.tiny import tiny_model
-from introspect_utils.runs import cost, plan
+from introspect_utils.runs import cost
+from introspect_utils.runs.plan import plan
 from introspect_utils.scores.simulator import Simulator
 from introspect_utils.scores.simulator_scores import simulate
 from introspect_utils.settings.profile import load_profile
