@@ -105,7 +105,9 @@ def dry_run(profile: Profile, reasons: dict[str, str], options: argparse.Namespa
     costs = {run.id: cost for run in to_do if (cost := estimate(profile, run))}
     print(f"Profile {profile.name}: {len(runs)} runs, {len(to_do)} to do")
     for number, run in enumerate(runs, 1):
-        state = f"to do: {reasons[run.id]}" if run in to_do else "up to date"
+        state = "up to date"
+        if run.id in reasons:
+            state = f"to do: {reasons[run.id]}" if run in to_do else "left out"
         print(f"{number:4}  {run.id:<64}  {state}")
         if run.id in costs:
             print(f"      {shown(costs[run.id], sum(new[run.id].values()))}")

@@ -89,9 +89,8 @@ def test_the_plan_has_a_run_for_each_combination(profile):
             assert of_pair == full | ablated | {f"patching-{target}-{explainer}-untrained-n0-seed0"}
     for run in planned:  # upstream first
         assert all(ids.index(other.id) < ids.index(run.id) for other in upstream(run, planned))
-    assert planned[2].parameters == {
-        "profile": "smoke", "target": "tiny-llama", "explainer": "self", "condition": "full", "n_train": 16, "seed": 0,
-    }  # fmt: skip
+    asked = {"target": "tiny-llama", "explainer": "self", "condition": "full", "n_train": 16}
+    assert planned[2].parameters == {"profile": "smoke", "seed": 0, **asked}
     assert set(planned[-1].inputs) == {run.outputs[0] for run in planned[:-1]}
 
 
@@ -265,19 +264,8 @@ def test_the_runs_of_feature_descriptions(profile):
         "ask-tiny-llama",
         "tables",
     ]
-    assert [run.notebook[:2] for run in planned] == [
-        "01",
-        "04",
-        "05",
-        "05",
-        "05",
-        "05",
-        "08",
-        "10",
-        "11",
-        "13",
-        "12",
-    ]
+    notebooks = "01 04 05 05 05 05 08 10 11 13 12"
+    assert " ".join(run.notebook[:2] for run in planned) == notebooks
     assert [other.id for other in upstream(planned[2], planned)] == [
         "data-features-tiny-llama",
         "simulator-tiny-llama",
