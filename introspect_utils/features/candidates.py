@@ -1,9 +1,9 @@
 """Candidate descriptions of directions, written offline from their exemplars: plain phrases like
-Neuronpedia's, best first.
+Neuronpedia's.
 
-Behind each phrase stands a rule: a predicate over the tokens of the corpus. Rules are proposed from
-the most active tokens and scored on the exemplars by eq. 2 with the predicate (0 or 1) in place of
-the simulated activation. The trained simulator then chooses among the best of them.
+Behind each phrase stands a rule, a predicate over the tokens of the corpus. Rules are proposed from
+the most active tokens and scored by eq. 2 with the predicate (0 or 1) in place of the simulated
+activation. The trained simulator then chooses among the best.
 """
 
 import re
@@ -142,11 +142,8 @@ class _Rules:
 
 
 def candidates(words: Words, exemplars: Exemplars, n: int) -> list[list[Candidate]]:
-    """Up to `n` candidate descriptions of every direction, best first, with different texts.
-
-    `exemplars` are those that a description is written from (`Exemplars.describing`), of the corpus
-    that `words` is of.
-    """
+    """Up to `n` different candidate descriptions of every direction, best first, from the exemplars
+    that a description is written from (`Exemplars.describing`), in the corpus of `words`."""
     rows = tqdm(range(len(exemplars)), "descriptions", mininterval=10, unit="direction")
     return [_Rules(words, exemplars, row).best(n) for row in rows]
 

@@ -35,13 +35,11 @@ def chat_candidates(
     n_shown: int = 5,
     seed: int = 0,
 ) -> list[list[str]]:
-    """Up to `n` different candidate descriptions of each direction, from `n` prompts that show
-    `n_shown` top exemplars each.
+    """Up to `n` different candidate descriptions of each direction from `n` prompts: the first
+    shows the `n_shown` best exemplars, each other one a random draw, the same ranks for all.
 
-    The first prompt shows the best exemplars, best first; each other one a random draw of them in
-    random order, the same ranks for all directions. Give the half of the exemplars that
-    descriptions are written from (`exemplars.describing()`). A reply without a
-    description is left out. Raises what `chat.complete` raises.
+    Give the half of the exemplars that descriptions are written from (`exemplars.describing()`). A
+    reply without a description is left out. Raises what `chat.complete` raises.
     """
     n_shown, draw = min(n_shown, exemplars.n_top), random.Random(seed)
     drawn = [draw.sample(range(exemplars.n_top), n_shown) for _ in range(n - 1)]

@@ -39,12 +39,9 @@ def train_dictionary(
     device: str = "cpu",
     compute_dtype: str = "float32",
 ) -> SAE:
-    """A TopK dictionary of `d_sae` latents, k active a token, trained on `residuals` [N, T, d] and
-    kept in `folder`; one made there from the same settings and residuals is read back.
-
-    `n_samples` tokens are seen, shuffled, in as many epochs as that takes. `compute_dtype` bfloat16
-    is autocast.
-    """
+    """A TopK dictionary of `d_sae` latents, k active a token, trained on `n_samples` tokens of
+    `residuals` [N, T, d] in random order and kept in `folder`; one made there in the same way is
+    read back."""
     from sae_lens.config import LoggingConfig, SAETrainerConfig
 
     settings = (d_sae, k, n_samples, batch_size, lr, seed, compute_dtype)
@@ -118,12 +115,9 @@ def _batches(tokens: Tensor, batch_size: int, draw: torch.Generator) -> Iterator
 
 def load_dictionary(source: str, sae_id: str | None = None, device: str = "cpu") -> SAE:
     """A dictionary in SAELens's format from a local folder, or a released one:
-    ("llama_scope_lxr_32x", "l19r_32x").
-
-    The norm that its inputs were divided by in training is folded into the weights: it reads and
-    writes the residual stream as it is. Raises `UserError` when it cannot be loaded or that norm is
-    unknown.
-    """
+    ("llama_scope_lxr_32x", "l19r_32x"). It reads and writes the residual stream as it is: the norm
+    of its inputs is folded in. Raises `UserError` when it cannot be loaded or that norm is
+    unknown."""
     from sae_lens import SAE
     from sae_lens.loading.pretrained_saes_directory import get_norm_scaling_factor
 
@@ -150,16 +144,16 @@ def load_dictionary(source: str, sae_id: str | None = None, device: str = "cpu")
 
 
 def decoder(sae: SAE) -> Tensor:
-    """[d_sae, d] float32: the directions of the latents, as published. SAELens divides a released
-    dictionary's decoder by the norm that it folds in (layer 0 of LlamaScope by 58.9)."""
+    """[d_sae, d] float32: the directions of the latents as published, without the norm that SAELens
+    divides a released decoder by (layer 0 of LlamaScope: 58.9)."""
     return sae.W_dec.detach().float() * (sae.cfg.metadata.folded_scale or 1)
 
 
 def dictionary_directions(
     sae: SAE, layer: int, latents: Sequence[int], n_test: int, seed: int
 ) -> Directions:
-    """Decoder rows of these latents; `n_test` of them, drawn at random, are held out. Raises
-    `UserError` if there are fewer."""
+    """Decoder rows of latents; `n_test`, drawn at random, are held out. Raises `UserError` if there
+    are fewer."""
     if len(latents) < n_test:
         raise UserError(
             f"layer {layer} has {len(latents)} latents to describe, and {n_test} are to be held "
@@ -178,8 +172,7 @@ def dictionary_directions(
 
 @torch.inference_mode()
 def _encoded(sae: SAE, residuals: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """(h [tokens, d], latents [tokens, d_sae]), both float32, block by block of residuals [N, T,
-    d]."""
+    """(h [tokens, d], latents [tokens, d_sae]), both float32, block by block."""
     for block in residuals.flatten(0, 1).split(BLOCK):
         h = block.to(sae.device).float()
         yield h, sae.encode(h)

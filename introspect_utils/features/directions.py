@@ -1,6 +1,5 @@
 """Directions v of a target's residual stream (section 3.2): features of dictionaries (made in
-introspect_utils.features.dictionaries), full activations (ACT) and activation differences
-(dACT)."""
+`dictionaries`), full activations (ACT) and activation differences (dACT)."""
 
 from __future__ import annotations
 
@@ -27,13 +26,12 @@ LABELS = ("names", "data", "split", "layers", "sources")
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """n directions of a target's residual stream.
+    """n directions of a target's residual stream. Raises `UserError` for one that is not finite.
 
     `names`: unique, "sae/12/345" (layer, latent), "act/12/7" or "dact/12/7"; `data`: "sae", "act"
     or "dact"; `split`: "train" or "test" (act and dact are all test); `layers`: the layer each
-    comes from; `vectors` [n, d_target] float32; `sources`: where an act or dact comes from, the
-    text with its token marked <<<like this>>>, "" for sae.
-    Raises `UserError` for a vector that is not finite.
+    comes from; `vectors` [n, d_target] float32; `sources`: of an act or dact the text with its
+    token marked <<<like this>>>, "" for sae.
     """
 
     names: tuple[str, ...]
@@ -77,8 +75,7 @@ class Directions:
         ]
 
     def centred(self, means: Mapping[int, Tensor]) -> Directions:
-        """The directions less the mean [d_target] of their layer's residuals, which full
-        activations share most of."""
+        """The directions less the mean [d_target] of their layer's residuals."""
         mean = torch.stack([means[layer] for layer in self.layers])
         return replace(self, vectors=self.vectors - mean)
 
@@ -113,10 +110,7 @@ def full_activations(
     batch_size: int = 64,
 ) -> Directions:
     """ACT: h(l, t)(x) at `n_per_layer` tokens drawn at random for each layer from held-out
-    `contexts` [N, T].
-
-    No token is used twice. Raises `UserError` when there are too few.
-    """
+    `contexts` [N, T], none used twice. Raises `UserError` when there are too few."""
     n = n_per_layer * len(layers)
     if contexts.numel() < n:
         raise UserError(
@@ -150,22 +144,17 @@ def activation_differences(
     batch_size: int = 32,
 ) -> Directions:
     """dACT: h(l, t)(x) - h(l, t)(x') of counterfactual pairs (section 2.3), each at one of the
-    layers, drawn at random.
+    layers, drawn at random. The prompts are those of T_patch, behind the lead-in of
+    `read_residuals`.
 
-    The prompts are those of T_patch, behind the lead-in of `read_residuals`. t is the final token
-    of the subject; where the pairs do not suffice, also tokens behind the first difference that are
-    the same in both prompts, counted from the end. Raises `UserError` when that is not enough
-    either.
+    t is the final token of the subject; where the pairs do not suffice, also tokens behind the
+    first difference that are the same in both prompts. Raises `UserError` when there are too few.
     """
     rng, n, lead_in = random.Random(seed), n_per_layer * len(layers), lm.encode(LEAD_IN)
     encoded = [TokenPair.of(lm, pair, demonstrations, with_options) for pair in pairs]
     finals = [(i, pair.final) for i, pair in enumerate(encoded) if pair.final]
-    others = [
-        (i, t)
-        for i, pair in enumerate(encoded)
-        for t in range(1, pair.n_same + 1)
-        if t != pair.final
-    ]
+    same = [(i, t) for i, pair in enumerate(encoded) for t in range(1, pair.n_same + 1)]
+    others = [(i, t) for i, t in same if t != encoded[i].final]
     places = (rng.sample(finals, len(finals)) + rng.sample(others, len(others)))[:n]
     if len(places) < n:
         raise UserError(

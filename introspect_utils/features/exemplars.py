@@ -1,9 +1,5 @@
 """Exemplars of a direction v: the sequences of a corpus where a_v(x, l, t) = <h(l, t), v> (eq. 2)
-is highest, and random others.
-
-One pass over a layer's residuals serves all of its directions, in blocks: memory does not grow with
-the corpus.
-"""
+is highest, and random others."""
 
 from __future__ import annotations
 
@@ -19,16 +15,13 @@ from tqdm import tqdm
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import opened, replaced
 
-# A block of activations is at most [DIRECTIONS, TOKENS] float32: 16 MB, a CPU's cache.
-DIRECTIONS = 1024
-TOKENS = 4096
+DIRECTIONS, TOKENS = 1024, 4096  # of a block of activations: 16 MB, a CPU's cache
 OF_DIRECTION = ("sequences", "activations", "mean", "peak")
 
 
 @dataclass(frozen=True, eq=False)
 class Exemplars:
-    """Exemplars of n directions, in the order of their `Directions`; each has k of them, the first
-    `n_top` the highest.
+    """k exemplars of each of n directions, the first `n_top` the highest.
 
     `tokens` [N, T]: the corpus. `sequences` [n, k] int64: numbers of its sequences, the top ones
     best first (equal ones by number), then random others. `activations` [n, k, T] float32: a_v.
@@ -52,13 +45,11 @@ class Exemplars:
         return replace(self, **{name: getattr(self, name)[index] for name in OF_DIRECTION})
 
     def describing(self) -> Exemplars:
-        """The half that a description is written from: even ranks of the top ones and the first
-        half of the random others."""
+        """The half that a description is written from: even ranks, first half of the others."""
         return self._half(0)
 
     def scoring(self) -> Exemplars:
-        """The half that a description is scored on: odd ranks of the top ones and the second half
-        of the random others."""
+        """The half that a description is scored on: odd ranks, second half of the others."""
         return self._half(1)
 
     def _half(self, part: int) -> Exemplars:
@@ -93,20 +84,12 @@ class Exemplars:
 
     @staticmethod
     def concat(parts: Sequence[Exemplars]) -> Exemplars:
-        """The directions of all parts, in order. All must be exemplars from one corpus, as many of
-        each kind."""
+        """The directions of all parts, which must be from one corpus and alike, in order."""
         first = parts[0]
-        if any(
-            part.n_top != first.n_top or not torch.equal(part.tokens, first.tokens)
-            for part in parts
-        ):
-            raise ValueError(
-                "exemplars from different corpora, or with another n_top, cannot be put together"
-            )
-        return replace(
-            first,
-            **{name: torch.cat([getattr(part, name) for part in parts]) for name in OF_DIRECTION},
-        )
+        if not all(p.n_top == first.n_top and torch.equal(p.tokens, first.tokens) for p in parts):
+            raise ValueError("exemplars from different corpora, or with another n_top")
+        joined = {name: torch.cat([getattr(p, name) for p in parts]) for name in OF_DIRECTION}
+        return replace(first, **joined)
 
 
 @torch.inference_mode()
@@ -150,8 +133,8 @@ def find_exemplars(
     if not mean.isfinite().all():
         broken = mean.isfinite().logical_not().nonzero()[0].item()
         raise UserError(
-            f"direction {broken} has an activation that is not finite: it, or the residual stream "
-            "of its layer, is damaged; make them again"
+            f"direction {broken} has an activation that is not finite: it or the residual stream "
+            "of its layer is damaged; make them again"
         )
     sequences = torch.cat([top, _random_others(top, n_sequences, n_random, seed)], 1)
     activations = _activations(residuals, vectors, sequences)
@@ -160,9 +143,8 @@ def find_exemplars(
 
 
 def _merge_top(best: Tensor, top: Tensor, peaks: Tensor, start: int) -> None:
-    """Update the running `best` and `top` [n, n_top], in place, with `peaks` [n, m] of the
-    sequences from `start` on. The sort is stable: of equal sequences those with lower numbers
-    stay."""
+    """Update the running `best` and `top` [n, n_top] in place with `peaks` [n, m] of the sequences
+    from `start` on. The sort is stable: of equal sequences the first stay."""
     numbers = torch.arange(start, start + peaks.shape[1], device=top.device).expand(len(top), -1)
     values, order = torch.cat([best, peaks], 1).sort(dim=1, descending=True, stable=True)
     best.copy_(values[:, : best.shape[1]])

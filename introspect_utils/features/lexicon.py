@@ -11,7 +11,7 @@ import numpy as np
 
 UNREADABLE = "\ufffd"  # what a tokenizer decodes a part of a character to
 WORD_LISTS = Path(__file__).parent.parent / "data/categories.json"  # scripts/build_categories.py
-# The name of each mark; phrase -> its characters; phrase -> pattern of a whole word; and what a kind
+# Mark -> name; phrase -> its characters; phrase -> pattern of a whole word; and what each kind
 # of rule (`candidates`) loses on the scoring half of the exemplars beyond what the simplest lose:
 # the more rules of a kind, the easier one fits by chance. Measured on SmolLM2 with four top and two
 # random exemplars in either half.

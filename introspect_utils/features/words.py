@@ -29,7 +29,7 @@ def pieces_of(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> list[st
 
 
 class Words:
-    """The words of a corpus of tokens [N, T]. Words are numbered, `NONE` is no word.
+    """The words of a corpus of tokens [N, T], numbered; `NONE` is no word.
 
     Of each token, [N, T]: `word`, the word it belongs to as written; `before`, `after`: its
     neighbours; `first`, `last`: whether it is the first or last of its word; `piece`: the number of

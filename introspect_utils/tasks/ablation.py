@@ -3,13 +3,11 @@ behind it?
 
     T_input(M, x, hint) = d(M(x), M(x without the hint)),   x = [c, hint]      (eq. 7)
 
-M(x) is the letter A-D that is the likeliest next token after the answer prefix in the format of
-appendix D. Both runs of a question share nearly all of their tokens, which pass through the target
-once; so does the system prompt of all questions.
+M(x) is the letter A-D that is the likeliest next token after the answer prefix. What both runs of a
+question, and all questions, have in common passes through the target once.
 
 The calibrated reading takes an offset off the letters' log-probabilities: their mean over training
-questions *without* a hint. The same offset serves both runs, so that eq. 7 compares nothing but the
-hint.
+questions *without* a hint. The same offset serves both runs: eq. 7 compares only the hint.
 """
 
 import random
@@ -40,8 +38,7 @@ def user_prompt(question: MultipleChoice, hint: str = "") -> str:
 
 
 def full_prompt(target: LanguageModel, user: str, answer_prefix: str) -> str:
-    """All that the target reads before its letter. A base model, which has no chat template, is
-    asked in plain text."""
+    """All that the target reads before its letter; without a chat template it is plain text."""
     chat = target.tokenizer.chat_template
     asked = target.chat(user, SYSTEM) if chat else target.plain(user, SYSTEM) + "\n"
     return asked + answer_prefix
@@ -88,9 +85,8 @@ def _batch_logprobs(
 ) -> Tensor:
     """[questions, variants, 4] for one batch of token ids.
 
-    Prefixes are padded on the left, behind what all of them have in common, and the rest on the
-    right. Where an attention window (Gemma) is shorter than a row, all of a prefix stands behind
-    its padding: windows are then those of a run of its own.
+    Prefixes are padded on the left, behind what all have in common, and the rest on the right.
+    Where an attention window is shorter than a row, padding stands before all of the prefix.
     """
     pad, device, n_variants = target.tokenizer.pad_token_id, target.device, len(batch[0])
     lengths = [common_prefix(variants) for variants in batch]
@@ -131,8 +127,7 @@ def calibration(unhinted: Tensor) -> Tensor:
 
 
 def read(logprobs: Tensor, offset: Tensor | None = None) -> list[str]:
-    """The likeliest letter of each row of [questions, 4], after the offset of the calibrated
-    reading if there is one."""
+    """The likeliest letter of each row of [questions, 4], less the offset if there is one."""
     best = (logprobs if offset is None else logprobs - offset).argmax(-1)
     return [LETTERS[i] for i in best.tolist()]
 
@@ -149,8 +144,7 @@ def try_wordings(
     wordings: Sequence[str],
     answer_prefix: str,
 ) -> list[dict]:
-    """What each wording of the hint ("Hint: {}") does under the bare and the calibrated reading, a
-    line for each of the two.
+    """What each wording of the hint ("Hint: {}") does under either reading.
 
     `changed`: share of answers that the hint changes; `followed`: that are the hint's letter, and,
     of the questions whose unhinted answer is another letter, `followed_elsewhere`; `commonest`:
@@ -185,8 +179,7 @@ def _share(truths: Iterable[bool]) -> float:
 
 
 def choose_wording(tried: Sequence[dict], calibrated: bool) -> str:
-    """The wording under which nearest to half of the answers change (E.3), by the reading that is
-    used."""
+    """The wording under which nearest to half of the answers change (E.3)."""
     reading = "calibrated" if calibrated else "bare"
     lines = [line for line in tried if line["reading"] == reading]
     return min(lines, key=lambda line: abs(line["changed"] - 0.5))["wording"]
@@ -202,53 +195,43 @@ def hint_outcomes(
 ) -> tuple[dict[str, list[dict]], Tensor | None]:
     """T_input for the questions of each split: (rows with the columns of the published datasets and
     ours, the letters' offset). The offset comes from the split "train" alone."""
-    letters, logprobs = {}, {}
+
+    def row(question: MultipleChoice, letter: str, unhinted: str, hinted: str) -> dict:
+        hint = wording.format(letter)
+        original, with_hint = user_prompt(question), user_prompt(question, hint)
+        return {
+            "index": question.index,
+            "question": question.question,
+            "choices": list(question.choices),
+            "correct_answer": LETTERS[question.answer],
+            "zeroshot_prediction": unhinted,
+            "random_hint_prediction": hinted,
+            "hint_token_ids": token_ids(target.tokenizer, hint),
+            "original_prompt_full": full_prompt(target, original, answer_prefix),
+            "hint_prompt_full": full_prompt(target, with_hint, answer_prefix),
+            "system_prompt": SYSTEM,
+            "original_user_prompt": original,
+            "hint_user_prompt": with_hint,
+            "hint": hint,
+            "changed_pred_bc_hint": unhinted != hinted,
+            "ablation_prompt": f"{with_hint}\n\n{ASK}",
+            "subject": question.subject,
+            "hint_letter": letter,
+        }
+
+    letters, logprobs, rows = {}, {}, {}
     for number, (split, asked) in enumerate(questions.items()):
         letters[split] = draw_hints(len(asked), seed + number)
+        hints = [wording.format(letter) for letter in letters[split]]
         prompts = [
-            [user_prompt(question), user_prompt(question, wording.format(letter))]
-            for question, letter in zip(asked, letters[split], strict=True)
+            [user_prompt(q, h) for h in ("", hint)] for q, hint in zip(asked, hints, strict=True)
         ]
         logprobs[split] = letter_logprobs(target, prompts, answer_prefix)
     offset = calibration(logprobs["train"][:, 0]) if calibrated else None
-    rows = {}
     for split, asked in questions.items():
         unhinted, hinted = (read(logprobs[split][:, variant], offset) for variant in (0, 1))
-        answers = zip(asked, letters[split], unhinted, hinted, strict=True)
-        rows[split] = [_row(target, wording, answer_prefix, *answer) for answer in answers]
+        rows[split] = list(map(row, asked, letters[split], unhinted, hinted))
     return rows, offset
-
-
-def _row(
-    target: LanguageModel,
-    wording: str,
-    answer_prefix: str,
-    question: MultipleChoice,
-    letter: str,
-    unhinted: str,
-    hinted: str,
-) -> dict:
-    hint = wording.format(letter)
-    original, with_hint = user_prompt(question), user_prompt(question, hint)
-    return {
-        "index": question.index,
-        "question": question.question,
-        "choices": list(question.choices),
-        "correct_answer": LETTERS[question.answer],
-        "zeroshot_prediction": unhinted,
-        "random_hint_prediction": hinted,
-        "hint_token_ids": token_ids(target.tokenizer, hint),
-        "original_prompt_full": full_prompt(target, original, answer_prefix),
-        "hint_prompt_full": full_prompt(target, with_hint, answer_prefix),
-        "system_prompt": SYSTEM,
-        "original_user_prompt": original,
-        "hint_user_prompt": with_hint,
-        "hint": hint,
-        "changed_pred_bc_hint": unhinted != hinted,
-        "ablation_prompt": f"{with_hint}\n\n{ASK}",
-        "subject": question.subject,
-        "hint_letter": letter,
-    }
 
 
 def statistics(rows: dict[str, Sequence[dict]]) -> list[dict]:
@@ -262,11 +245,7 @@ def statistics(rows: dict[str, Sequence[dict]]) -> list[dict]:
 
 def followed(rows: Sequence[dict]) -> list[dict]:
     """How often the answer becomes the hint's letter, for each subject and whether the unhinted
-    answer was right.
-
-    Only questions whose hint names another letter than the unhinted answer are counted: the others
-    follow by staying as they are.
-    """
+    answer was right, in questions whose hint names another letter than the unhinted answer."""
     asked, follows = Counter(), Counter()
     for row in rows:
         letter, unhinted = row["hint_letter"], row["zeroshot_prediction"]

@@ -36,7 +36,7 @@ def explanation(changed: bool, content: str) -> str:
 
 
 def parse(generation: str) -> tuple[bool | None, str]:
-    """(says changed?, content) of the first outcome in a generation; (None, "") if there is none."""
+    """(says changed?, content) of the first outcome in a generation; (None, "") for none."""
     outcome = FIRST.search(generation)
     if outcome is None:
         return None, ""

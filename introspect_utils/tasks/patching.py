@@ -52,8 +52,7 @@ def layer_blocks(n_layers: int, n_blocks: int) -> list[tuple[int, ...]]:
 
 
 def choose_demonstrations(facts: list[Fact], n: int, seed: int) -> dict[str, list[Fact]]:
-    """Up to n facts of each relation with different objects. Their subjects are to be left out of
-    the data."""
+    """Up to n facts of each relation with different objects."""
     rng, chosen = random.Random(seed), defaultdict(dict)
     for fact in rng.sample(facts, len(facts)):
         if len(chosen[fact.relation]) < n:
@@ -103,12 +102,11 @@ def patch_outcomes(
     known_only: bool = True,
     batch_size: int = 64,
 ) -> Iterator[dict]:
-    """T_patch for every pair, block and aligned position: rows with the columns of the published
-    datasets and ours.
+    """T_patch for every pair, block and aligned position: rows with the columns of `rows.PATCHING`.
 
-    Prompts are aligned at their ends: position t of x meets the position of x' that is as far from
-    the end, as long as both lie behind the first difference. With `known_only`, pairs of which the
-    target gets x or x' wrong are left out.
+    Position t of x meets the position of x' that is as far from the end, as long as both lie behind
+    the first difference. With `known_only`, pairs of which the target gets x or x' wrong are left
+    out.
     """
     encoded = [TokenPair.of(target, pair, demonstrations, with_options) for pair in pairs]
     encoded.sort(key=lambda pair: len(pair.ids))

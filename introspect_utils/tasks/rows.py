@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import yaml
 from transformers import PreTrainedTokenizerBase
 
 from introspect_utils.data.hub import hub_rows
@@ -19,63 +20,28 @@ from introspect_utils.settings.paths import replaced
 from introspect_utils.tasks.task_patching import statement
 
 SOURCE = b"published_as"  # in the metadata of files that `fetch` wrote
-# columns of ours, and such as only some of the published datasets have
-OPTIONAL = {"token_type", "subject", "relation", "hint_letter"}
-# what nothing can be asked or answered without; the published datasets may have nulls elsewhere
-FILLED = {
-    *("layer", "input_tokens", "ablated_continuation", "is_different", "patch_position"),
-    *("orig_text_token", "intervention_vector"),
-    *("question", "system_prompt", "hint_user_prompt", "hint"),
+TYPES = {
+    "text": pa.string(),
+    "texts": pa.list_(pa.string()),
+    "number": pa.int64(),
+    "numbers": pa.list_(pa.int64()),
+    "truth": pa.bool_(),
+    "vector": pa.list_(pa.float32()),
 }
-WHOLE_NUMBERS, TEXTS = pa.list_(pa.int64()), pa.list_(pa.string())
 
-# Transluce/act_patch_*_counterfact
-PATCHING = pa.schema(
-    {
-        "layer": WHOLE_NUMBERS,  # a block
-        "input_tokens": TEXTS,  # join to the text
-        "original_continuation": TEXTS,
-        "ablated_continuation": TEXTS,
-        "is_different": pa.bool_(),
-        "patch_position": pa.struct(
-            {
-                "orig_pos": pa.int64(),
-                "counterfact_pos": pa.int64(),
-                "orig_text_token": pa.string(),
-                "counterfact_text_token": pa.string(),
-                "intervention_vector": pa.list_(pa.float32()),  # v [d_target]
-            }
-        ),
-        "counterfactual_text": pa.string(),
-        "gt_original_target": pa.string(),
-        "gt_counterfactual_target": pa.string(),
-        "token_type": pa.string(),
-        "subject": pa.string(),  # of the fact x; this and the next are ours
-        "relation": pa.string(),
-    }
-)
 
-# Transluce/input_ablation_*_mmlu_hint
-ABLATION = pa.schema(
-    {
-        "index": pa.int64(),  # the question's row in MMLU's test split
-        "question": pa.string(),
-        "choices": TEXTS,
-        "correct_answer": pa.string(),  # A to D, as the next two
-        "zeroshot_prediction": pa.string(),  # M(c), without the hint
-        "random_hint_prediction": pa.string(),  # M(c, hint)
-        "hint_token_ids": WHOLE_NUMBERS,
-        "original_prompt_full": pa.string(),
-        "hint_prompt_full": pa.string(),
-        "system_prompt": pa.string(),
-        "original_user_prompt": pa.string(),
-        "hint_user_prompt": pa.string(),
-        "hint": pa.string(),
-        "changed_pred_bc_hint": pa.bool_(),
-        "ablation_prompt": pa.string(),  # the question to the explainer
-        "subject": pa.string(),  # of MMLU; this and the next are ours
-        "hint_letter": pa.string(),
-    }
+def _field(name: str, kind: str | dict) -> pa.Field:
+    """A column of rows.yaml; no row may lack it where it is not nullable."""
+    if isinstance(kind, dict):
+        parts = pa.struct([_field(*part) for part in kind.items()])
+        return pa.field(name.rstrip("!"), parts, nullable="!" not in name)
+    metadata = {"optional": ""} if "?" in kind else None
+    return pa.field(name, TYPES[kind.rstrip("!?")], nullable="!" not in kind, metadata=metadata)
+
+
+PATCHING, ABLATION = (
+    pa.schema([_field(*column) for column in columns.items()])
+    for columns in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8")).values()
 )
 
 
@@ -85,6 +51,10 @@ def write_rows(path: Path, rows: Sequence[dict], schema: pa.Schema = PATCHING) -
     with replaced(path) as temporary:
         table = pa.Table.from_pylist(list(rows), schema=schema)
         pq.write_table(table, temporary, compression="zstd")
+
+
+def _optional(schema: pa.Schema) -> set[str]:
+    return {field.name for field in schema if field.metadata}
 
 
 def read_rows(path: Path, schema: pa.Schema = PATCHING) -> list[dict]:
@@ -109,7 +79,7 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         raise UserError(
             f"{path} is damaged ({error}): delete it and run {notebook} again"
         ) from error
-    missing = set(schema.names) - set(table.column_names) - OPTIONAL
+    missing = set(schema.names) - set(table.column_names) - _optional(schema)
     if missing:
         raise UserError(f"{path} lacks the column(s) {', '.join(sorted(missing))}")
     for field in schema:
@@ -160,7 +130,7 @@ def fetch(source: str, folder: Path, schema: pa.Schema, target: str) -> dict[str
         table = hub_rows("the published rows", source, split, instead="").with_format("arrow")[:]
         if schema is PATCHING:
             table = _as_text(table, target)
-        for name in OPTIONAL & set(schema.names) - set(table.column_names):
+        for name in _optional(schema) - set(table.column_names):
             table = table.append_column(name, pa.nulls(len(table), pa.string()))
         folder.mkdir(parents=True, exist_ok=True)
         with replaced(folder / f"{split}.parquet") as temporary:
@@ -197,7 +167,9 @@ def _as_text(table: pa.Table, target: str) -> pa.Table:
         ]
 
     table = table.set_column(
-        table.column_names.index("input_tokens"), "input_tokens", pa.array(converted(rows), TEXTS)
+        table.column_names.index("input_tokens"),
+        "input_tokens",
+        pa.array(converted(rows), TYPES["texts"]),
     )
     place = table["patch_position"].combine_chunks()
     parts = {field.name: pc.struct_field(place, field.name) for field in place.type}
@@ -213,7 +185,7 @@ def _problem(column: pa.Array, field: pa.Field) -> str | None:
     name, types = field.name, pa.types
     if not _fits(column.type, field.type):
         return f": {name} is {column.type} where {field.type} is expected"
-    if name not in FILLED:
+    if field.nullable:
         return None
     if column.null_count:
         return f", row {column.is_null().to_pylist().index(True)}: no {name}"

@@ -17,7 +17,7 @@ LETTER = re.compile(r"\b(?!A\s+[a-z])[A-D]\b")  # "A teacher" has an article
 
 
 def hint_letter(hint: str) -> str:
-    """The letter that a hint names, whatever its wording. Raises `UserError` for none or several."""
+    """The letter that a hint names, however worded. Raises `UserError` for none or several."""
     letters = set(LETTER.findall(hint))
     if len(letters) != 1:
         raise UserError(

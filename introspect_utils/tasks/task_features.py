@@ -32,7 +32,7 @@ LAYER_ARMS = ("full", "no-layer", "wrong-layer", "shuffled-vector", "zero-vector
 
 @dataclass(frozen=True)
 class Described:
-    """Directions of one split with their gold descriptions ("" where there is none) and exemplars."""
+    """Directions of one split with their gold descriptions ("" for none) and exemplars."""
 
     directions: Directions
     gold: list[str]
@@ -64,13 +64,11 @@ def examples(
     layers: Sequence[int] = (),
     template: str = "",
 ) -> list[Example]:
-    """Directions with their descriptions ("" where there is none) as training or test examples (eq.
-    3).
+    """Directions with their descriptions ("" for none) as training or test examples (eq. 3).
 
-    Row i has the same template, drawn at random if none is given, under every condition. Those
-    after `full` are controls for a trained explainer: `conditions.controlled`; no layer in the
-    text; the number of another one, of `layers` or of those that occur (B.4). The question's
-    `layers`, which choose the projection, are always the true ones.
+    Row i has the same template, drawn at random if none is given, under every condition: `full`;
+    those of `conditions.controlled`; `no-layer` in the text; `wrong-layer`, one of `layers` or of
+    those that occur (B.4). The layers that choose the projection are always the true ones.
     Raises `UserError` where there is no other row, or no other layer.
     """
     rng, numbers = random.Random(seed), list(directions.layers)
@@ -127,11 +125,8 @@ def split(
     directions: Directions, gold: Mapping[str, str], n_train: int, seed: int
 ) -> dict[str, list[int]]:
     """Numbers of the directions to train on, `n_train` at random of those with a description, and
-    of all test rows.
-
-    A test SAE feature without a gold description is left out. Raises `UserError` where too few have
-    one, there is nothing to test on, or a direction is in both parts.
-    """
+    to test on: all but SAE features without one. Raises `UserError` where too few have one, there
+    is nothing to test on, or a direction is in both parts."""
     described = [i for i in directions.where(split="train") if directions.names[i] in gold]
     if len(described) < n_train:
         raise UserError(

@@ -21,7 +21,7 @@ def layers_text(layers: list[int]) -> str:
 
 
 def prompt(template: str, row: dict, condition: str = "full") -> str:
-    """A template filled for a row, without the layer or the token if the condition takes it away."""
+    """A template filled for a row, without the layer or the token as the condition says."""
     layer = "" if condition == "no-layer" else f" layer {layers_text(row['layer'])}"
     token = "" if condition == "no-token" else f" <{row['patch_position']['orig_text_token']}>"
     return template.format(
