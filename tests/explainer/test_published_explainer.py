@@ -8,12 +8,15 @@ import torch
 from explaining import BLOCKS, encode, logits, make_examples, make_explainer, training_settings
 from safetensors.torch import load_file, save_file
 
+from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.make import make_explainer as explainer_of
 from introspect_utils.explainer.published import is_published, load_published, published_folder
 from introspect_utils.explainer.train import train
 from introspect_utils.models.load import load_model
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import load_profile
+from introspect_utils.tasks.question import VECTOR, Question
+from introspect_utils.tasks.task_features import prompt, templates
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMOKE = load_profile("smoke")
@@ -155,3 +158,31 @@ def test_one_that_cannot_be_downloaded_is_named(monkeypatch):
         match="cannot load the published explainer Transluce/act_patch_none .*check the name",
     ):
         published_folder("Transluce/act_patch_none")
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "asked"),
+    [
+        ("features_explain_llama3.1_8b_llama3_8b", "authors-base", "At layer 1, {} encodes "),
+        (
+            "features_explain_llama3.1_8b_llama3.1_8b_instruct",
+            "authors-llama",
+            "Generate a description of this feature at layer 1: {}",
+        ),
+        ("features_explain_tiny", "base", "At layer 1, {} encodes"),  # nothing is known of it
+    ],
+)
+def test_each_is_asked_in_the_form_it_was_trained_with_and_records_it(
+    published, tmp_path, name, form, asked
+):
+    folder = copy(published["full"][0], tmp_path / name)
+    explainer = explainer_of(RAW, "features", str(folder), "full", "tiny-llama", 32, [(1,)], 0)
+    assert explainer.settings.prompt == form
+    text = prompt(templates(form)[0], 1, form)
+    assert text == asked.format(VECTOR)
+    ids, n = explainer.encode(Question(text, torch.ones(32), (1,), prompt=form), "cities")
+    decode = explainer.lm.tokenizer.decode
+    assert ("[user]" in decode(ids[:n])) == (form == "authors-llama")
+    assert decode(ids[n:-1]) == (" cities" if form == "base" else "cities")
+    explainer.save(tmp_path / "saved")
+    assert Explainer.load(tmp_path / "saved", "cpu").settings.prompt == form

@@ -116,6 +116,18 @@ def test_runs_are_trained_as_the_authors_configs_say(
     assert run.outputs[0] == REPO / "figures" / "paper" / "runs" / run_id / "run.json"
 
 
+def test_hints_are_worded_as_in_e3():
+    worded = {
+        run.parameters["target"]: run.settings["hints"]
+        for run in RUNS
+        if run.id.startswith("data-ablation")
+    }
+    assert worded == {
+        "llama-3.1-8b-instruct": ("Hint: {}",),
+        "qwen3-8b": ("Hint: The answer is {}",),
+    }
+
+
 def test_parts_that_disagree_about_a_run_are_refused(tmp_path, monkeypatch):
     alone = [run.id for run in plan(load_profile("smoke"))]
     (tmp_path / "params" / "big").mkdir(parents=True)
