@@ -36,3 +36,8 @@ def target_prompt(
             at += len(option) + len(" or ")
         text += OPTIONS.format(" or ".join(options))
     return Prompt(text, (start, start + len(fact.subject)), end, spans)
+
+
+def statement(text: str) -> str:
+    """The fact in a prompt of the target, without solved examples and answer options."""
+    return text.partition(OPTIONS.partition("{}")[0])[0].rpartition("\n")[2]

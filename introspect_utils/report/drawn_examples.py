@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from introspect_utils.data.prompts import statement
 from introspect_utils.report.table_rows import self_explained
 from introspect_utils.settings.names import folder_name
 from introspect_utils.settings.paths import figures_dir, replaced, run_dir
 from introspect_utils.settings.profile import Profile
-from introspect_utils.tasks import TASKS, task_ablation, task_patching
+from introspect_utils.tasks import TASKS, task_ablation
 from introspect_utils.tasks.rows import ABLATION, read_rows
 
 AROUND, N_EXEMPLARS, N_RANDOM = 7, 4, 10  # tokens on either side of an exemplar's most active one
@@ -147,7 +148,7 @@ def _statements(row: dict) -> tuple[list[str], list[str]] | None:
     is not in both of them, or something else than what stands before t differs."""
     tokens, position = row["input_tokens"], row["patch_position"]
     text = "".join(tokens)
-    x, other = (task_patching.statement(part) for part in (text, row["counterfactual_text"]))
+    x, other = (statement(part) for part in (text, row["counterfactual_text"]))
     start = len("".join(tokens[: position["orig_pos"]])) - (text.rindex(x) if x else 0)
     end = start + len(tokens[position["orig_pos"]])
     token, behind = position["counterfact_text_token"], x[end:]

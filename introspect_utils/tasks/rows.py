@@ -13,11 +13,11 @@ import yaml
 from transformers import PreTrainedTokenizerBase
 
 from introspect_utils.data.hub import hub_rows
+from introspect_utils.data.prompts import statement
 from introspect_utils.data.splits import check_disjoint
 from introspect_utils.models.load import load_tokenizer
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import replaced
-from introspect_utils.tasks.task_patching import statement
 
 SOURCE = b"published_as"  # in the metadata of files that `fetch` wrote
 TYPES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 
-from introspect_utils.data.prompts import OPTIONS
+from introspect_utils.data.prompts import statement
 from introspect_utils.tasks import outcome
 from introspect_utils.tasks.conditions import CONTROLS, controlled
 from introspect_utils.tasks.question import PROMPTS, Example, Question, in_form
@@ -64,11 +64,6 @@ def answer(row: dict, condition: str = "full") -> str:
         token, layers = row["patch_position"]["orig_text_token"], layers_text(row["layer"])
         return LOCATE_ANSWER.format(token=token, layers=layers)
     return outcome.explanation(row["is_different"], row["ablated_continuation"][0])
-
-
-def statement(text: str) -> str:
-    """The fact in a prompt of the target, without solved examples and answer options."""
-    return text.partition(OPTIONS.partition("{}")[0])[0].rpartition("\n")[2]
 
 
 def fact_pair(row: dict) -> str:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from introspect_utils.data.facts import load_facts, make_pairs
+from introspect_utils.data.prompts import statement
 from introspect_utils.models.load import load_model
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks import patching
@@ -16,7 +17,7 @@ from introspect_utils.tasks.rows import (
     read_splits,
     write_rows,
 )
-from introspect_utils.tasks.task_patching import examples, predictions, statement
+from introspect_utils.tasks.task_patching import examples, predictions
 
 # REFERENCE.md, "Published data", and the columns of ours
 COLUMNS = [
