@@ -12,7 +12,7 @@ from introspect_utils.settings.errors import UserError
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,11 @@ class LanguageModel:
     def check_length(self, n: int, what: str) -> None:
         """Raises `UserError` when `what`, of `n` tokens, is longer than the model was made to
         read."""
-        most = getattr(self.model.config, "max_position_embeddings", None) or n
-        if n > most:
-            raise UserError(
-                f"{what} has {n:,} tokens, and {self.name} reads at most {most:,}: shorten it, or "
-                "take another model"
-            )
+        _check_length(self.name, self.model.config, n, what)
 
     def _check_every_length(self) -> None:
         """Every pass through the decoder is checked as by `check_length`, whoever calls it."""
-        decoder = self.model.get_decoder()
+        decoder, name = self.model.get_decoder(), self.name  # without self: copies share the hook
 
         def check(module: nn.Module, args: tuple, given: dict) -> None:
             cache, places = given.get("past_key_values"), given.get("position_ids")
@@ -101,7 +96,8 @@ class LanguageModel:
             n += cache.get_seq_length() if cache is not None else 0
             if n > (getattr(module.config, "max_position_embeddings", None) or n):
                 # columns of padding do not count
-                self.check_length(n if places is None else int(places.max()) + 1, "a text")
+                n = n if places is None else int(places.max()) + 1
+                _check_length(name, module.config, n, "a text")
 
         if not hasattr(decoder, "checks_length"):
             decoder.register_forward_pre_hook(check, with_kwargs=True)
@@ -135,3 +131,12 @@ class LanguageModel:
                 "explainer.prompt: base, or mend the template in tokenizer_config.json"
             )
         return without_thoughts(prompt)
+
+
+def _check_length(name: str, config: PretrainedConfig, n: int, what: str) -> None:
+    most = getattr(config, "max_position_embeddings", None) or n
+    if n > most:
+        raise UserError(
+            f"{what} has {n:,} tokens, and {name} reads at most {most:,}: shorten it, or take "
+            "another model"
+        )

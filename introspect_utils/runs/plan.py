@@ -136,7 +136,7 @@ def _fits(explainer: str, condition: str) -> bool:
     """
     other = variant(explainer)[0] not in VARIANTS
     if condition in STARTED:  # a random projection between other widths is `full`
-        return condition == "frozen" or variant(explainer)[0] in VARIANTS
+        return condition == "frozen" or not other
     if condition in PROJECTED:
         return other or explainer == "rotated"
     return other or explainer == "self" or condition in ("full", "no-vector")

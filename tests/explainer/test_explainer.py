@@ -1,5 +1,7 @@
 import dataclasses
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -536,6 +538,20 @@ def test_an_explainer_on_a_given_base_takes_no_second_copy_of_its_weights(tmp_pa
     shared = {weight.data_ptr() for weight in base.model.parameters()}
     own = {p.data_ptr() for name, p in loaded.named_parameters() if "lora_" not in name}
     assert own == shared
+    held = weakref.ref(base.model)  # and it keeps no other model alive
+    del base
+    gc.collect()
+    assert held() is None
+
+
+def test_full_tuning_holds_one_copy_of_the_weights(tmp_path):
+    lm = load_model("tiny-llama", "cpu")
+    first = weakref.ref(lm.model.get_input_embeddings().weight.untyped_storage())
+    explainer = Explainer(lm, SETTINGS, 32, BLOCKS)
+    del lm
+    train(explainer, make_examples(), dataclasses.replace(TRAINING, tuning="full"), tmp_path)
+    gc.collect()
+    assert first() is None and explainer.explain([ASKED])
 
 
 # --- saving and loading

@@ -1,6 +1,8 @@
 """Every gate stops what it is for, in the run where it stands, and lets an honest run pass."""
 
 import dataclasses
+import gc
+import weakref
 
 import pandas as pd
 import pytest
@@ -96,6 +98,25 @@ def test_what_is_not_trained_stops_training(tmp_path, monkeypatch, left_out):
         UserError, match=f"training changed nothing in the {left_out}: raise learning_rate"
     ):
         train(make_explainer(projection="always"), make_examples(), TRAINING, tmp_path)
+
+
+def test_the_check_of_what_was_trained_keeps_no_weight_in_memory():
+    """As FSDP does, others are put in the place of the parameters: the first ones must be freed."""
+    module = torch.nn.Sequential(torch.nn.Linear(300, 300), torch.nn.Linear(300, 300))
+    before = gates.sampled(module)
+    storage = weakref.ref(module[0].weight.untyped_storage())
+    copies = [torch.nn.Linear(300, 300) for _ in module]
+    for i, copy in enumerate(copies):
+        copy.load_state_dict(module[i].state_dict())
+        module[i].weight, module[i].bias = copy.weight, copy.bias
+    gc.collect()
+    assert storage() is None
+    assert sum(values.untyped_storage().nbytes() for values, _ in before.values()) < 10_000
+    with pytest.raises(UserError, match="training changed nothing in the 0, 1"):
+        gates.check_trained(module, before)
+    module[0].weight.data += 1
+    module[1].bias.data += 1
+    gates.check_trained(module, before)
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])

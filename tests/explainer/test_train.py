@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import random
+import weakref
 
 import pytest
 import torch
@@ -309,6 +310,51 @@ def test_a_checkpoint_cut_short_leaves_the_one_before(tmp_path, monkeypatch, mom
     assert [path.name for path in (tmp_path / "parts" / "resume").iterdir()] == [
         "state.safetensors"
     ]
+
+
+def test_a_checkpoint_is_written_with_one_whole_tensor_in_memory(tmp_path, monkeypatch):
+    """Of a divided tensor the whole is made when its turn comes, and freed behind it."""
+    made, alive = [], []
+
+    def whole(tensor):
+        alive.append(sum(ref() is not None for ref in made))
+        full = tensor.clone()
+        made.append(weakref.ref(full))
+        return full
+
+    monkeypatch.setattr(checkpoints, "whole", whole)
+    state = {f"weight/{i}": torch.nn.Parameter(torch.randn(3, i)) for i in range(6)}
+    state["weight/half"] = torch.nn.Parameter(torch.randn(2, 3).bfloat16())
+    weights = {name.removeprefix("weight/"): w for name, w in state.items()}
+    step = {w: {"step": torch.tensor(3.0)} for w in weights.values()}
+    checkpoints.checkpoint(tmp_path / "state", weights, step, [1.5], 2.0, "this")
+    assert len(made) == 14 and max(alive) <= 1
+    saved = load_file(tmp_path / "state")
+    assert saved.keys() == {f"{part}/{name}" for part in ("weight", "step") for name in weights}
+    for name, weight in weights.items():
+        assert torch.equal(saved[f"weight/{name}"], weight)
+        assert saved[f"step/{name}"] == 3 and saved[f"weight/{name}"].dtype == weight.dtype
+    assert checkpoints.own_checkpoint(tmp_path / "state", "this")["losses"] == "[1.5]"
+
+
+def test_checkpoints_are_written_by_the_clock_and_one_is_kept(tmp_path, monkeypatch):
+    """A step takes 20 of these seconds, and a checkpoint is due after every minute."""
+    clock = itertools.count(step=10.0)
+    monkeypatch.setattr(fit.time, "monotonic", lambda: next(clock))
+    original, written = checkpoints.write, []
+
+    def write(state, path, about):
+        written.append(len(json.loads(about["losses"])))
+        assert len(list((tmp_path / "resume").iterdir())) <= 2  # the last one, and this
+        return original(state, path, about)
+
+    monkeypatch.setattr(checkpoints, "write", write)
+    examples = make_examples(24)
+    wanted = training_settings(batch_size=2, checkpoint_minutes=1)
+    train(make_explainer(), examples, wanted, tmp_path)
+    gaps = [b - a for a, b in zip([0, *written], written)]
+    assert written[-1] == 12 and 2 <= len(written) <= 6 and max(gaps) - min(gaps[:-1]) <= 1
+    assert [path.name for path in (tmp_path / "resume").iterdir()] == ["state.safetensors"]
 
 
 OTHERS = {

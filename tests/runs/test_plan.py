@@ -17,7 +17,7 @@ from introspect_utils.runs.plan import asset_names, plan
 from introspect_utils.runs.run import checkpoint
 from introspect_utils.settings import paths
 from introspect_utils.settings.profile import load_profile
-from introspect_utils.settings.sections import PROJECTED
+from introspect_utils.settings.sections import PROJECTED, STARTED
 
 DATA = "data-patching-tiny-llama"
 FULL = "patching-tiny-llama-self-full-n16-seed0"
@@ -309,7 +309,10 @@ def test_conditions_are_those_that_say_something_of_an_explainer(profile):
     smoke = load_profile("smoke")
     every = ("self", "sibling", "rotated", "rotated@0.5", "tiny-gemma3")
     several = dataclasses.replace(
-        smoke.features, explainers=every, conditions=("full", *PROJECTED, "untrained"), sizes=(24,)
+        smoke.features,
+        explainers=every,
+        conditions=("full", *PROJECTED, *STARTED, "untrained"),
+        sizes=(24,),
     )
     planned = plan(dataclasses.replace(smoke, features=several, patching=None, ablation=None))
     found = {name: [] for name in every}
@@ -317,11 +320,11 @@ def test_conditions_are_those_that_say_something_of_an_explainer(profile):
         if run.notebook == "05_train_features":
             found[run.parameters["explainer"]].append(run.parameters["condition"])
     assert found == {
-        "self": ["full", "untrained"],
-        "sibling": ["full"],
-        "rotated": ["full", *PROJECTED],
-        "rotated@0.5": ["full"],
-        "tiny-gemma3": ["full", *PROJECTED, "untrained"],
+        "self": ["full", *STARTED, "untrained"],
+        "sibling": ["full", *STARTED],
+        "rotated": ["full", *PROJECTED, *STARTED],
+        "rotated@0.5": ["full", *STARTED],
+        "tiny-gemma3": ["full", *PROJECTED, "frozen", "untrained"],
     }
     told = {
         run.parameters["explainer"]

@@ -13,7 +13,7 @@ from introspect_utils.runs.run_all import snakemake_options
 from introspect_utils.settings.names import VARIANTS
 from introspect_utils.settings.paths import REPO
 from introspect_utils.settings.profile import load_profile
-from introspect_utils.settings.sections import PROJECTED
+from introspect_utils.settings.sections import PROJECTED, STARTED
 
 sys.path.insert(0, str(REPO / "scripts"))
 import page_numbers  # noqa: E402
@@ -60,7 +60,7 @@ def test_the_tables_of_notebooks_profiles_explainers_and_conditions_are_whole():
     explainers = "".join(first_cells("docs/explainers.md", "| explainer | what it is |"))
     assert set(VARIANTS) <= set(re.findall(r"`(\w+)`", explainers))
     conditions = "".join(first_cells("docs/explainers.md", "| condition | what it is |"))
-    assert set(PROJECTED) <= set(re.findall(r"`([\w-]+)`", conditions))
+    assert {*PROJECTED, *STARTED} <= set(re.findall(r"`([\w-]+)`", conditions))
 
 
 @pytest.mark.parametrize("name", ["paper", "published"])
