@@ -21,8 +21,7 @@ from introspect_utils.data.facts import load_facts, make_pairs
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.fit import fit
 from introspect_utils.explainer.generate import generate
-from introspect_utils.explainer.lora import make_trainable, trainable
-from introspect_utils.explainer.steps import loss_of
+from introspect_utils.explainer.tuning import loss_of, make_trainable, trainable
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.tiny import tiny_model

@@ -15,9 +15,8 @@ from benchmarks.rows import patching_examples, training_settings, untrained_expl
 from benchmarks.timing import Comparison, Peer, decoder_macs, main, seconds
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.fit import fit
-from introspect_utils.explainer.lora import add_lora, trainable
 from introspect_utils.explainer.question_model import Batch
-from introspect_utils.explainer.steps import batches, loss_of
+from introspect_utils.explainer.tuning import add_lora, batches, loss_of, trainable
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import common_prefix
 

@@ -1,12 +1,10 @@
-"""The residual streams of two models on the same text, and the projection fitted to them (section
-3.1):
+"""The residual streams of two models on the same text, and the projection fitted to them (3.1):
 
-    Pi_l = argmin ||h_E(l, t) - Pi h_M(l, t)||^2 over text                 (a pre-trained
-projection)
+    Pi_l = argmin ||h_E(l, t) - Pi h_M(l, t)||^2 over text              (a pre-trained projection)
 
-h_E(l, t) is read where the explainer has read the very text that the target has at t: both tokens
-end at the same character. The paper pairs layers of equal number; where the depths differ, ours
-pairs those of equal relative depth.
+h_E(l, t) is read where the explainer has read the same text as the target at t: both tokens end at
+the same character. The paper pairs layers of equal number; where the depths differ, layers of equal
+relative depth are paired here.
 """
 
 from __future__ import annotations
@@ -27,8 +25,8 @@ RIDGE = 1e-3  # times the mean variance of h_M: below it, what a direction says 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Tokens of some contexts at which both models have read the same text: of context `rows` [n],
-    the number of the target's token and of the explainer's [n]."""
+    """Tokens at which both models have read the same text: of context `rows` [n], the number of the
+    target's token and of the explainer's [n]."""
 
     rows: Tensor
     target: Tensor
@@ -36,43 +34,40 @@ class Pairs:
 
 
 def same_depth(layer: int, target: LanguageModel, explainer: LanguageModel) -> int:
-    """The explainer's layer at the relative depth of the target's, the same number where both are
-    equally deep."""
+    """The explainer's layer at the relative depth of the target's."""
     return round((layer + 1) * explainer.n_layers / target.n_layers) - 1
 
 
 def shared_ends(
     target: LanguageModel, explainer: LanguageModel, contexts: Tensor
 ) -> tuple[Tensor, Pairs]:
-    """`contexts` [N, T] of the target as the explainer's own tokens, padded on the right [N, T'],
-    and the tokens of both that end at the same character: one to one where the tokenizers are the
-    same.
+    """`contexts` [N, T] of the target as the explainer's tokens, padded on the right [N, T'], and
+    the tokens of both that end at the same character.
 
-    A context that does not come back from its text as the same tokens (cut within a character, say)
-    has no pairs. Raises `UserError` where there are none at all.
+    A context that does not come back from its text as the same tokens has no pairs. Raises
+    `UserError` where there are none at all.
     """
     texts = target.tokenizer.batch_decode(contexts)
     ours, theirs = ([_ends(lm, text) for text in texts] for lm in (target, explainer))
-    found = [
+    pairs = [
         (row, i, theirs[row][1][end])
         for row, (ids, ends) in enumerate(ours)
         if ids == contexts[row].tolist()
         for end, i in ends.items()
         if end in theirs[row][1]
     ]
-    if not found:
+    if not pairs:
         raise UserError(
             f"no token of {target.name} ends where one of {explainer.name} does: their tokenizers "
             "cannot be aligned"
         )
     pad, longest = explainer.tokenizer.pad_token_id, max(len(ids) for ids, _ in theirs)
     padded = torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _ in theirs])
-    return padded, Pairs(*torch.tensor(found).T)
+    return padded, Pairs(*torch.tensor(pairs).T)
 
 
 def _ends(lm: LanguageModel, text: str) -> tuple[list[int], dict[int, int]]:
-    """(ids, {end of a token in characters: its number}); of tokens that end together (parts of one
-    character) the last."""
+    """(ids, {end of a token in characters: its number}); of tokens that end together the last."""
     ids, spans = token_spans(lm.tokenizer, text)
     return ids, {end: i for i, (_, end) in enumerate(spans)}
 
@@ -86,11 +81,12 @@ def explainer_residuals(
 ) -> Iterator[tuple[Pairs, dict[int, Tensor]]]:
     """Batch after batch of the target's `contexts` [N, T]: the tokens that both models share, and
     {l: h_E [n, d_E]} float32 at these, l the target's layer."""
-    there = {layer: same_depth(layer, target, explainer) for layer in layers}
+    depth = {layer: same_depth(layer, target, explainer) for layer in layers}
     for start in range(0, len(contexts), batch_size):
         ids, pairs = shared_ends(target, explainer, contexts[start : start + batch_size])
-        [(_, h)] = read_residuals(explainer, ids, list(dict.fromkeys(there.values())), len(ids))
-        theirs = {layer: h[there[layer]][pairs.rows, pairs.explainer].float() for layer in layers}
+        [(_, h)] = read_residuals(explainer, ids, list(dict.fromkeys(depth.values())), len(ids))
+        at = (pairs.rows, pairs.explainer)
+        theirs = {layer: h[depth[layer]][at].float() for layer in layers}
         yield Pairs(pairs.rows + start, pairs.target, pairs.explainer), theirs
 
 
@@ -101,15 +97,13 @@ def paired_residuals(
     layers: Sequence[int],
     batch_size: int = 32,
 ) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
-    """Batch after batch: {l: (h_M [n, d_M], h_E [n, d_E])} float32 at each token that both models
-    share, l the target's layer."""
+    """Batch after batch: {l: (h_M [n, d_M], h_E [n, d_E])} float32 at each shared token, l the
+    target's layer."""
     of_target = read_residuals(target, contexts, layers, batch_size)
     of_explainer = explainer_residuals(target, explainer, contexts, layers, batch_size)
     for (batch, ours), (pairs, theirs) in zip(of_target, of_explainer, strict=True):
-        yield {
-            layer: (ours[layer][pairs.rows - batch.start, pairs.target].float(), theirs[layer])
-            for layer in layers
-        }
+        at = (pairs.rows - batch.start, pairs.target)
+        yield {layer: (ours[layer][at].float(), theirs[layer]) for layer in layers}
 
 
 class Moments:
@@ -118,9 +112,8 @@ class Moments:
 
     def __init__(self, d_x: int, d_y: int) -> None:
         self.n, self.x, self.y = 0, torch.zeros(d_x).double(), torch.zeros(d_y).double()
-        self.xx, self.yx, self.yy = (
-            torch.zeros(*shape).double() for shape in ((d_x, d_x), (d_y, d_x), (d_y, d_y))
-        )
+        shapes = ((d_x, d_x), (d_y, d_x), (d_y, d_y))
+        self.xx, self.yx, self.yy = (torch.zeros(*shape).double() for shape in shapes)
 
     def add(self, x: Tensor, y: Tensor) -> None:
         x, y = x.double().cpu(), y.double().cpu()
@@ -130,8 +123,8 @@ class Moments:
 
     def centred(self) -> tuple[Tensor, Tensor, Tensor]:
         """(X'X [d_x, d_x], Y'X [d_y, d_x], Y'Y [d_y, d_y]) of the pairs less their means."""
-        pairs = ((self.xx, self.x, self.x), (self.yx, self.y, self.x), (self.yy, self.y, self.y))
-        return tuple(product - torch.outer(a, b) / self.n for product, a, b in pairs)
+        products = ((self.xx, self.x, self.x), (self.yx, self.y, self.x), (self.yy, self.y, self.y))
+        return tuple(product - torch.outer(a, b) / self.n for product, a, b in products)
 
     def least_squares(self, ridge: float = RIDGE) -> tuple[Tensor, float]:
         """(Pi [d_y, d_x] float32, its explained variance of y): argmin ||y - m_y - Pi (x - m_x)||^2
@@ -155,14 +148,12 @@ def fit_projections(
     contexts: Tensor,
     blocks: Sequence[Sequence[int]],
 ) -> tuple[Tensor, list[float]]:
-    """(Pi [n blocks, d_E, d_M], explained variance of each), one for each of the explainer's
-    `layers` (or blocks of layers)."""
-    moments = [Moments(target.width, explainer.width) for _ in blocks]
-    for pairs in paired_residuals(
-        target, explainer, contexts, sorted({layer for block in blocks for layer in block})
-    ):
-        for of_block, block in zip(moments, blocks, strict=True):
+    """(Pi [n blocks, d_E, d_M], explained variance of each), one for each block of layers."""
+    moments = {tuple(block): Moments(target.width, explainer.width) for block in blocks}
+    layers = sorted({layer for block in moments for layer in block})
+    for pairs in paired_residuals(target, explainer, contexts, layers):
+        for block, of_block in moments.items():
             for layer in block:
                 of_block.add(*pairs[layer])
-    solved = [of_block.least_squares() for of_block in moments]
+    solved = [moments[tuple(block)].least_squares() for block in blocks]
     return torch.stack([pi for pi, _ in solved]), [share for _, share in solved]

@@ -1,4 +1,4 @@
-"""The continuous token (section 2.2): the placeholder that a vector replaces, and its norm there."""
+"""The continuous token (section 2.2): the placeholder that a vector replaces, and its norm."""
 
 from __future__ import annotations
 
@@ -22,19 +22,17 @@ SMOLLM_2 = ("<jupyter_start>", "<empty_output>", "<jupyter_output>")
 ADDED = ("<|vector_start|>", "<|vector|>", "<|vector_end|>")
 SAMPLE = (
     "In the summer of 1858 the first message went under the ocean from Ireland to Newfoundland. It "
-    "took sixteen hours, and "
-    "people on both shores lit fires to celebrate; three weeks later the cable was dead. What does "
-    "a machine know about itself? "
-    "A teacher asked her pupils this, wrote “we don't know yet” on the board, and went home "
-    "through the rain to feed two cats."
+    "took sixteen hours, and people on both shores lit fires to celebrate; three weeks later the "
+    "cable was dead. What does a machine know about itself? A teacher asked her pupils this, wrote "
+    "“we don't know yet” on the board, and went home through the rain to feed two cats."
 )
 SINKS = 4  # tokens at the beginning, whose residuals can be a hundred times as long as all others
 
 
 def reserve_tokens(lm: LanguageModel) -> tuple[LanguageModel, tuple[int, int, int]]:
     """`lm` with three special tokens, and their ids (begin, placeholder, end): reserved ones of its
-    family, else added ones with the mean embedding. The tokenizer and the embeddings given stay as
-    they are: what changes is a copy."""
+    family, else added ones with the mean embedding. Tokenizer and embeddings are copied if they
+    have to change."""
     known = lm.tokenizer.get_vocab()
     families = (LLAMA_3, QWEN_3, GEMMA, SMOLLM_2, ADDED)
     there = [triple for triple in families if all(token in known for token in triple)]
@@ -72,11 +70,9 @@ def mean_embedding_norm(lm: LanguageModel) -> float:
 
 @torch.inference_mode()
 def residual_norm(lm: LanguageModel) -> float:
-    """Median norm of the residual stream, less its mean, at a quarter of the model's depth.
-
-    The layers above are used to vectors of this length. An embedding is a few hundredths as long in
-    a small Llama, and is lost in what the first layers add.
-    """
+    """Median norm of the residual stream, less its mean, at a quarter of the model's depth: the
+    layers above are used to vectors of this length. An embedding is a few hundredths as long in a
+    small Llama, and is lost in what the first layers add."""
     layer = lm.n_layers // 4
     with recorded(lm.model, [layer]) as residual:
         lm.model(input_ids=_sample_ids(lm), use_cache=False, logits_to_keep=1)
@@ -90,13 +86,12 @@ def input_scale(lm: LanguageModel) -> float:
 
     Raises `UserError` for a model that does something else to them.
     """
-    ids, seen = _sample_ids(lm), []
-    hook = decoder_layers(lm.model)[0].register_forward_pre_hook(
+    seen = []
+    with decoder_layers(lm.model)[0].register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]),
         with_kwargs=True,
-    )
-    with hook:
-        embedded = lm.model.get_input_embeddings()(ids)
+    ):
+        embedded = lm.model.get_input_embeddings()(_sample_ids(lm))
         lm.model(inputs_embeds=embedded, use_cache=False, logits_to_keep=1)
     read, embedded = seen[0].float(), embedded.float()
     scale = ((read * embedded).sum() / (embedded * embedded).sum()).item()

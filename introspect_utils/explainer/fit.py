@@ -7,22 +7,21 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import is_tensorboard_available, is_wandb_available
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from introspect_utils.explainer import gates
 from introspect_utils.explainer.bfloat16 import lean_autocast
-from introspect_utils.explainer.checkpoints import checkpoint, resume
-from introspect_utils.explainer.lora import trainable
-from introspect_utils.explainer.sharding import shard, whole
+from introspect_utils.explainer.checkpoints import checkpoint, resume, shard, whole
+from introspect_utils.explainer.tuning import trainable
 from introspect_utils.models.load import choose_compute_dtype
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.sections import Training
@@ -114,7 +113,7 @@ class Loop:
         if settings.gradient_checkpointing and model is not None:
             model.gradient_checkpointing_enable()
         mixed = "bf16" if in_bfloat16 and not divide else "no"
-        logging = tracker(settings.log_with, path)
+        logging = tracker(settings.log_with, path.parent)
         self.accelerator = Accelerator(mixed_precision=mixed, cpu=device == "cpu", **logging)
         self.lean = device == "cpu" and mixed == "bf16"
         if divide:
@@ -165,14 +164,11 @@ class Loop:
                 self.optimizer.zero_grad()
 
 
-def tracker(name: str, path: Path) -> dict[str, str]:
-    """What `Accelerator` is given to log with: "none", "tensorboard" or "wandb", whose files are
-    beside the checkpoint at `path`. Raises `UserError` when the package is not installed."""
-    if name == "none":
-        return {}
-    if not {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}[name]():
+def tracker(name: str, folder: Path) -> dict[str, str]:
+    """What `Accelerator` is given to log with. Raises `UserError` without the package for it."""
+    if name != "none" and find_spec(name) is None:
         raise UserError(
             f"training.log_with is {name}, which is not installed: pip install {name}, or set "
             "log_with: none"
         )
-    return {"log_with": name, "project_dir": str(path.parent)}
+    return {} if name == "none" else {"log_with": name, "project_dir": str(folder)}

@@ -28,15 +28,12 @@ Samples = dict[str, tuple["Tensor", bool]]  # name -> (some values, is it to be 
 def check_explanations(examples: Sequence[Example]) -> None:
     """There are training rows, and each has something to learn beside the EOS."""
     if not examples:
-        raise UserError(
-            "there are no training rows: raise the size, or look at what was filtered out of the "
-            "data"
-        )
+        raise UserError("there are no training rows: raise the size, or look at what was left out")
     for number, example in enumerate(examples):
         if not example.explanation.strip():
+            text = example.question.text[:80]
             raise UserError(
-                f"training row {number} has an empty explanation: leave it out "
-                f"({example.question.text[:80]!r})"
+                f"training row {number} has an empty explanation: leave it out ({text!r})"
             )
 
 
@@ -63,7 +60,7 @@ def check_gradients(weights: dict[str, nn.Parameter]) -> None:
     """In each part (the model, the projection, the head) some weight gets a gradient."""
     import torch
 
-    from introspect_utils.explainer.sharding import whole
+    from introspect_utils.explainer.checkpoints import whole
 
     parts: dict[str, list[Tensor]] = {}
     for name, weight in weights.items():
@@ -87,8 +84,8 @@ def check_memory(explainer: QuestionModel, tokens: int) -> None:
     if needed > free:
         raise UserError(
             f"training {lm.name} needs at least {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} "
-            f"GB are free on {lm.device}: "
-            "lower batch_size, set tuning: lora, or take a smaller model"
+            f"GB are free on {lm.device}: lower batch_size, set tuning: lora, or take a smaller "
+            "model"
         )
 
 

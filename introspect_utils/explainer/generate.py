@@ -8,8 +8,8 @@ import torch
 from tqdm import tqdm
 
 from introspect_utils.explainer.gates import check_padding
-from introspect_utils.explainer.lora import merged
 from introspect_utils.explainer.question_model import QuestionModel
+from introspect_utils.explainer.tuning import merged
 from introspect_utils.models.residual import positions, read_shared
 from introspect_utils.models.weights import generate_greedily
 from introspect_utils.tasks.question import Question

@@ -12,6 +12,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from safetensors import safe_open
+
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
 from introspect_utils.models.weights import read_adapter
@@ -87,19 +89,12 @@ def load_published(name: str, device: str, dtype: str) -> LanguageModel:
             "expected"
         )
     lm = load_model(base, device, dtype)
-    rows = _embeddings_in(folder)
-    if rows and rows < len(lm.tokenizer):
+    with safe_open(folder / "adapter_model.safetensors", "pt") as saved:
+        keys = [key for key in saved.keys() if "embed_tokens" in key]  # noqa: SIM118
+        rows = saved.get_slice(keys[0]).get_shape()[0] if keys else None
+    if keys and rows < len(lm.tokenizer):
         raise UserError(f"{folder} has {rows} embeddings, {base} more tokens: of another base?")
-    if rows and rows != lm.model.get_input_embeddings().num_embeddings:
+    if keys:
         lm.model.resize_token_embeddings(rows, mean_resizing=False)
     model = read_adapter(lm.model, folder).eval().requires_grad_(False)
     return LanguageModel(name, model, lm.tokenizer)
-
-
-def _embeddings_in(folder: Path) -> int:
-    """How many embeddings the adapter in a folder holds; 0 if none."""
-    from safetensors import safe_open
-
-    with safe_open(folder / "adapter_model.safetensors", "pt") as saved:
-        keys = [key for key in saved.keys() if "embed_tokens" in key]  # noqa: SIM118
-        return saved.get_slice(keys[0]).get_shape()[0] if keys else 0

@@ -11,9 +11,15 @@ from introspect_utils.explainer import gates, processes
 from introspect_utils.explainer.checkpoints import RESUME
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.fit import Trained, fit
-from introspect_utils.explainer.lora import make_trainable, trainable
 from introspect_utils.explainer.published import is_published, published_folder
-from introspect_utils.explainer.steps import batches, in_file_order, loss_of, with_other_vectors
+from introspect_utils.explainer.tuning import (
+    batches,
+    in_file_order,
+    loss_of,
+    make_trainable,
+    trainable,
+    with_other_vectors,
+)
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.sections import Training
 from introspect_utils.tasks.question import Example
@@ -59,8 +65,8 @@ def train(
     steps = in_file_order(len(rows), n, epochs) if in_order else batches(lengths, n, epochs, seed)
     steps = list(steps)
     if not alone:
-        work = (steps, settings, folder, made_from, seed, device)
-        processes.train_together(explainer, *work)
+        work = processes.Work(folder, device, rows, steps, settings, made_from, seed)
+        processes.train_together(explainer, work)
     rows, pairs = with_other_vectors(rows)
     loss, depends = loss_of(rows, settings), {"v": pairs}
     path = folder / RESUME

@@ -49,7 +49,7 @@ def rotate(lm: LanguageModel, q: Tensor) -> LanguageModel:
 
     Raises `UserError` for an architecture of which that does not make the same function.
     """
-    model, before = lm.model, sample_logits(lm)
+    model, before, q = lm.model, sample_logits(lm), q.to(lm.device)
     head, embed = model.get_output_embeddings(), model.get_input_embeddings()
     if head.weight is embed.weight:
         head.weight = nn.Parameter(embed.weight.clone(), requires_grad=False)
@@ -57,16 +57,10 @@ def rotate(lm: LanguageModel, q: Tensor) -> LanguageModel:
     try:
         for layer in decoder_layers(model):
             attention, mlp = layer.self_attn, layer.mlp
-            blocks = (
-                (layer.input_layernorm, attention, attention.o_proj),
-                (layer.post_attention_layernorm, mlp, mlp.down_proj),
-            )
-            for norm, block, writing in blocks:
-                linear = [part for part in block.children() if isinstance(part, nn.Linear)]
-                _turn_reading(norm, [part for part in linear if part is not writing], q)
-                _turn_writing(writing, q)
+            _turn_block(layer.input_layernorm, attention, attention.o_proj, q)
+            _turn_block(layer.post_attention_layernorm, mlp, mlp.down_proj, q)
         _turn_reading(model.get_decoder().norm, [head], q)
-    except (AttributeError, RuntimeError) as error:
+    except (AttributeError, RuntimeError, TypeError) as error:
         raise UserError(
             f"{lm.name} cannot be rotated: a {type(model).__name__} is not built as expected "
             f"({error}); take a Llama or Qwen3 as the target"
@@ -76,21 +70,24 @@ def rotate(lm: LanguageModel, q: Tensor) -> LanguageModel:
     return lm
 
 
+def _turn_block(norm: nn.Module, block: nn.Module, writing: nn.Linear, q: Tensor) -> None:
+    """What a block of a layer reads of the stream, and what it writes."""
+    linear = [part for part in block.children() if isinstance(part, nn.Linear)]
+    _turn_reading(norm, [part for part in linear if part is not writing], q)
+    for written in (writing.weight, writing.bias):
+        if written is not None:
+            written.copy_(q @ written.double())
+
+
 def _turn_reading(norm: nn.Module, matrices: list[nn.Module], q: Tensor) -> None:
     """W diag(gain) Q^T in place of each W: with a gain of 1, the norm of Q h is Q times that of
     h. The gain (w, or 1 + w in Gemma) is what the norm makes of a vector of ones."""
-    ones = torch.ones_like(norm.weight)
-    gain = norm(ones).double()
+    ones = torch.ones(len(norm.weight), device=norm.weight.device)
+    gain = norm(1000 * ones).double()  # 1000: whatever is added to the variance
     for matrix in matrices:
         matrix.weight.copy_((matrix.weight.double() * gain) @ q.T)
     norm.weight.fill_(1.0)
     norm.weight.fill_(1.0 if norm(ones).mean() < 1.5 else 0.0)
-
-
-def _turn_writing(matrix: nn.Module, q: Tensor) -> None:
-    matrix.weight.copy_(q @ matrix.weight.double())
-    if matrix.bias is not None:
-        matrix.bias.copy_(q @ matrix.bias.double())
 
 
 def sibling(profile: Profile, lm: LanguageModel, share: float = 1.0) -> LanguageModel:

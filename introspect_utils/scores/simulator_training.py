@@ -18,8 +18,7 @@ import torch
 
 from introspect_utils.explainer.fit import Trained, fit
 from introspect_utils.explainer.gates import file_sha256
-from introspect_utils.explainer.lora import add_lora, trainable
-from introspect_utils.explainer.steps import batches
+from introspect_utils.explainer.tuning import add_lora, batches, trainable
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.load import choose_compute_dtype
 from introspect_utils.scores.simulator import VALUES, Simulator

@@ -23,9 +23,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GraniteConfig
 
 from introspect_utils.explainer.continuous_token import SAMPLE
 from introspect_utils.explainer.explainer import Explainer
-from introspect_utils.explainer.lora import add_lora
 from introspect_utils.explainer.projection import Projection
 from introspect_utils.explainer.train import train
+from introspect_utils.explainer.tuning import add_lora
 from introspect_utils.models import tiny
 from introspect_utils.models.load import load_model
 from introspect_utils.settings.errors import UserError

@@ -13,8 +13,8 @@ from explaining import (
 from introspect_utils.explainer import generate as generation
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.generate import generate
-from introspect_utils.explainer.lora import add_lora
 from introspect_utils.explainer.train import train
+from introspect_utils.explainer.tuning import add_lora
 from introspect_utils.tasks.question import Example, Question
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -26,8 +26,8 @@ from torch.nn import Parameter
 from introspect_utils.explainer import processes
 from introspect_utils.explainer.fit import Loop, fit
 from introspect_utils.explainer.processes import free_port
-from introspect_utils.explainer.tuning import loss_of, make_trainable
 from introspect_utils.explainer.train import train
+from introspect_utils.explainer.tuning import loss_of, make_trainable
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.sections import AsReleased, Training
 

@@ -28,8 +28,8 @@ from introspect_utils.explainer import checkpoints, fit
 from introspect_utils.explainer.checkpoints import RESUME
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.projection import Projection
-from introspect_utils.explainer.steps import batches
 from introspect_utils.explainer.train import train
+from introspect_utils.explainer.tuning import batches
 from introspect_utils.models.load import load_model
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
@@ -352,7 +352,7 @@ def test_checkpoints_are_written_by_the_clock_and_one_is_kept(tmp_path, monkeypa
     examples = make_examples(24)
     wanted = training_settings(batch_size=2, checkpoint_minutes=1)
     train(make_explainer(), examples, wanted, tmp_path)
-    gaps = [b - a for a, b in zip([0, *written], written)]
+    gaps = [b - a for a, b in itertools.pairwise([0, *written])]
     assert written[-1] == 12 and 2 <= len(written) <= 6 and max(gaps) - min(gaps[:-1]) <= 1
     assert [path.name for path in (tmp_path / "resume").iterdir()] == ["state.safetensors"]
 
@@ -574,7 +574,7 @@ def test_losses_are_logged_where_that_is_asked_for(tmp_path, monkeypatch):
 
 
 def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(fit, "is_tensorboard_available", lambda: False)
+    monkeypatch.setattr(fit, "find_spec", lambda name: None)
     with pytest.raises(
         UserError, match="log_with is tensorboard, which is not installed: pip install tensorboard"
     ):

@@ -9,8 +9,8 @@ from explaining import WIDTHS, encode, logits, make_examples, make_explainer, tr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspect_utils.explainer.lora import trainable
 from introspect_utils.explainer.train import train
+from introspect_utils.explainer.tuning import trainable
 from introspect_utils.models import residual
 from introspect_utils.models.residual import common_prefix, pad_left, worth_sharing
 

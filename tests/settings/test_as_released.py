@@ -4,8 +4,8 @@ import pytest
 import torch
 from explaining import encode, make_examples, make_explainer, training_settings
 
-from introspect_utils.explainer.steps import in_file_order
 from introspect_utils.explainer.train import train
+from introspect_utils.explainer.tuning import in_file_order
 from introspect_utils.runs.plan import plan
 from introspect_utils.settings.paths import REPO
 from introspect_utils.settings.profile import load_profile

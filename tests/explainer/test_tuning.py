@@ -6,7 +6,7 @@ from explaining import TRAINING, make_explainer
 from test_variants import FAMILY, model_of
 
 from introspect_utils.explainer.explainer import Explainer
-from introspect_utils.explainer.lora import add_lora
+from introspect_utils.explainer.tuning import add_lora
 from introspect_utils.settings.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
