@@ -8,17 +8,22 @@ et al. 2022) is read from its JSON file or from the hub.
 import json
 import random
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from introspect_utils.data.hub import hub_rows
+from introspect_utils.data.splits import normalised
 from introspect_utils.settings.errors import UserError
 
 PACKAGED = Path(__file__).parent / "facts.json"  # {relation: [[subject, object], ...]}
+FILES = (".json", ".jsonl")
 UNKNOWN = "unknown"  # the last answer option (E.2)
+NFC = partial(unicodedata.normalize, "NFC")  # one way to write a letter, for subjects and answers
 N_ANSWERS = 5  # answer options beside "unknown" (E.2)
 
 # The subject stands as early as English allows, as in CounterFact: what comes before it is the same
@@ -84,7 +89,8 @@ class FactPair:
 
 
 def load_facts(source: str) -> list[Fact]:
-    """Facts from "packaged", the path of a CounterFact JSON file (nested or flat records), or a
+    """Facts from "packaged", the path of a CounterFact file (JSON or JSON lines, records nested or
+    flat), or a
     data set on the hub.
 
     Raises `UserError` when there is no such source or a record is malformed (its number is named).
@@ -97,7 +103,7 @@ def load_facts(source: str) -> list[Fact]:
             for pair in of_relation
         ]
     rows = (
-        _file_rows(Path(source)) if source.endswith(".json") else hub_rows("facts", source, "train")
+        _file_rows(Path(source)) if source.endswith(FILES) else hub_rows("facts", source, "train")
     )
     return list(
         dict.fromkeys(
@@ -112,17 +118,41 @@ def _packaged(relation: str, subject: str, answer: str) -> Fact:
 
 
 def _file_rows(path: Path) -> list[dict]:
+    """The records of a JSON list, or of JSON lines."""
     try:
-        rows = json.loads(path.read_text("utf-8"))
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise UserError(
             f"no facts file {path}: give the path of a CounterFact JSON file, a hub id, or "
             "'packaged'"
         ) from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UserError(
+            f"{path} is not in UTF-8 (in UTF-16?): save it as UTF-8, for example with "
+            f"iconv -f UTF-16 -t UTF-8 {path.name}"
+        )
+    try:
+        rows = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): download it again") from None
+        rows = _json_lines(path, text, error)
+    if isinstance(rows, dict) and rows.keys() & {"requested_rewrite", "subject"}:
+        return [rows]  # a single line
     if not (rows and isinstance(rows, list)):
         raise UserError(f"{path} must hold a list of CounterFact records, and holds no records")
+    return rows
+
+
+def _json_lines(path: Path, text: str, error: ValueError) -> list[dict]:
+    """The records of `text`, one a line; `error` is why it is no JSON as a whole."""
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except ValueError as of_line:
+            why = f"line {number}: {of_line}" if rows else error
+            raise UserError(f"{path} is not JSON ({why}): download it again") from None
     return rows
 
 
@@ -130,20 +160,15 @@ def _counterfact(row: dict, where: str) -> Fact:
     """A CounterFact record: nested as published by the authors of ROME, or flat as
     `NeelNanda/counterfact-tracing`."""
     try:
-        if "requested_rewrite" in row:
+        if nested := "requested_rewrite" in row:
             row = row["requested_rewrite"]
-            subject, answer = row["subject"].strip(), row["target_true"]["str"].strip()
-            prompt = row["prompt"].strip()
-            start = prompt.find("{}")
-            prompt = prompt.replace("{}", subject, 1)
-        else:  # subject and target carry a leading space there
-            subject, answer, prompt, start = (
-                row["subject"].strip(),
-                row["target_true"].strip(),
-                row["prompt"].strip(),
-                -1,
-            )
-        fact = Fact(row["relation_id"].strip(), subject, answer, prompt, start)
+            row = row | {"target_true": row["target_true"]["str"]}
+        keys = ("relation_id", "subject", "target_true", "prompt")
+        # subject and target carry a leading space in the flat format
+        relation, subject, answer, prompt = (NFC(row[key].strip()) for key in keys)
+        start = prompt.find("{}") if nested else -1
+        prompt = prompt.replace("{}", subject, 1) if nested else prompt
+        fact = Fact(relation, subject, answer, prompt, start)
     except KeyError as error:
         raise UserError(
             f"{where}: no field {error}; neither the nested nor the flat CounterFact format"
@@ -163,14 +188,14 @@ def _counterfact(row: dict, where: str) -> Fact:
 def split_subjects(
     facts: list[Fact], test_share: float, seed: int
 ) -> tuple[list[Fact], list[Fact]]:
-    """(train, test) facts that share no subject: one with facts in several relations stays on one
-    side with all of them.
+    """(train, test) facts that share no subject, however spelled: one with facts in several
+    relations stays on one side with all of them.
 
     The share holds within the subjects of each relation (the first one, for a subject of several).
     """
-    relation_of = {
-        fact.subject.casefold(): fact.relation for fact in sorted(facts, reverse=True)
-    }  # the first one wins
+    subject_of = {fact: normalised(fact.subject) for fact in facts}
+    # of several relations the first one
+    relation_of = {subject_of[fact]: fact.relation for fact in sorted(facts, reverse=True)}
     subjects_of = defaultdict(list)
     for subject, relation in sorted(relation_of.items()):
         subjects_of[relation].append(subject)
@@ -178,8 +203,8 @@ def split_subjects(
     for _, subjects in sorted(subjects_of.items()):
         test.update(rng.sample(subjects, round(test_share * len(subjects))))
     return (
-        [fact for fact in facts if fact.subject.casefold() not in test],
-        [fact for fact in facts if fact.subject.casefold() in test],
+        [fact for fact in facts if subject_of[fact] not in test],
+        [fact for fact in facts if subject_of[fact] in test],
     )
 
 

@@ -14,11 +14,8 @@ def hub_rows(
 
     try:
         return datasets.load_dataset(source, config, split=split)
-    except (
-        OSError,
-        ValueError,
-        datasets.exceptions.DatasetsError,
-    ) as error:  # not found, no network, no such split, damaged
+    # not found, no network, no such split, damaged
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).splitlines()[0]
         mend = "check the id and the network" + (f", or use {instead!r}" if instead else "")
         raise UserError(f"cannot load {what} {source!r} ({reason}): {mend}") from error

@@ -13,10 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from introspect_utils.data.hub import hub_rows
+from introspect_utils.data.splits import normalised
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.reading import nearest
 
 LETTERS = "ABCD"
+KEYS = ("question", "subject", "choices", "answer")
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,8 @@ class MultipleChoice:
     @property
     def text(self) -> str:
         """The c of x = [c, hint]: the question, then an option a line."""
-        return "\n".join(
-            [
-                self.question,
-                *(
-                    f"{letter}. {choice}"
-                    for letter, choice in zip(LETTERS, self.choices, strict=True)
-                ),
-            ]
-        )
+        options = zip(LETTERS, self.choices, strict=True)
+        return "\n".join([self.question, *(f"{letter}. {choice}" for letter, choice in options)])
 
     @property
     def words(self) -> int:
@@ -72,33 +67,19 @@ def _packaged_rows() -> Iterable[dict]:
 
 def multiple_choice(row: dict, where: str, index: int) -> MultipleChoice:
     """A row of MMLU, checked. `where` names the row in the error."""
-    missing = [key for key in ("question", "subject", "choices", "answer") if row.get(key) is None]
+    missing = [key for key in KEYS if row.get(key) is None]
+    question, subject, choices, answer = (row.get(key) for key in KEYS)
     if missing:
-        raise UserError(
-            f"{where}: no {', '.join(missing)}; a row needs question, subject, four choices and "
-            "answer"
-        )
-    choices, answer = row["choices"], row["answer"]
-    if not (
-        isinstance(row["question"], str)
-        and row["question"].strip()
-        and isinstance(row["subject"], str)
-    ):
-        raise UserError(
-            f"{where}: question and subject must be texts, got {row['question']!r:.80} and "
-            f"{row['subject']!r:.80}"
-        )
-    if not (
-        isinstance(choices, list)
-        and len(choices) == 4
-        and all(isinstance(choice, str) for choice in choices)
-    ):
-        raise UserError(f"{where}: choices must be four texts, got {choices!r:.200}")
-    if isinstance(answer, bool) or answer not in range(4):
-        raise UserError(f"{where}: answer must be 0, 1, 2 or 3 (A to D), got {answer!r}")
-    return MultipleChoice(
-        row["subject"], row["question"].strip(), tuple(choices), int(answer), index
-    )
+        wrong = f"no {', '.join(missing)}; a row needs question, subject, four choices and answer"
+    elif not (isinstance(question, str) and question.strip() and isinstance(subject, str)):
+        wrong = f"question and subject must be texts, got {question!r:.80} and {subject!r:.80}"
+    elif not (isinstance(choices, list) and [type(choice) for choice in choices] == [str] * 4):
+        wrong = f"choices must be four texts, got {choices!r:.200}"
+    elif isinstance(answer, bool) or answer not in range(4):
+        wrong = f"answer must be 0, 1, 2 or 3 (A to D), got {answer!r}"
+    else:
+        return MultipleChoice(subject, question.strip(), tuple(choices), int(answer), index)
+    raise UserError(f"{where}: {wrong}")
 
 
 def select(
@@ -123,21 +104,20 @@ def select(
 def split(
     questions: Sequence[MultipleChoice], n_train: int, n_test: int, seed: int
 ) -> dict[str, list[MultipleChoice]]:
-    """{"train": n_train questions, "test": n_test}, drawn so that no question text stands in both
-    (MMLU repeats 153 of them).
+    """{"train": n_train questions, "test": n_test}, drawn so that no question text, however spelled,
+    stands in both (MMLU repeats 181 of them).
 
     Raises `UserError` when there are too few questions.
     """
     same_text = defaultdict(list)
     for question in random.Random(seed).sample(list(questions), len(questions)):
-        same_text[question.question].append(question)
+        same_text[normalised(question.question)].append(question)
     train, test = [], []
     for group in same_text.values():
         (test if len(test) + len(group) <= n_test else train).extend(group)
     if len(test) < n_test or len(train) < n_train:
         raise UserError(
             f"{len(questions)} questions are too few for {n_train} training and {n_test} test "
-            "rows: "
-            "raise ablation.max_words, or lower ablation.sizes or n_test"
+            "rows: raise ablation.max_words, or lower ablation.sizes or n_test"
         )
     return {"train": train[:n_train], "test": test}

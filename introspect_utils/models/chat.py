@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CONCURRENCY = "INTROSPECT_CHAT_CONCURRENCY"  # environment variable
 OPENAI = "https://api.openai.com/v1"
 ATTEMPTS = 5  # calls for one prompt until its reply can be parsed
 REASK_TEMPERATURE = 1.0  # at temperature 0 an unusable reply would only come again
@@ -46,14 +47,15 @@ CHARACTERS_PER_TOKEN = 4  # of English, for the estimate
 class Endpoint:
     """A chat model, where it answers, and how it is asked.
 
-    `base_url`: None for OPENAI_BASE_URL, else OpenAI's own. `concurrency`: calls at once.
-    `timeout`: seconds without a byte from the server. `price_in`, `price_out`: US dollars per
-    million tokens. `cache_folder` holds the replies of all models and servers.
+    `base_url`: None for OPENAI_BASE_URL, else OpenAI's own. `concurrency`: calls at once, by
+    default INTROSPECT_CHAT_CONCURRENCY or 16. `timeout`: seconds without a byte from the server.
+    `price_in`, `price_out`: US dollars per million tokens. `cache_folder` holds the replies of all
+    models and servers.
     """
 
     model: str
     base_url: str | None = None
-    concurrency: int = 16
+    concurrency: int = field(default_factory=lambda: int(os.environ.get(CONCURRENCY, 16)))
     max_tokens: int = 64
     temperature: float = 0.0
     timeout: float = 60.0
@@ -70,7 +72,7 @@ class Endpoint:
     def address(self) -> str:
         """`url` without a user's name and password: for the cache and for records."""
         parts = urlsplit(self.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
     @property
     def label(self) -> str:

@@ -22,21 +22,25 @@ def plain(user: str, system: str = "") -> str:
     return "\n\n".join(filter(None, (system, user)))
 
 
-def render(tokenizer: PreTrainedTokenizerBase, user: str, system: str | None) -> str | None:
-    """The template's text of a user turn behind a system turn (None: there is none) up to where
-    the assistant answers; None where the template fails."""
+def render(
+    tokenizer: PreTrainedTokenizerBase, *turns: tuple[str, str], answers: bool = True
+) -> str | None:
+    """The template's text of turns (role, content), and with `answers` up to where the assistant
+    answers; None where the template fails."""
     from jinja2 import TemplateError
 
-    template = NOW.sub(lambda call: repr(DAY.strftime(call[2])), str(tokenizer.get_chat_template()))
+    def frozen(call: re.Match) -> str:
+        return repr(DAY.strftime(call[2]))
+
+    template = NOW.sub(frozen, str(tokenizer.get_chat_template()))
     if "strftime_now(" in template:  # of a format that is computed
         return None
-    turns = [{"role": "system", "content": system}] * (system is not None)
     try:
         return tokenizer.apply_chat_template(
-            [*turns, {"role": "user", "content": user}],
+            [{"role": role, "content": content} for role, content in turns],
             chat_template=template,
             tokenize=False,
-            add_generation_prompt=True,
+            add_generation_prompt=answers,
             enable_thinking=False,
             date_string=DAY.strftime("%d %b %Y"),
         )
@@ -48,8 +52,9 @@ def render(tokenizer: PreTrainedTokenizerBase, user: str, system: str | None) ->
 def chat_form(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[bool, bool]:
     """(does the template show a system turn, does it need an empty one, to show no prompt of its
     own). An empty turn is needed where it makes the text shorter (Qwen2.5, SmolLM2)."""
-    whole = render(tokenizer, USER, SYSTEM) or ""
-    alone, empty = (render(tokenizer, USER, system) for system in (None, ""))
+    user = ("user", USER)
+    alone, empty = render(tokenizer, user), render(tokenizer, ("system", ""), user)
+    whole = render(tokenizer, ("system", SYSTEM), user) or ""
     shown = SYSTEM in whole and USER in whole[whole.index(SYSTEM) :]
     return shown, empty is not None and (alone is None or len(empty) < len(alone))
 

@@ -124,7 +124,8 @@ class LanguageModel:
         takes_system, empty_system = chat_form(self.tokenizer, str(self.tokenizer.chat_template))
         if system and not takes_system:
             user, system = plain(user, system), ""
-        prompt = render(self.tokenizer, user, system if system or empty_system else None)
+        turns = [("system", system)] * bool(system or empty_system)
+        prompt = render(self.tokenizer, *turns, ("user", user))
         if prompt is None or user.strip() not in prompt or system.strip() not in prompt:
             raise UserError(
                 f"the chat template of {self.name} fails or leaves out {user[:80]!r}: set "

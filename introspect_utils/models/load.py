@@ -133,7 +133,10 @@ def _from_files(
 
 def _hint(name: str, path: Path) -> str:
     if path.is_dir():
-        return "a model folder holds config.json, the tokenizer and *.safetensors, as save_pretrained writes them"
+        return (
+            "a model folder holds config.json, the tokenizer and *.safetensors, as "
+            "save_pretrained writes them"
+        )
     if path.is_absolute():
         return "there is no such folder"
     if MODELS.get(name, ModelSpec()).gated:

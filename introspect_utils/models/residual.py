@@ -29,9 +29,7 @@ def pad_left(
     row."""
     longest = max(map(len, rows))
     ids = [[*row[:shared], *[pad] * (longest - len(row)), *row[shared:]] for row in rows]
-    mask = [
-        [*[1] * shared, *[0] * (longest - len(row)), *[1] * (len(row) - shared)] for row in rows
-    ]
+    mask = [[1] * shared + [0] * (longest - len(row)) + [1] * (len(row) - shared) for row in rows]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
@@ -76,17 +74,14 @@ def layer_hooks(model: PreTrainedModel, hooks: dict) -> Iterator[None]:
     Raises `UserError` for a layer that the model has not.
     """
     layers, handles = decoder_layers(model), []
-    strange = [layer for layer in hooks if not 0 <= layer < len(layers)]
-    if strange:
-        raise UserError(
-            f"there is no layer {strange[0]}: the model has {len(layers)} layers, 0 to "
-            f"{len(layers) - 1}"
-        )
+    n = len(layers)
+    for layer in hooks:
+        if not 0 <= layer < n:
+            raise UserError(f"there is no layer {layer}: the model has {n} layers, 0 to {n - 1}")
     try:
         for layer, f in hooks.items():
-            handles.append(
-                layers[layer].register_forward_hook(lambda module, args, output, f=f: f(output))
-            )
+            hook = layers[layer].register_forward_hook
+            handles.append(hook(lambda module, args, output, f=f: f(output)))
         yield
     finally:
         for handle in handles:
@@ -97,12 +92,10 @@ def layer_hooks(model: PreTrainedModel, hooks: dict) -> Iterator[None]:
 def recorded(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
     """Within the context the yielded dictionary is given h [batch, length, width] of each of
     `layers` at every pass."""
-    found: dict[int, Tensor] = {}
-    with layer_hooks(
-        model,
-        {layer: lambda output, layer=layer: found.__setitem__(layer, output) for layer in layers},
-    ):
-        yield found
+    h: dict[int, Tensor] = {}
+    hooks = {layer: lambda output, layer=layer: h.__setitem__(layer, output) for layer in layers}
+    with layer_hooks(model, hooks):
+        yield h
 
 
 def check_finite(residual: dict[int, Tensor], mask: Tensor | None = None) -> None:
@@ -117,8 +110,8 @@ def check_finite(residual: dict[int, Tensor], mask: Tensor | None = None) -> Non
             position = column if mask is None else int(mask[row, :column].sum())
             raise UserError(
                 f"the residual stream at layer {layer}, token {position} of text {row} of its "
-                "batch is not finite: the model is "
-                "damaged, or its numbers outgrow its dtype; set dtype: float32"
+                "batch is not finite: the model is damaged, or its numbers outgrow its dtype; set "
+                "dtype: float32"
             )
 
 
@@ -164,14 +157,14 @@ class _Passed(nn.Module):
 
 
 @contextmanager
-def _layers_above(model: PreTrainedModel, layer: int) -> Iterator[None]:
-    """Within the context the model computes only the layers above `layer`."""
-    decoder, layers = model.get_decoder(), decoder_layers(model)
-    decoder.layers = nn.ModuleList([*(_Passed() for _ in range(layer + 1)), *layers[layer + 1 :]])
+def with_layers(model: PreTrainedModel, layers: nn.ModuleList) -> Iterator[None]:
+    """Within the context the model computes only these layers."""
+    decoder, own = model.get_decoder(), decoder_layers(model)
+    decoder.layers = layers
     try:
         yield
     finally:
-        decoder.layers = layers
+        decoder.layers = own
 
 
 def patched_next_token(
@@ -211,19 +204,16 @@ def patched_logits(
     cache = DynamicCache()
     for index, layer in enumerate(clean.cache.layers):
         # layers up to `first` are passed over: their slot only has to have the right length
-        keys, values = (
-            (layer.keys[rows], layer.values[rows])
-            if index > first
-            else (layer.keys[:1], layer.values[:1])
-        )
-        cache.update(keys[:, :, :before], values[:, :, :before], index)
+        kept = rows if index > first else slice(1)
+        cache.update(layer.keys[kept, :, :before], layer.values[kept, :, :before], index)
 
     def write(output: Tensor) -> Tensor:
         output[:, 0] = v
         return output
 
-    mask = clean.mask[rows]
-    with _layers_above(model, first), layer_hooks(model, dict.fromkeys(block[1:], write)):
+    mask, passed = clean.mask[rows], [_Passed() for _ in range(first + 1)]
+    above = nn.ModuleList([*passed, *decoder_layers(model)[first + 1 :]])
+    with with_layers(model, above), layer_hooks(model, dict.fromkeys(block[1:], write)):
         output = model(
             inputs_embeds=hidden,
             attention_mask=mask,

@@ -3,10 +3,7 @@ file, read as a memory map.
 
 Every context is a window of exactly T tokens, so nothing is padded or masked. The target reads it
 behind one BOS (where its tokenizer has one) and a line break, which are left out of what is kept:
-the first token or two draw attention that has nothing else to do, and their residuals can be a
-hundred times as long as all others. (SmolLM2-135M-Instruct, layer 15, norm of the first token of a
-window over the median norm: above 5 in 13 of 320 windows behind its BOS alone, up to 142; in none
-behind both.)
+the residuals of the first tokens can be a hundred times as long as all others.
 """
 
 from __future__ import annotations
@@ -16,33 +13,20 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from introspect_utils.models.language_model import LanguageModel
-from introspect_utils.models.residual import check_finite, decoder_layers, recorded
+from introspect_utils.models.residual import check_finite, decoder_layers, recorded, with_layers
 from introspect_utils.models.tokens import token_ids
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import replaced
 
 LEAD_IN = "\n"
 BYTES = 2  # of a bfloat16
-
-
-@contextmanager
-def _layers_up_to(model: PreTrainedModel, layer: int) -> Iterator[None]:
-    """Within the context the model computes only the layers 0 to `layer`."""
-    decoder, layers = model.get_decoder(), decoder_layers(model)
-    decoder.layers = layers[: layer + 1]
-    try:
-        yield
-    finally:
-        decoder.layers = layers
 
 
 @torch.inference_mode()
@@ -56,11 +40,12 @@ def read_residuals(
     """
     lm.check_length(contexts.shape[1], "a context")
     lead_in = torch.tensor(lm.encode(LEAD_IN), device=lm.device)
+    lower = decoder_layers(lm.model)[: max(layers) + 1]
     for start in range(0, len(contexts), batch_size):
         rows = slice(start, min(start + batch_size, len(contexts)))
         batch = contexts[rows].to(lm.device)
         ids = torch.cat([lead_in.expand(len(batch), -1), batch], 1)
-        with recorded(lm.model, layers) as found, _layers_up_to(lm.model, max(layers)):
+        with recorded(lm.model, layers) as found, with_layers(lm.model, lower):
             lm.model.get_decoder()(input_ids=ids, use_cache=False)
         h = {layer: found[layer][:, -contexts.shape[1] :] for layer in layers}
         check_finite(h)
@@ -82,12 +67,13 @@ def store_residuals(
         "dtype": "bfloat16",
         "made_from": _fingerprint(lm, contexts),
     }
-    missing = [
-        layer for layer in layers if _about(folder, layer) != about or not _is_whole(folder, layer)
-    ]
-    if not missing:
+    partial = {
+        layer: folder / f"layer{layer}-{about['made_from']}.part"
+        for layer in layers
+        if _about(folder, layer) != about or not _is_whole(folder, layer)
+    }
+    if not partial:
         return
-    partial = {layer: folder / f"layer{layer}-{about['made_from']}.part" for layer in missing}
     for layer, path in partial.items():
         for old in {_files(folder, layer)[1], *folder.glob(f"layer{layer}-*.part")} - {path}:
             old.unlink(missing_ok=True)
@@ -96,27 +82,14 @@ def store_residuals(
     done = min(path.stat().st_size for path in partial.values()) // n_bytes
     for path in partial.values():
         os.truncate(path, done * n_bytes)
-    progress = tqdm(
-        total=contexts.numel(),
-        initial=done * contexts.shape[1],
-        desc="residuals",
-        unit="token",
-        unit_scale=True,
-        mininterval=10,
-    )
-    with progress:
-        for _, h in read_residuals(lm, contexts[done:], missing, batch_size):
+    settings = {"desc": "residuals", "unit": "token", "unit_scale": True, "mininterval": 10}
+    with tqdm(total=contexts.numel(), initial=done * contexts.shape[1], **settings) as progress:
+        for rows, h in read_residuals(lm, contexts[done:], list(partial), batch_size):
             for layer, path in partial.items():
+                values = h[layer].to("cpu", torch.bfloat16).contiguous().view(torch.int16)
                 with path.open("ab") as file:
-                    file.write(
-                        h[layer]
-                        .to("cpu", torch.bfloat16)
-                        .contiguous()
-                        .view(torch.int16)
-                        .numpy()
-                        .data
-                    )
-            progress.update(h[missing[0]].shape[:2].numel())
+                    file.write(values.numpy().data)
+            progress.update((rows.stop - rows.start) * contexts.shape[1])
     for layer, path in partial.items():
         raw, described = _files(folder, layer)
         os.replace(path, raw)
@@ -140,9 +113,9 @@ def open_residuals(folder: Path, layer: int) -> Tensor:
             f"{raw} is damaged (its size is not that of {about['shape']}): run "
             "notebooks/01_data_features.ipynb again"
         )
-    shape = torch.Size(about["shape"])
-    return torch.from_file(str(raw), shared=False, size=shape.numel(), dtype=torch.bfloat16).view(
-        shape
+    n = math.prod(about["shape"])
+    return torch.from_file(str(raw), shared=False, size=n, dtype=torch.bfloat16).view(
+        about["shape"]
     )
 
 

@@ -18,23 +18,11 @@ from transformers import (
 from introspect_utils.data.facts import load_facts
 
 # The special tokens that the real families have: (BOS, EOS, and those of the continuous token).
+LLAMA3 = [f"<|reserved_special_token_{number}|>" for number in (10, 12, 11)]
+QWEN3 = ["<|vision_start|>", "<|vision_pad|>", "<|vision_end|>"]
 FAMILIES = {
-    "llama": (
-        LlamaConfig,
-        "<|begin_of_text|>",
-        "<|end_of_text|>",
-        [
-            "<|reserved_special_token_10|>",
-            "<|reserved_special_token_12|>",
-            "<|reserved_special_token_11|>",
-        ],
-    ),
-    "qwen3": (
-        Qwen3Config,
-        None,
-        "<|im_end|>",
-        ["<|vision_start|>", "<|vision_pad|>", "<|vision_end|>"],
-    ),
+    "llama": (LlamaConfig, "<|begin_of_text|>", "<|end_of_text|>", LLAMA3),
+    "qwen3": (Qwen3Config, None, "<|im_end|>", QWEN3),
     "gemma3": (Gemma3TextConfig, "<bos>", "<eos>", ["<unused0>", "<unused1>", "<unused2>"]),
 }
 WIDTHS = {"llama": 32, "qwen3": 32, "gemma3": 48}  # two of equal width, one that needs a projection
@@ -51,16 +39,13 @@ def _bpe(special: tuple[str, ...]) -> str:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    settings = {"vocab_size": 1200, "show_progress": False}
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=1200,
-        special_tokens=list(special),
-        initial_alphabet=alphabet,
-        show_progress=False,
+        special_tokens=list(special), initial_alphabet=alphabet, **settings
     )
-    tokenizer.train_from_iterator(
-        (f"{fact.prompt} {fact.object}." for fact in load_facts("packaged")), trainer
-    )
+    texts = (f"{fact.prompt} {fact.object}." for fact in load_facts("packaged"))
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer.to_str()
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from introspect_utils.models.chat_template import render
 from introspect_utils.settings.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ def end_tokens(lm: LanguageModel) -> list[int]:
     given, tokenizer = lm.model.generation_config.eos_token_id, lm.tokenizer
     ends = {tokenizer.eos_token_id, *(given if isinstance(given, list) else [given])}
     if tokenizer.chat_template:
-        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "ANSWER"}]
-        after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("ANSWER")[2]
+        turns = ("user", "?"), ("assistant", "ANSWER")
+        after = (render(tokenizer, *turns, answers=False) or "").rpartition("ANSWER")[2]
         first = tokenizer(after.strip(), add_special_tokens=False)["input_ids"][:1]
         ends |= set(first) & set(tokenizer.all_special_ids)
     return sorted(ends - {None})

@@ -130,7 +130,12 @@ class EmbeddingJudge(Judge):
         """Sentence embeddings [n, width] of length 1: the mean of the last hidden states over a
         text's own tokens."""
         batch = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt"
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=LONGEST,
+            split_special_tokens=True,  # "[SEP]" in a description is text
+            return_tensors="pt",
         )
         batch = batch.to(self.encoder.device)
         mask = batch["attention_mask"][:, :, None]

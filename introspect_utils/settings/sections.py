@@ -12,13 +12,11 @@ from introspect_utils.settings.names import explainer_name, model_name
 
 
 def facts_source(value: str) -> str | None:
-    if value.endswith(".json") and not Path(value).is_file():
+    if value.endswith((".json", ".jsonl")) and not Path(value).is_file():
         return f"there is no file {value}"
-    if value == "packaged" or value.endswith(".json") or "/" in value:
+    if value == "packaged" or value.endswith((".json", ".jsonl")) or "/" in value:
         return None
-    return (
-        f"got {value!r}; give 'packaged', a CounterFact .json file, or a hub id such as owner/name"
-    )
+    return f"got {value!r}; give 'packaged', a CounterFact .json or .jsonl file, or a hub id such as owner/name"
 
 
 def hint_wording(value: str) -> str | None:

@@ -223,6 +223,22 @@ def test_a_link_is_not_followed(wheels, pin, tmp_path):
     assert not path.is_symlink() and path.read_text() == str(tmp_path / "secret")
 
 
+@pytest.mark.parametrize(
+    "members",
+    [["thing/m/x", "thing/m/x/y"], ["thing/m/x/y/z", "thing/m/x"], ["thing/m/x", "thing/m/x/y/z"]],
+)
+@pytest.mark.parametrize("link", [True, False])
+def test_a_member_below_a_link_or_a_file_is_refused(wheels, pin, members, link, tmp_path):
+    infos = [zipfile.ZipInfo(member) for member in members]
+    if link:
+        infos[0].create_system, infos[0].external_attr = 3, 0o120777 << 16
+    files = dict.fromkeys(infos, str(tmp_path).encode())
+    pin(make_wheel(wheels, "thing", files, members=(("thing/m/", ""),)), sha256=sha256(b""))
+    with pytest.raises(UserError, match="lies below another member that is a file or a link"):
+        fetch("thing")
+    assert left_in_cache() == [] and not (tmp_path / "y").exists()
+
+
 def test_a_missing_member_is_named(wheels, pin):
     pin(
         make_wheel(wheels, "thing", {"thing/x": b"x"}, members=(("thing/y", "y"),)),
@@ -258,7 +274,7 @@ def test_disk_full(wheels, pin, monkeypatch):
 
 def test_an_unknown_name_names_the_nearest():
     with pytest.raises(
-        UserError, match="no asset 'smollm-135m': did you mean 'smollm2-135m-instruct'"
+        UserError, match="no asset 'smollm-135m'; did you mean 'smollm2-135m-instruct'"
     ):
         fetch("smollm-135m")
 

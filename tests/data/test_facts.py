@@ -1,6 +1,7 @@
 """Facts: the packaged ones, both CounterFact formats, splits and pairs."""
 
 import json
+import unicodedata
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -123,6 +124,76 @@ def test_a_malformed_file_is_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         load_facts(str(path))
+
+
+def _lines(rows) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("form", ["counterfact.json", "counterfact_flat.json"])
+@pytest.mark.parametrize(
+    ("encode", "name"),
+    [
+        (lambda rows: json.dumps(rows).encode("utf-8-sig"), "facts.json"),
+        (lambda rows: _lines(rows).encode(), "facts.json"),
+        (lambda rows: _lines(rows).replace("\n", "\r\n\r\n").encode("utf-8-sig"), "facts.jsonl"),
+        (lambda rows: json.dumps(rows, indent=2).encode(), "facts.jsonl"),
+    ],
+    ids=["BOM", "lines", "lines with all that Windows adds", "a list in a file of lines"],
+)
+def test_a_file_may_have_a_mark_or_a_record_a_line(tmp_path, form, encode, name):
+    rows = json.loads((FIXTURES / form).read_text("utf-8"))
+    (tmp_path / name).write_bytes(encode(rows))
+    assert load_facts(str(tmp_path / name)) == COUNTERFACT
+    (tmp_path / name).write_bytes(encode(rows[:1]))
+    assert load_facts(str(tmp_path / name)) == COUNTERFACT[:1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
+def test_another_encoding_is_named(tmp_path, encoding):
+    path, row = tmp_path / "facts.json", _nested(subject="Orléans")
+    path.write_bytes(json.dumps([row], ensure_ascii=False).encode(encoding))
+    with pytest.raises(UserError, match="facts.json is not in UTF-8 .*save it as UTF-8"):
+        load_facts(str(path))
+
+
+def test_a_broken_line_is_named(tmp_path):
+    path = tmp_path / "facts.jsonl"
+    path.write_text(_lines([_nested(), _nested()]) + "{")
+    with pytest.raises(UserError, match="is not JSON .line 3: "):
+        load_facts(str(path))
+
+
+def test_one_spelling_is_read_whatever_the_file_has(tmp_path):
+    (tmp_path / "facts.json").write_text(_lines(_nested(subject=s) for s in ("Cafe\u0301", "Café")))
+    [fact] = load_facts(str(tmp_path / "facts.json"))
+    assert fact.subject == "Café" and fact.prompt == "Café is in"
+
+
+TWINS = [
+    lambda s: unicodedata.normalize("NFD", s),
+    str.upper,
+    lambda s: s.replace(" ", "\u00a0"),
+    lambda s: s.replace("-", "‐") + ".",
+    lambda s: s.replace("'", "’"),
+    lambda s: "\ufeff" + "\u200b".join(s),
+]
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_spellings_of_one_subject_stay_on_one_side(twin, seed):
+    subjects = [f"Saint-Élie d'Été {letter}ö" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    facts = [
+        Fact("r", spelled, "x", f"{spelled} is")
+        for subject in subjects
+        for spelled in {subject, twin(subject)}
+    ]
+    train, test = split_subjects(facts, 0.5, seed)
+    assert len(train) == len(test) == 26
+    spelled = {twin(subject): subject for subject in subjects}
+    sides = [{spelled.get(fact.subject, fact.subject) for fact in part} for part in (train, test)]
+    assert not sides[0] & sides[1]
 
 
 def test_a_missing_file_is_named(tmp_path):

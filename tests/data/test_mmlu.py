@@ -84,6 +84,15 @@ def test_a_data_set_is_loaded_by_datasets(tmp_path, monkeypatch):
         load_mmlu(str(tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_spellings_of_one_question_stay_on_one_side(seed):
+    texts = [f"Which gas, number {i}, is noble?" for i in range(20)]
+    twins = [text.replace(",", "").replace("?", ":").upper() for text in texts]
+    parts = split(some(texts + twins), 20, 20, seed)
+    sides = [{question.index % 20 for question in part} for part in parts.values()]
+    assert len(sides[0]) == len(sides[1]) == 10 and not sides[0] & sides[1]
+
+
 @here
 def test_the_whole_of_mmlu_and_the_papers_split():
     questions = load_mmlu()

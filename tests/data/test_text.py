@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from introspect_utils.data import text
+from introspect_utils.data.splits import normalised
 from introspect_utils.data.assets import ASSETS, is_present
 from introspect_utils.models.contexts import contexts
 from introspect_utils.settings.errors import UserError
@@ -87,11 +88,16 @@ def test_a_hub_source_needs_a_number():
 # ------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.text(min_size=1), unique=True, max_size=30), st.floats(0, 1))
+@given(st.lists(st.text(min_size=1), unique_by=normalised, max_size=30), st.floats(0, 1))
 def test_a_split_shares_no_text_and_loses_none(texts, share):
     corpus, held_out = text.split_texts(texts, share)
     assert corpus + held_out == texts and not set(corpus) & set(held_out)
     assert len(held_out) == round(share * len(texts))
+
+
+def test_a_held_out_text_is_not_the_corpuss_in_another_spelling():
+    corpus, held_out = text.split_texts(["A café.", "b", "a cafe\u0301", "c"], 0.5)
+    assert (corpus, held_out) == (["A café.", "b"], ["c"])
 
 
 def test_windows_are_the_tokens_of_single_texts_in_order(tiny, monkeypatch):

@@ -9,7 +9,7 @@ from introspect_utils.data.prompts import target_prompt
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import (
-    _layers_above,
+    with_layers,
     clean_run,
     decoder_layers,
     layer_hooks,
@@ -113,7 +113,7 @@ def test_hooks_are_gone_after_use_and_after_an_exception():
 def test_layers_are_restored_also_after_an_exception():
     lm = load_model("tiny-llama", "cpu")
     layers, own = decoder_layers(lm.model), list(decoder_layers(lm.model))
-    with pytest.raises(RuntimeError), _layers_above(lm.model, 1):
+    with pytest.raises(RuntimeError), with_layers(lm.model, decoder_layers(lm.model)[1:]):
         assert list(decoder_layers(lm.model))[2:] == own[2:] and own[0] not in set(
             decoder_layers(lm.model)
         )
