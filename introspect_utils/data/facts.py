@@ -163,9 +163,9 @@ def _counterfact(row: dict, where: str) -> Fact:
         if nested := "requested_rewrite" in row:
             row = row["requested_rewrite"]
             row = row | {"target_true": row["target_true"]["str"]}
-        keys = ("relation_id", "subject", "target_true", "prompt")
+        keys = ("subject", "target_true", "prompt", "relation_id")
         # subject and target carry a leading space in the flat format
-        relation, subject, answer, prompt = (NFC(row[key].strip()) for key in keys)
+        subject, answer, prompt, relation = (NFC(row[key].strip()) for key in keys)
         start = prompt.find("{}") if nested else -1
         prompt = prompt.replace("{}", subject, 1) if nested else prompt
         fact = Fact(relation, subject, answer, prompt, start)

@@ -3,8 +3,7 @@
     endpoint = Endpoint("gpt-4.1-mini", price_in=0.40, price_out=1.60)
     replies = complete(prompts, endpoint, parse=lambda reply: reply.strip() or None)
 
-The key is read from OPENAI_API_KEY; a server of one's own (`base_url`, or OPENAI_BASE_URL) needs
-none.
+The key is read from OPENAI_API_KEY; a server of one's own needs none.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ T = TypeVar("T")
 CONCURRENCY = "INTROSPECT_CHAT_CONCURRENCY"  # environment variable
 OPENAI = "https://api.openai.com/v1"
 ATTEMPTS = 5  # calls for one prompt until its reply can be parsed
-REASK_TEMPERATURE = 1.0  # at temperature 0 an unusable reply would only come again
+REASK_TEMPERATURE = 1.0  # at 0 an unusable reply would only come again
 MORE = 4  # times the tokens for the next attempt, after a reply that was cut at the limit
 MAX_RETRIES = 10  # of a failed call: about a minute, or as long as the server's Retry-After says
 MOST_MISSING = 0.01  # share of prompts that may stay without an answer
@@ -181,8 +180,8 @@ class _Asking(Generic[T]):
         for prompt, reply in self.refused.items():
             self.cache.write(reply, *self.endpoint.key(prompt))
         if self.missing:
-            there = f"{self.missing:,} of {self.n:,} prompts have no answer"
-            print(f"{self.endpoint.model}: {there}; the last one: {self.reason}")
+            missing = f"{self.missing:,} of {self.n:,} prompts have no answer"
+            print(f"{self.endpoint.model}: {missing}; the last one: {self.reason}")
 
     def run(self) -> None:
         """Ask everything in the queue."""
@@ -190,10 +189,8 @@ class _Asking(Generic[T]):
 
         endpoint, key, n = self.endpoint, os.environ.get("OPENAI_API_KEY"), len(self.queue)
         if endpoint.url == OPENAI and not key:
-            raise UserError(
-                f"no key for {endpoint.model}: set OPENAI_API_KEY, or base_url to an "
-                "OpenAI-compatible server of your own"
-            )
+            own = "or base_url to an OpenAI-compatible server of your own"
+            raise UserError(f"no key for {endpoint.model}: set OPENAI_API_KEY, {own}")
         self._print_estimate()
         settings = {"timeout": endpoint.timeout, "max_retries": MAX_RETRIES}
         client = openai.OpenAI(api_key=key or "none", base_url=endpoint.url, **settings)
@@ -216,17 +213,17 @@ class _Asking(Generic[T]):
             self._print_cost()
 
     def _work(self, client: OpenAI, bar: tqdm) -> None:
-        while (prompt := self._next()) is not None:
+        while True:
+            try:
+                prompt = self.queue.popleft()
+            except IndexError:
+                return
             try:
                 self._ask(client, prompt)
             except BaseException:
                 self.queue.clear()  # the other threads finish what they have begun
                 raise
             bar.update()
-
-    def _next(self) -> str | None:
-        with self.lock:
-            return self.queue.popleft() if self.queue else None
 
     def _ask(self, client: OpenAI, prompt: str) -> None:
         import openai
@@ -241,7 +238,8 @@ class _Asking(Generic[T]):
                 break
             answer = self._usable(reply)
             self.cache.write(reply, *key)
-            self.unusable += answer is None
+            with self.lock:
+                self.unusable += answer is None
         self._answered(prompt, answer, reply)
 
     def _call(self, client: OpenAI, prompt: str, last: Reply) -> Reply:
@@ -254,10 +252,9 @@ class _Asking(Generic[T]):
         if self.heated:
             again = last.attempts > 0
             settings["temperature"] = REASK_TEMPERATURE if again else self.endpoint.temperature
-        turns = [{"role": "user", "content": prompt}]
+        ask, turn = client.chat.completions.create, {"role": "user", "content": prompt}
         try:
-            ask = client.chat.completions.create
-            response = ask(model=self.endpoint.model, messages=turns, **settings)
+            response = ask(model=self.endpoint.model, messages=[turn], **settings)
         except openai.BadRequestError as error:
             said = str(error)
             if "max_tokens" in settings and "max_completion_tokens" in said:
@@ -270,10 +267,8 @@ class _Asking(Generic[T]):
         except json.JSONDecodeError:
             response = None
         if not getattr(response, "choices", None):
-            raise UserError(
-                f"{client.base_url} answered with something that is no chat completion: check "
-                "base_url (it ends in /v1)"
-            )
+            what = f"{client.base_url} answered with something that is no chat completion"
+            raise UserError(f"{what}: check base_url (it ends in /v1)")
         with self.lock:
             self.calls += 1
             if response.usage:
@@ -285,21 +280,19 @@ class _Asking(Generic[T]):
         )
 
     def _print_estimate(self) -> None:
-        n, n_cached = len(self.queue), len(self.answers)
-        tokens_in = sum(map(len, self.queue)) // CHARACTERS_PER_TOKEN
-        tokens_out = n * self.endpoint.max_tokens
+        asked, endpoint = self.queue, self.endpoint
+        tokens_in = sum(map(len, asked)) // CHARACTERS_PER_TOKEN
+        cost = endpoint.cost(tokens_in, tokens_out := len(asked) * endpoint.max_tokens)
         print(
-            f"{self.endpoint.model}: {n:,} prompts to ask, {n_cached:,} in the cache; about "
-            f"{tokens_in:,} tokens in and at most {tokens_out:,} out: at most about "
-            f"${self.endpoint.cost(tokens_in, tokens_out):.4f}"
+            f"{endpoint.model}: {len(asked):,} prompts to ask, {len(self.answers):,} in the cache; "
+            f"about {tokens_in:,} tokens in and at most {tokens_out:,} out: at most about ${cost:.4f}"
         )
 
     def _print_cost(self) -> None:
-        print(
-            f"{self.endpoint.model}: {self.calls:,} calls, {self.unusable:,} of them with an "
-            f"unusable reply; {self.tokens_in:,} tokens in and {self.tokens_out:,} out: "
-            f"${self.endpoint.cost(self.tokens_in, self.tokens_out):.4f}"
-        )
+        cost = self.endpoint.cost(self.tokens_in, self.tokens_out)
+        calls = f"{self.calls:,} calls, {self.unusable:,} of them with an unusable reply"
+        tokens = f"{self.tokens_in:,} tokens in and {self.tokens_out:,} out: ${cost:.4f}"
+        print(f"{self.endpoint.model}: {calls}; {tokens}")
 
 
 def _short(text: str, length: int = 160) -> str:

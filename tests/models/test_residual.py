@@ -114,9 +114,7 @@ def test_layers_are_restored_also_after_an_exception():
     lm = load_model("tiny-llama", "cpu")
     layers, own = decoder_layers(lm.model), list(decoder_layers(lm.model))
     with pytest.raises(RuntimeError), with_layers(lm.model, decoder_layers(lm.model)[1:]):
-        assert list(decoder_layers(lm.model))[2:] == own[2:] and own[0] not in set(
-            decoder_layers(lm.model)
-        )
+        assert list(decoder_layers(lm.model)) == own[1:]
         raise RuntimeError
     assert decoder_layers(lm.model) is layers and list(layers) == own
 
@@ -125,13 +123,13 @@ def test_a_failing_patch_leaves_the_model_as_it_was():
     lm = load_model("tiny-llama", "cpu")
     ids, mask = batch_of(lm)[1]
     clean = clean_run(lm.model, ids, mask, layers=[0])
-    layers, hooks = decoder_layers(lm.model), n_hooks(lm.model)
+    layers, before = decoder_layers(lm.model), n_hooks(lm.model)
     clean.residual[0] = clean.residual[0][
         ..., :-1
     ]  # too narrow for the layers above: fails inside the forward pass
     with pytest.raises(RuntimeError):
         patched_logits(lm.model, clean, (0, 1), 2, torch.tensor([0]), torch.zeros(1, lm.width - 1))
-    assert decoder_layers(lm.model) is layers and n_hooks(lm.model) == hooks
+    assert decoder_layers(lm.model) is layers and n_hooks(lm.model) == before
     assert torch.equal(clean_run(lm.model, ids, mask).next_token, clean.next_token)
 
 
