@@ -104,8 +104,8 @@ def select(
 def split(
     questions: Sequence[MultipleChoice], n_train: int, n_test: int, seed: int
 ) -> dict[str, list[MultipleChoice]]:
-    """{"train": n_train questions, "test": n_test}, drawn so that no question text, however spelled,
-    stands in both (MMLU repeats 181 of them).
+    """{"train": n_train questions, "test": n_test}, drawn so that no question text, however
+    spelled, stands in both (MMLU repeats 181 of them).
 
     Raises `UserError` when there are too few questions.
     """

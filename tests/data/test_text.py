@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from introspect_utils.data import text
-from introspect_utils.data.splits import normalised
 from introspect_utils.data.assets import ASSETS, is_present
+from introspect_utils.data.splits import normalised
 from introspect_utils.models.contexts import contexts
 from introspect_utils.settings.errors import UserError
 

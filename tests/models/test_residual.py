@@ -9,7 +9,6 @@ from introspect_utils.data.prompts import target_prompt
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import (
-    with_layers,
     clean_run,
     decoder_layers,
     layer_hooks,
@@ -17,6 +16,7 @@ from introspect_utils.models.residual import (
     patched_logits,
     patched_next_token,
     positions,
+    with_layers,
 )
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import MODELS
