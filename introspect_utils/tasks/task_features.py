@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import isnan
 from typing import TYPE_CHECKING
 
@@ -46,13 +47,10 @@ def templates(form: str = "") -> list[str]:
 
 def prompt(template: str, layer: int | None, form: str = "") -> str:
     """A template filled with the number of a layer, or with the layer left out."""
-    names = ("opening", "at_layer", "Layer")
-    parts = (
-        [""] * 3
-        if layer is None
-        else [f"At layer {layer}, ", f" at layer {layer}", f"Layer {layer}, "]
-    )
-    return in_form(form, "features", template.format(**dict(zip(names, parts, strict=True))))
+    texts = {"opening": f"At layer {layer}, ", "at_layer": f" at layer {layer}"}
+    texts |= {"Layer": f"Layer {layer}, "}
+    texts = texts if layer is not None else dict.fromkeys(texts, "")
+    return in_form(form, "features", template.format(**texts))
 
 
 def examples(
@@ -104,8 +102,7 @@ def layer_check(
         of_layers.setdefault(directions.layers[row], []).append(row)
     draw = random.Random(seed)
     shuffled = [draw.sample(rows, len(rows)) for rows in of_layers.values()]
-    longest = max(map(len, shuffled), default=0)
-    in_turn = [rows[i] for i in range(longest) for rows in shuffled if i < len(rows)]
+    in_turn = [row for turn in zip_longest(*shuffled) for row in turn if row is not None]
     asked = directions.take(sorted(in_turn[:n]))
     words = next(text for text in reversed(templates(form)) if text.startswith("What does"))
     nothing = [""] * len(asked)
@@ -133,11 +130,8 @@ def split(
             f"{n_train} training directions are asked for and {len(described)} are described: "
             "lower features.sizes"
         )
-    test = [
-        i
-        for i in directions.where(split="test")
-        if directions.data[i] != "sae" or directions.names[i] in gold
-    ]
+    held_out = directions.where(split="test")
+    test = [i for i in held_out if directions.data[i] != "sae" or directions.names[i] in gold]
     if not test:
         raise UserError("there are no test directions: raise features.n_test or n_act")
     rows = {"train": random.Random(seed).sample(described, n_train), "test": test}
