@@ -1,22 +1,36 @@
-"""The paper's ten claims, and the rules by which the records of `results.json` decide them, task by
-task. `comparisons` says when a comparison holds."""
+"""The paper's ten claims (`claims.yaml`), decided task by task from the records of `results.json`.
 
-from collections.abc import Callable
+A comparison asks whether a number lies between two bounds. It *holds* if its 95% interval lies
+between them (and, of a difference, p < 0.05 after Holm), is *contradicted* if the interval lies
+outside, and is *undecided* otherwise: if the interval includes a bound, if it rests on one training
+seed, if the number does not exist, or if it was not run.
+"""
+
 from dataclasses import dataclass
+from math import inf
+from pathlib import Path
 
-from introspect_utils.report import comparisons as c
-from introspect_utils.report.comparisons import CONTRADICTED, HOLDS, UNDECIDED, Comparison
-from introspect_utils.report.record import record
+import yaml
+
+from introspect_utils.report import style
+from introspect_utils.report.record import ONE_SEED, record
 from introspect_utils.report.table_rows import Row
+from introspect_utils.scores.metrics import SIGNIFICANCE, rank_correlation
+
+HOLDS, CONTRADICTED, UNDECIDED = "holds", "contradicted", "undecided"
+FIELDS = ("table", "explainer", "condition", "metric")
+OTHER = "another model"
 
 
 @dataclass(frozen=True)
-class Part:
-    """Comparisons about one task, and the runs that make their records."""
+class Comparison:
+    """What is compared, its numbers, what it comes to, why it is undecided, and what made it."""
 
-    task: str
-    compare: Callable[[list[dict]], list[Comparison]]
-    needs: str
+    what: str
+    numbers: str = ""
+    outcome: str = UNDECIDED
+    reason: str = ""
+    artifacts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,14 +43,8 @@ class Verdict:
 
     @property
     def outcome(self) -> str:
-        outcomes = {each.outcome for each in self.comparisons}
-        return (
-            CONTRADICTED
-            if CONTRADICTED in outcomes
-            else HOLDS
-            if {HOLDS} == outcomes
-            else UNDECIDED
-        )
+        found = {each.outcome for each in self.comparisons}
+        return CONTRADICTED if CONTRADICTED in found else HOLDS if found == {HOLDS} else UNDECIDED
 
     @property
     def deciding(self) -> Comparison:
@@ -54,132 +62,116 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, where it makes it, and the rule that decides it, in words and as
-    functions."""
+    """A claim, where the paper makes it, and its rule: in words, and as the comparisons of parts."""
 
     sentence: str
     where: str
     rule: str
-    parts: tuple[Part, ...]
+    parts: list[dict]
 
     def check(self, records: list[dict]) -> list[Verdict]:
         """What it comes to in each task."""
         found: dict[str, list[Comparison]] = {}
         for part in self.parts:
-            compared = part.compare(records) or [Comparison(part.needs, reason="not run")]
-            found.setdefault(part.task, []).extend(compared)
+            found.setdefault(part["task"], []).extend(_compared(part, records))
         return [Verdict(task, compared) for task, compared in found.items()]
 
 
+CLAIMS = [
+    Claim(**claim)
+    for claim in yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text("utf-8"))
+]
+
+
 def claim_records(records: list[dict]) -> list[dict]:
-    """Each claim in each task as a record: how many comparisons hold (`value`) of how many (`n`), and
-    what that comes to (`reason`)."""
+    """Each claim in each task as a record: how many comparisons hold (`value`) of how many (`n`),
+    and what that comes to (`reason`)."""
     found = []
     for number, claim in enumerate(CLAIMS, 1):
         for verdict in claim.check(records):
-            of = {key: each for each in verdict.comparisons for key in each.artifacts}
-            none = {"n_train": None, "trained_parameters": 0, "epochs": None, "parts": []}
-            row = Row(
-                verdict.task, "", "", "", str(number), seeds=[], artifact=", ".join(of), **none
-            )
-            n, outcome = len(verdict.comparisons), verdict.outcome
-            found.append(record("claims", row, "comparisons", verdict.holding, n=n, reason=outcome))
+            made_by = dict.fromkeys(name for c in verdict.comparisons for name in c.artifacts)
+            row = Row(verdict.task, "", "", "", str(number), None, [], ", ".join(made_by))
+            told = {"n": len(verdict.comparisons), "reason": verdict.outcome}
+            found.append(record("claims", row, "comparisons", verdict.holding, **told))
     return found
 
 
-CLAIMS = (
-    Claim(
-        "Training an explainer beats zero-shot methods and nearest neighbours.",
-        "Sections 3.4 and 5.1, Tables 1 and 2",
-        "Features: Self is above Untrained, SelfIE and both nearest neighbours, counted column by "
-        "column of Table 1. Patching: Self is above Untrained in exact match.",
-        (
-            Part("features", c.beats_baselines, "the explainer self, and the baselines"),
-            Part("patching", c.beats_untrained, "the explainer self, full and untrained"),
-        ),
-    ),
-    Claim(
-        "The simulator scores trained descriptions higher than the gold labels.",
-        "Section 3.4, Table 1",
-        "Self is above Gold labels in the simulator's score of SAE features. With labels that rules "
-        "made and the same simulator chose it cannot be tested.",
-        (Part("features", c.beats_gold, "the explainer self, and the baselines"),),
-    ),
-    Claim(
-        "A model explains itself better than other models explain it.",
-        "Sections 3.4, 5.1 and 5.2, Tables 1 to 3",
-        "Features: Self is above every other model, also one with a projection fitted beforehand, in "
-        "every column of Table 1. Patching: Self is above every other model in exact match. Hints: "
-        "two models that explain themselves and each other gain by explaining themselves "
-        "(interaction of target and explainer). The target's sibling and the target rotated do not "
-        "count as other models.",
-        (
-            Part("features", c.beats_other_models, "the explainers self and another model"),
-            Part("patching", c.beats_others_at_patching, "the explainers self and another model"),
-            Part("ablation", c.each_explains_itself, "two targets, each explained by both"),
-        ),
-    ),
-    Claim(
-        "Explainers that are closer to the target explain it better.",
-        "Section 3.4, B.2, Table 5",
-        "Among the explainers but Self, similarity (dot product) and score have a positive rank "
-        "correlation (Spearman, permutation test) in every column of Table 1.",
-        (Part("features", c.closer_is_better, "Table 5, and at least three of its explainers"),),
-    ),
-    Claim(
-        "Aligning another model's projection with the target helps it to explain the target.",
-        "Section 3.4, Table 1",
-        "In every column of Table 1, another model with a fitted projection is above the same model "
-        "with a random one, on the same rows.",
-        (
-            Part(
-                "features",
-                c.aligned_is_better,
-                "another model with a fitted and a random projection",
-            ),
-        ),
-    ),
-    Claim(
-        "Self-explaining needs about a hundred times less data than nearest neighbours.",
-        "Section 4, Figure 5",
-        f"Trained on 0.8% of the directions for as many epochs, Self has more than {c.COMPARABLE:.0%} "
-        "of the score (SAE judge) of the nearest neighbour with all of them, both over the floor of "
-        "the best constant description.",
-        (
-            Part(
-                "features", c.needs_less_data, "self of 0.8% of the largest size, and the baselines"
-            ),
-        ),
-    ),
-    Claim(
-        "The activation matters to the explainer; the annotations of layer and token do not.",
-        "Section 5.1, Table 2",
-        "Patching, exact match: Self is above itself with another row's vector. Trained without layer "
-        f"or without token it is within {100 * c.EQUIVALENT:.0f} points of Self.",
-        (
-            Part("patching", c.reads_the_vector, "the explainer self, full"),
-            Part(
-                "patching", c.annotations_add_nothing, "the explainer self, no-layer and no-token"
-            ),
-        ),
-    ),
-    Claim(
-        "The layer and the token can be read from the activation.",
-        "Section 5.1, C.1",
-        f"The exact match of an explainer trained to name both lies above {c.READ:.0%}.",
-        (Part("patching", c.reads_layer_and_token, "the explainer self, locate"),),
-    ),
-    Claim(
-        "Untrained models do not admit that they used the hint.",
-        "Section 5.2",
-        "The untrained target says “changed” of the rows whose answer changes no more often than of "
-        f"the others, up to {100 * c.RARELY:.0f} points.",
-        (Part("ablation", c.does_not_admit, "the explainer self, untrained"),),
-    ),
-    Claim(
-        "Most zero scores of the judge are not the explainer's fault.",
-        "Section 3.4, B.5, Figure 8",
-        "As a person sorts them, the share that is the explainer's error lies below 50%.",
-        (Part("features", c.few_are_its_fault, "the error analysis, sorted by a person"),),
-    ),
-)
+def _matches(r: dict, fields: dict) -> bool:
+    """Whether a record has one of the values that a part names, in each field it names."""
+    asked = [(key, fields[key]) for key in FIELDS if key in fields]
+    return all(style.kind(r[k]) == "other" if v == OTHER else r[k] in v for k, v in asked)
+
+
+def _compared(part: dict, records: list[dict]) -> list[Comparison]:
+    if "ranked" in part:
+        return _ranked(part["ranked"], records) or [Comparison(part["needs"], reason="not run")]
+    rows = [r for r in records if _matches(r, part)]
+    bounds = part.get("above", -inf), part.get("below", inf)
+    found = [between(r, f"{part['what']} {_named(r)}".strip(), *bounds) for r in rows]
+    if "unless" in part and any(_matches(r, part["unless"]) for r in records):
+        found = [
+            Comparison(c.what, c.numbers, UNDECIDED, part["reason"], c.artifacts) for c in found
+        ]
+    each = part.get("each")
+    missing = [v for v in part[each] if v not in {r[each] for r in rows}] if each else []
+    missing = [f"{part['what']} {style.LABELS.get(name, name)}".strip() for name in missing]
+    missing += [part["needs"]] if not each and not found else []
+    return found + [Comparison(what, reason="not run") for what in missing]
+
+
+def _named(r: dict) -> str:
+    """The target, the row and the column of a record."""
+    name = r["metric"] if r["data"] == "test" else f"{r['data']} {r['metric']}"
+    row = style.label(r["explainer"], r["condition"])
+    return f"{row} of {r['target']}, {style.LABELS.get(name, name)}"
+
+
+def between(r: dict, what: str, low: float = -inf, high: float = inf) -> Comparison:
+    """Whether the number of a record lies between two bounds."""
+    outcome, numbers, reason = UNDECIDED, "–", r["reason"] or "no interval"
+    if r["low"] is not None:
+        numbers = f"{100 * r['value']:.1f} ({100 * r['low']:.1f} to {100 * r['high']:.1f})"
+        if ONE_SEED in reason or (r["trained_parameters"] and len(r["seeds"]) < 2):
+            reason = ONE_SEED
+        elif 0 in (low, high) and r["p"] is not None and r["p"] >= SIGNIFICANCE:
+            reason = f"p = {r['p']:.2g}"
+        elif low < r["low"] and r["high"] < high:
+            outcome, reason = HOLDS, ""
+        elif r["high"] < low or high < r["low"]:
+            outcome, reason = CONTRADICTED, ""
+        else:
+            reason = "the interval includes the bound"
+    return Comparison(what, numbers, outcome, reason, (r["artifact"],))
+
+
+def _ranked(similarity: str, records: list[dict]) -> list[Comparison]:
+    """Rank correlation of similarity and score of the explainers but self, in each column, of the
+    training size with the most of them."""
+
+    def name(r: dict) -> tuple:
+        return r["target"], r["explainer"], r["condition"]
+
+    of_table = [r for r in records if (r["table"], r["metric"]) == ("5", similarity)]
+    similar = {name(r): r["value"] for r in of_table if r["explainer"] != "self"}
+    columns: dict[tuple, dict[int, list[dict]]] = {}
+    for r in records:
+        if r["table"] in ("1", "scaling") and r["metric"] in ("judge", "simulator"):
+            if name(r) in similar:
+                by_size = columns.setdefault((r["data"], r["metric"]), {})
+                by_size.setdefault(r["n_train"], []).append(r)
+    found = []
+    for (data, metric), by_size in columns.items():
+        rows = max(by_size.values(), key=lambda rows: (len(rows), rows[0]["n_train"]))
+        what = f"rank correlation of {len(rows)} explainers, {style.LABELS[f'{data} {metric}']}"
+        scores = [r["value"] for r in rows]
+        ranked = rank_correlation([similar[name(r)] for r in rows], scores) if rows[2:] else None
+        numbers, outcome, reason = "–", UNDECIDED, "too few explainers, or all equal"
+        if ranked:
+            numbers, reason = f"{ranked[0]:+.2f}", f"p = {ranked[1]:.2g}"
+        if ranked and any(len(r["seeds"]) < 2 for r in rows):
+            reason = ONE_SEED
+        elif ranked and ranked[1] < SIGNIFICANCE:
+            outcome, reason = (HOLDS if ranked[0] > 0 else CONTRADICTED), ""
+        artifacts = tuple(r["artifact"] for r in rows)
+        found.append(Comparison(what, numbers, outcome, reason, artifacts))
+    return found

@@ -5,28 +5,29 @@ features: those whose gold label is a training label too, or is not; those whose
 word, or says more. "1-projection" is a model with a fitted projection minus the same with a random
 one, "sec3.4" their ratio. "sec4" has the shares of section 4, raw and over the floor of the best
 constant description, and the number of directions from which SelfIE is beaten. "scored-by" says
-which judge and simulator the scores are of (`condition`) and of how many descriptions, and where the
-labels come from. "B.4" is the token match without or with another layer, "5" has means and standard
-deviations of similarities, "fig8" the share of each of B.5's categories among n zero scores
-(`share`: sorted by a person, `share_automatic`: by a rule).
+which judge and simulator the scores are of (`condition`) and of how many descriptions, and where
+the labels come from. "B.4" is the token match without or with another layer, "5" has means and
+standard deviations of similarities, "fig8" the share of each of B.5's categories among n zero
+scores (`share`: sorted by a person, `share_automatic`: by a rule), "A.2" how often a person, or
+`condition`, agrees with the judge.
 """
 
 import random
-from dataclasses import replace
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
 from introspect_utils.report.paper import LABEL_ERROR
-from introspect_utils.report.record import bare_row, count, difference, measured, part_of, record
-from introspect_utils.report.table_rows import Row, names, one_word, shared_seeds
+from introspect_utils.report.record import contrast, measured, of_run, paired, record, share, within
+from introspect_utils.report.table_rows import RUNS, TEMPLATE, Row, artifact, names
 from introspect_utils.scores import metrics
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks import TASKS
 
 SCORERS = ("judge", "simulator")  # run["statistics"] names the scorer of each
-SHARE = 0.008  # of the training directions: section 4's 1,024 a layer
-FLOORS = ("constant", "most-frequent")  # the best constant description; the best that there is
+SHARE, NEAR = 0.008, 0.1  # of the training directions: section 4's 1,024 a layer; give or take
+FLOORS = ("constant", "most-frequent")  # the best constant description; else the commonest one
 FITTED = "pretrained-projection"
 SIMILARITIES = ("activation_pattern", "dot_product", "cka")
 
@@ -35,214 +36,165 @@ def splits(rows: list[Row], described: dict[str, pd.DataFrame]) -> list[Row]:
     """The rows of held-out features again, each of some of them: of seen, unseen, one-word and other
     labels."""
     found = []
-    for row in rows:
-        if "gold" not in row.parts[0] or row.data != "sae":
-            continue
+    for row in (row for row in rows if row.data == "sae"):
         gold = row.parts[0]["gold"]
-        short = one_word(gold)
-        masks = {"one-word": short, "other-label": ~short}
+        masks = {"one-word": gold.str.fullmatch(TEMPLATE)}
+        masks["other-label"] = ~masks["one-word"]
         if row.target in described:
-            seen = gold.isin(_training_labels(rows, row.target, described[row.target])).to_numpy()
-            masks |= {"seen": seen, "unseen": ~seen}
-        found += [row.take(mask, split) for split, mask in masks.items() if mask.any()]
+            masks["seen"] = gold.isin(_training_labels(rows, row.target, described[row.target]))
+            masks["unseen"] = ~masks["seen"]
+        found += [row.take(mask.to_numpy(), split=s) for s, mask in masks.items() if mask.any()]
     return found
 
 
 def _training_labels(rows: list[Row], target: str, described: pd.DataFrame) -> set[str]:
     """The labels that the explainers of the largest size were trained on, in their first seed
-    (drawn as in `tasks.describing.split`)."""
+    (drawn as in `task_features.split`)."""
     labels = described.loc[described["split"] == "train", "description"].tolist()
     row = max((r for r in rows if r.target == target), key=lambda r: (r.n_train or 0, r.trained))
     n, seed = row.n_train or len(labels), min(row.seeds, default=0)
     return set(random.Random(seed).sample(labels, min(n, len(labels))))
 
 
-# --- sections 3.4 and 4
-
-
-def projections(table: str, rows: list[Row]) -> list[dict]:
+def projections(table: str, rows: list[Row]) -> Iterator[dict]:
     """What fitting a projection beforehand gives another model, and how many times its score."""
-    found = []
     full = {row.explainer: row for row in rows if row.condition == "full"}
-    for row in rows:
-        if row.condition == FITTED and row.explainer in full:
-            for metric in [name for name in SCORERS if row.parts[0][name].notna().all()]:
-                condition = f"{FITTED} minus random"
-                other = full[row.explainer]
-                found.append(difference(f"{table}-projection", row, other, metric, condition))
-                found.append(_ratio("sec3.4", row, other, metric, FITTED, metric))
-    return [each for each in found if each]
+    for row in (row for row in rows if row.condition == FITTED and row.explainer in full):
+        random_one, named = full[row.explainer], {"condition": f"{FITTED} minus random"}
+        for metric in row.metrics():
+            block = [(1, row), (-1, random_one)]
+            yield from contrast(f"{table}-projection", row, metric, block, **named)
+            yield _ratio("sec3.4", metric, row, random_one, metric, FITTED)
 
 
-def _ratio(table: str, a: Row, b: Row, metric: str, condition: str, name: str, floor=None) -> dict:
+def _ratio(table, name: str, a: Row, b: Row, metric: str, condition: str, floor=None) -> dict:
     """mean(a) / mean(b) of a metric, both over a floor if there is one, as a record of `a`."""
-    seeds, of_a, of_b = shared_seeds(a, b)
-    fields = {"condition": condition, "seeds": seeds}
-    under = floor.scores(metric)[:1] if floor else 0.0
-    if (a.trained or b.trained) and not seeds:
-        return record(table, a, name, None, reason="no training seed in common", **fields)
-    top, bottom = a.scores(metric)[of_a] - under, b.scores(metric)[of_b] - under
-    if bottom.mean() <= 0:
-        return record(table, a, name, None, reason="the denominator is not above 0", **fields)
-    return measured(table, a, name, metrics.ratio(top, bottom), **fields)
+    seeds, (top, bottom) = paired([a, b], metric)
+    named, reason = {"condition": condition, "seeds": seeds}, None
+    if floor:
+        under = floor.scores(metric)[:1]
+        top, bottom = top - under, bottom - under
+    if a.trained and b.trained and a.epochs != b.epochs:
+        reason = f"trained for {a.epochs} and {b.epochs} epochs"
+    elif not top.size:
+        reason = "no training seed in common"
+    elif bottom.mean() <= 0:
+        reason = "the denominator is not above 0"
+    if reason:
+        return record(table, a, name, None, reason=reason, **named)
+    return measured(table, a, name, metrics.ratio(top, bottom), p=None, **named)
 
 
-def section_4(rows: list[Row], target: str) -> list[dict]:
-    """Section 4's shares by the judge, of every explainer of two sizes or more: its score with 0.8%
-    of the directions over that with all (`end-share`), self there over the others with all
-    (`share-of-X`); each raw and `over-floor`. And the directions from which it beats SelfIE."""
-    chosen = [r for r in rows if (r.target, r.data, r.condition) == (target, "sae", "full")]
-    by_size = {}
-    for row in sorted((r for r in chosen if r.n_train), key=lambda row: row.n_train):
+def section_4(rows: list[Row]) -> Iterator[dict]:
+    """Section 4's shares by the judge, of every explainer of one target with two sizes or more: its
+    score with 0.8% of the directions over that with all (`end-share`), self there over the others
+    with all (`share-of-X`); each raw and `over-floor`. And the directions from which it beats
+    SelfIE, on straight lines between its sizes on a log axis."""
+    by_size: dict[str, list[Row]] = {}
+    for row in sorted((row for row in rows if row.n_train), key=lambda row: row.n_train):
         by_size.setdefault(row.explainer, []).append(row)
     curves = {name: rows for name, rows in by_size.items() if len(rows) > 1}
-    floors = (by_size[name][-1] for name in FLOORS if name in by_size)
-    floor, selfie, found = next(floors, None), by_size.get("selfie"), []
-    few = {name: _with(SHARE * curve[-1].n_train, curve, "judge") for name, curve in curves.items()}
-    for ending, under in (("", None), ("-over-floor", floor)) if floor else (("", None),):
-        for name, row in few.items():
-            if row:
-                end = curves[name][-1]
-                found.append(_share(row, end, f"end-share{ending}", under))
-        if few.get("self"):
-            for name, curve in curves.items():
-                if name != "self":
-                    metric = f"share-of-{name}{ending}"
-                    found.append(_share(few["self"], curve[-1], metric, under))
-    for name, curve in curves.items() if selfie else ():
-        found.append(_beats(curve, selfie[-1]))
-    return found
+    floor = next((by_size[name][-1] for name in FLOORS if name in by_size), None)
+    for name, curve in curves.items():
+        few = next((r for r in curve if _is_share(r.n_train, curve[-1].n_train)), None)
+        own = next(
+            (r for r in curves.get("self", []) if _is_share(r.n_train, curve[-1].n_train)), None
+        )
+        for ending, under in (("", None), ("-over-floor", floor)):
+            if few and (under or not ending):
+                yield _ratio("sec4", f"end-share{ending}", few, curve[-1], "judge", "0.8%", under)
+            if own and name != "self" and (under or not ending):
+                of = f"share-of-{name}{ending}"
+                yield _ratio("sec4", of, own, curve[-1], "judge", "0.8%", under)
+        if "selfie" in by_size:
+            bar, sizes = by_size["selfie"][-1].scores("judge").mean(), [r.n_train for r in curve]
+            above = [row.scores("judge").mean() - bar for row in curve]
+            first = next((i for i, value in enumerate(above) if value > 0), None)
+            size, reason = None, "never above SelfIE"
+            if first is not None:
+                ends = slice(max(first - 1, 0), first + 1)
+                size = np.exp(np.interp(0, above[ends], np.log(sizes[ends])))
+                reason = None if first else "above SelfIE from the smallest size on"
+            yield record("sec4", curve[-1], "beats-selfie", size, reason=reason)
 
 
-def _with(n_train: float, curve: list[Row], metric: str) -> Row | None:
-    """An explainer with so many directions: straight lines between its sizes on a log axis. None
-    outside of them."""
-    for low, high in zip(curve, curve[1:], strict=False):
-        if low.n_train <= n_train <= high.n_train:
-            share = np.log(n_train / low.n_train) / np.log(high.n_train / low.n_train)
-            seeds, of_low, of_high = shared_seeds(low, high)
-            parts = []
-            for i, j in zip(of_low, of_high, strict=True) if seeds else ():
-                ends = low.parts[i][metric].to_numpy(), high.parts[j][metric].to_numpy()
-                parts.append(
-                    low.parts[i].assign(**{metric: np.average(ends, 0, [1 - share, share])})
-                )
-            return replace(low, parts=parts, seeds=seeds) if parts else None
-    return None
+def _is_share(n_train: int, end: int) -> bool:
+    return abs(n_train / (SHARE * end) - 1) <= NEAR
 
 
-def _share(few: Row, end: Row, name: str, floor: Row | None) -> dict:
-    if few.trained and end.trained and few.epochs != end.epochs:
-        reason = f"trained for {few.epochs} and {end.epochs} epochs"
-        return record("sec4", few, name, None, condition="0.8%", reason=reason)
-    return _ratio("sec4", few, end, "judge", "0.8%", name, floor)
-
-
-def _beats(curve: list[Row], selfie: Row) -> dict:
-    """The fewest directions with which a curve is above SelfIE, on straight lines between its sizes
-    on a log axis."""
-    bar, sizes = selfie.scores("judge").mean(), [row.n_train for row in curve]
-    above = np.array([row.scores("judge").mean() for row in curve]) - bar
-    first = next((i for i, value in enumerate(above) if value > 0), None)
-    if first is None:
-        return record("sec4", curve[-1], "beats-selfie", None, reason="never above SelfIE")
-    if first == 0:
-        reason = "above SelfIE from the smallest size on"
-        return record("sec4", curve[-1], "beats-selfie", sizes[0], reason=reason)
-    size = np.exp(np.interp(0, above[first - 1 : first + 1], np.log(sizes[first - 1 : first + 1])))
-    return record("sec4", curve[-1], "beats-selfie", size)
-
-
-# --- what runs say of themselves
-
-
-def scored_by(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
+def scored_by(runs: RUNS) -> Iterator[dict]:
     """Which judge and simulator scored the runs of one target, and where its labels come from.
 
     Raises `UserError` if they differ: such scores do not compare.
     """
     scored = [(run, part) for run, part in runs if len(part) and TASKS[run["task"]].simulated]
-    found = []
     for metric in SCORERS if scored else ():
-        first = scored[0][0]
-        for run, _ in scored:
-            if run["statistics"][metric] != first["statistics"][metric]:
-                raise UserError(
-                    f"runs {first['id']} and {run['id']} were scored by different {metric}s "
-                    f"({first['statistics'][metric]}; {run['statistics'][metric]}): delete the "
-                    "older, run again"
-                )
+        by = {run["statistics"][metric]: run for run, _ in scored}
+        if len(by) > 1:
+            (a, first), (b, second) = list(by.items())[:2]
+            raise UserError(
+                f"runs {first['id']} and {second['id']} were scored by different {metric}s ({a}; "
+                f"{b}): delete the older, run again"
+            )
         n = sum(int(part[metric].notna().sum()) for _, part in scored)
-        artifact = ", ".join(sorted(f"runs/{run['id']}" for run, _ in scored))
-        by = count(first, "scored-by", "test", first["statistics"][metric], n, n)
-        found.append(by | {"metric": metric, "artifact": artifact})
+        runs_of = ", ".join(sorted(f"runs/{run['id']}" for run, _ in scored))
+        named = {"data": "test", "condition": next(iter(by)), "artifact": runs_of, "n": n}
+        yield of_run("scored-by", scored[0][0], metric, n, **named)
     section = scored[0][0]["settings"].get("features") if scored else None
     if section:
         source = "published" if section.get("published") else section["descriptions"]
-        labels = count(scored[0][0], "scored-by", "train", source, 0, 0)
-        found.append(labels | {"metric": "labels", "value": None, "n": None})
-    return found
+        yield of_run("scored-by", scored[0][0], "labels", None, data="train", condition=source)
 
 
-def token_match(runs: list[tuple[dict, pd.DataFrame]]) -> list[dict]:
+def token_match(runs: RUNS) -> Iterator[dict]:
     """Section B.4, of the largest training size of each explainer: token match of its descriptions
     without or with another layer to those with the right one."""
     by_explainer: dict[tuple[str, str], list[dict]] = {}
-    for run, _ in runs:
-        if "token_match" in run["statistics"]:
+    for run in sorted(
+        (run for run, _ in runs), key=lambda run: (-(run["n_train"] or 0), run["seed"] or 0)
+    ):
+        if run["statistics"].get("token_match"):
             key = names(run, run["explainer"], run["condition"][0])
             by_explainer.setdefault(key, []).append(run)
-    found = []
     for (explainer, trained), made in by_explainer.items():
-        largest = max(run["n_train"] for run in made)
-        made = sorted((r for r in made if r["n_train"] == largest), key=lambda run: run["seed"])
-        artifact = ", ".join(run["checkpoint"] or f"runs/{run['id']}" for run in made)
-        seeds = [run["seed"] for run in made]
+        made = [run for run in made if run["n_train"] == made[0]["n_train"]]
         for told in made[0]["statistics"]["token_match"]:
-            condition = part_of(trained, told)
-            row = bare_row(made[0], "sae", explainer, condition, seeds=seeds, artifact=artifact)
             cells = [run["statistics"]["token_match"][told] for run in made]
             n = cells[0][2]
             score = metrics.pooled([cell[:2] for cell in cells], n)
             low, high = score.interval
-            fields = {"stderr": score.stderr, "low": low, "high": high, "n": n, "n_clusters": n}
-            found.append(record("B.4", row, "token_match", score.value, **fields))
-    return found
+            error = {"stderr": score.stderr, "low": low, "high": high, "n": n, "n_clusters": n}
+            named = {"data": "sae", "explainer": explainer, "condition": within(trained, told)}
+            named |= {"seeds": [run["seed"] for run in made], "artifact": artifact(made)}
+            yield of_run("B.4", made[0], "token_match", score.value, **named, **error)
 
 
-def similarity(run: dict) -> list[dict]:
-    """Table 5: mean and standard deviation of each similarity of each explainer."""
-    found = []
-    for cell in run["statistics"].get("similarity", []):
-        row = bare_row(run, "sae", cell["explainer"], cell["condition"], n_train=None, seeds=[])
-        for name in (f"{metric}{end}" for metric in SIMILARITIES for end in ("", "_sd")):
-            found.append(record("5", row, name, cell[name], n=cell["n"]))
-    return found
-
-
-def figure_8(run: dict) -> list[dict]:
-    """The shares of B.5's five categories among the judge's zero scores, and of the two of labels
-    together."""
-    found = []
-    for metric, counted in run["statistics"].get("fig8", {}).items():
-        n = sum(counted.values())
+def said_by(run: dict) -> Iterator[dict]:
+    """Table 5, Figure 8 and section A.2 from the runs of notebooks 10 and 11."""
+    statistics = run["statistics"]
+    for cell in statistics.get("similarity", []):
+        named = {"data": "sae", "explainer": cell["explainer"], "condition": cell["condition"]}
+        named |= {"n": cell["n"], "n_train": None, "seeds": []}
+        for metric in (f"{name}{end}" for name in SIMILARITIES for end in ("", "_sd")):
+            yield of_run("5", run, metric, cell[metric], **named)
+    for metric, counted in statistics.get("fig8", {}).items():
+        n, named = sum(counted.values()), {"data": "sae"}
+        named["explainer"], _ = names(run, run["explainer"], "full")
         of_labels = counted["noisy/ambiguous label"] + counted["incorrect label"]
         for category, hits in (counted | {LABEL_ERROR: of_labels}).items() if n else ():
-            share, low, high = metrics.wilson(hits, n)
-            explainer, _ = names(run, run["explainer"], "full")
-            row = bare_row(run, "sae", explainer, category)
-            error = {"stderr": (share * (1 - share) / n) ** 0.5, "low": low, "high": high}
-            found.append(record("fig8", row, metric, share, n=n, n_clusters=n, **error))
-    return found
+            yield of_run("fig8", run, metric, condition=category, **named, **share(hits, n))
+    agreed = statistics.get("human_agreement") or {}
+    for name in ("exact", "weighted", "opposed") if agreed else ():
+        by = "" if agreed["by"] == "person" else f"{agreed['by']}, "
+        named = {"data": "sae", "explainer": "judge", "condition": f"{by}{name}"}
+        yield of_run("A.2", run, "human_agreement", agreed[name], n=agreed["n"], **named)
 
 
-def feature_records(runs: list[tuple[dict, pd.DataFrame]], rows: list[Row]) -> list[dict]:
-    """All of these of the runs; `rows`: those of features, of every size."""
+def feature_records(runs: RUNS, rows: list[Row]) -> list[dict]:
+    """All of these of the runs and their rows of every size."""
     found = []
-    for target in dict.fromkeys(row.target for row in rows):
-        found += section_4(rows, target)
     for target in dict.fromkeys(run["target"] for run, _ in runs):
         of_target = [(run, part) for run, part in runs if run["target"] == target]
-        found += scored_by(of_target) + token_match(of_target)
-    found += [each for run, _ in runs for each in similarity(run) + figure_8(run)]
-    return found
+        held_out = [r for r in rows if (r.target, r.data, r.condition) == (target, "sae", "full")]
+        found += [*section_4(held_out), *scored_by(of_target), *token_match(of_target)]
+    return found + [each for run, _ in runs for each in said_by(run)]

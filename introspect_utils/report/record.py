@@ -1,51 +1,37 @@
 """The form of a record of `results.json`; what its keys mean, `records` says."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from introspect_utils.report.paper import AS_PUBLISHED, model_name, published
-from introspect_utils.report.table_rows import Row, shared_seeds
+from introspect_utils.report.table_rows import Row, artifact
 from introspect_utils.scores import metrics
 from introspect_utils.settings.errors import UserError
 
 ONE_SEED = "one training seed"
+FORM = (
+    "table task data target explainer condition metric value stderr low high n clusters n_clusters "
+    "stderr_by seeds n_train trained_parameters paper artifact p reason"
+).split()
+OF_ROW = "task data target explainer condition seeds n_train trained_parameters artifact".split()
+Block = list[tuple[int, Row]]  # rows of the same test rows, each with its sign
 
 
 def record(table: str, row: Row, metric: str, value: float | None, **fields) -> dict:
     """One record of a row; `fields` in place of what they would be."""
-    condition = fields.get("condition", row.condition)
+    known = {key: getattr(row, key) for key in OF_ROW}
+    known |= {"table": table, "metric": metric, "value": value, "stderr_by": {}}
+    known |= {"clusters": None, "n": len(row.parts[0]) if row.parts else None}
+    if row.explainer.startswith(AS_PUBLISHED):
+        known["n_train"] = None  # the authors' training rows are not the run's
+    found = dict.fromkeys(FORM) | known | fields
     target, explainer = model_name(row.target), model_name(row.explainer)
-    paper = published(table, row.data, target, explainer, condition, metric)
-    return {
-        "table": table,
-        "task": row.task,
-        "data": row.data,
-        "target": row.target,
-        "explainer": row.explainer,
-        "condition": condition,
-        "metric": metric,
-        "value": _rounded(value),
-        "stderr": _rounded(fields.get("stderr")),
-        "low": _rounded(fields.get("low")),
-        "high": _rounded(fields.get("high")),
-        "n": fields.get("n", len(row.parts[0]) if row.parts else None),
-        "clusters": fields.get("clusters"),
-        "n_clusters": fields.get("n_clusters"),
-        "stderr_by": fields.get("stderr_by", {}),
-        "seeds": fields.get("seeds", row.seeds),
-        # the authors' training rows are not the run's
-        "n_train": None if row.explainer.startswith(AS_PUBLISHED) else row.n_train,
-        "trained_parameters": row.trained_parameters,
-        "paper": paper and paper.value,
-        "artifact": row.artifact,
-        "p": fields.get("p"),
-        "reason": fields.get("reason"),
-    }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(float(value), 6)
+    paper = published(table, row.data, target, explainer, found["condition"], metric)
+    numbers = {key: found[key] for key in ("value", "stderr", "low", "high")}
+    numbers = {k: None if v is None else round(float(v), 6) for k, v in numbers.items()}
+    return found | numbers | {"paper": paper and paper.value}
 
 
 def measured(
@@ -54,69 +40,74 @@ def measured(
     metric: str,
     scores: np.ndarray | None = None,
     clusters: Mapping[str, np.ndarray] | None = None,
-    tested: bool = False,
     **fields,
 ) -> dict:
-    """The record of per-row scores [s, n] with their error; by default the row's own. `tested`: they
-    are a difference, whose p is given unless it rests on one training seed.
+    """The record of per-row scores [s, n] with their error and p; by default the row's own.
 
     Raises `UserError` for a score that is not a number.
     """
+    fields = ({"p": None} if scores is None else {}) | fields
     scores = row.scores(metric) if scores is None else scores
     clusters = row.clusters if clusters is None else clusters
+    first, *others = [*clusters.items()] or [(None, np.arange(scores.shape[1]))]
     try:
-        of_rows = metrics.estimate(scores, next(iter(clusters.values()), None))
+        found = metrics.estimate(scores, first[1])
     except ValueError as error:
         raise UserError(f"{row.artifact}: {metric}, {error}") from None
-    low, high = of_rows.interval
-    others = list(clusters.items())[1:]
-    fields = {
-        "stderr": of_rows.stderr,
-        "low": low,
-        "high": high,
-        "n": scores.shape[1],
-        "clusters": next(iter(clusters), None),
-        "n_clusters": len(np.unique(next(iter(clusters.values()))))
-        if clusters
-        else scores.shape[1],
-        "stderr_by": {name: _rounded(metrics.estimate(scores, ids).stderr) for name, ids in others},
-    } | fields
-    if tested:
-        one_seed = len(fields.get("seeds", row.seeds)) < 2
-        fields |= {"reason": ONE_SEED} if one_seed else {"p": of_rows.p}
-    return record(table, row, metric, of_rows.value, **fields)
+    low, high = found.interval
+    error_by = {name: metrics.estimate(scores, ids).stderr for name, ids in others}
+    error = {"stderr": found.stderr, "low": low, "high": high, "n": scores.shape[1], "p": found.p}
+    error |= {"clusters": first[0], "n_clusters": len(set(first[1]))}
+    error |= {"stderr_by": {name: e and round(e, 6) for name, e in error_by.items()}}
+    return record(table, row, metric, found.value, **error | fields)
 
 
-def difference(
-    table: str, a: Row, b: Row, metric: str, condition: str | None = None
-) -> dict | None:
-    """`a` minus `b`, paired by test row and training seed, as a record of `b`; None if they have no
-    seed in common."""
-    seeds, of_a, of_b = shared_seeds(a, b)
-    trained = a.trained or b.trained
-    if trained and not seeds:
-        return None
-    scores = a.scores(metric)[of_a] - b.scores(metric)[of_b]
-    fields = {"seeds": seeds} | ({"condition": condition} if condition else {})
-    found = measured(table, b, metric, scores, tested=trained, **fields)
-    if not trained:  # nothing was trained, so there are no seeds: the rows are all there is
-        found["p"] = metrics.estimate(scores, next(iter(b.clusters.values()), None)).p
-    return found
+def paired(rows: list[Row], metric: str) -> tuple[list[int], list[np.ndarray]]:
+    """(the training seeds that all trained rows have, the scores [s, n] of each row for them). What
+    is not trained has the same scores for every seed."""
+    trained = [row for row in rows if row.trained]
+    seeds = [s for s in (trained or rows)[0].seeds if all(s in row.seeds for row in trained)]
+    n = len(seeds) if trained else 1
+    places = [[row.seeds.index(s) for s in seeds] if row.trained else [0] * n for row in rows]
+    return seeds, [row.scores(metric)[at] for row, at in zip(rows, places, strict=True)]
 
 
-def part_of(condition: str, part: str) -> str:
+def contrast(table: str, row: Row, metric: str, *blocks: Block, **fields) -> list[dict]:
+    """The record, as one of `row`, of a sum of signed rows: paired by test row within a block and by
+    training seed over all; the blocks are of different test rows. Without a p if it rests on one
+    training seed; none at all if there is no seed in common."""
+    rows = [r for block in blocks for _, r in block]
+    seeds, scores = paired(rows, metric)
+    if not scores[0].size:
+        return []
+    at = iter(scores)
+    parts = [sum(sign * next(at) for sign, _ in block) for block in blocks]
+    first = [block[0][1].clusters for block in blocks]
+    shared = [name for name in first[0] if all(name in of_block for of_block in first)]
+    clusters = {name: np.hstack([of_block[name] for of_block in first]) for name in shared}
+    if len(seeds) < 2 and any(row.trained for row in rows):
+        because = fields.get("reason")
+        fields |= {"p": None, "reason": f"{because}, {ONE_SEED}" if because else ONE_SEED}
+    scores = parts[0] if len(parts) == 1 else metrics.summed(parts)
+    return [measured(table, row, metric, scores, clusters, seeds=seeds, **fields)]
+
+
+def within(condition: str, part: str) -> str:
     """The condition of a number about a part of what an explainer said under `condition`."""
     return part if condition == "full" else f"{condition}, {part}"
 
 
-def bare_row(run: dict, data: str, explainer: str, condition: str, **fields) -> Row:
-    """A row of a number that a run gives itself, without predictions."""
-    made = {"n_train": run["n_train"], "seeds": [run["seed"]], "artifact": f"runs/{run['id']}"}
-    made |= {"trained_parameters": run["trained_parameters"] or 0, "epochs": None, "parts": []}
-    return Row(run["task"], run["target"], data, explainer, condition, **(made | fields))
+def of_run(table, run, metric, value, data="", explainer="", condition="", **fields) -> dict:
+    """A number that a run gives itself, of an explainer if one is named."""
+    row = Row(run["task"], run["target"], data, explainer, condition, None, [], artifact([run]))
+    if explainer:
+        made = {"n_train": run["n_train"], "seeds": [run["seed"]]}
+        row = replace(row, **made, trained_parameters=run["trained_parameters"] or 0)
+    return record(table, row, metric, value, **fields)
 
 
-def count(run: dict, table: str, data: str, condition: str, value: float, n: int) -> dict:
-    """One count of a run that is no score of an explainer."""
-    none = {"n_train": None, "seeds": [], "trained_parameters": 0}
-    return record(table, bare_row(run, data, "", condition, **none), "count", value, n=n)
+def share(hits: int, n: int) -> dict:
+    """Error and interval (Wilson's) of a share of n."""
+    value, low, high = metrics.wilson(hits, n)
+    error = (value * (1 - value) / n) ** 0.5
+    return {"value": value, "stderr": error, "low": low, "high": high, "n": n, "n_clusters": n}

@@ -12,57 +12,51 @@ the repository's root) or the run's folder (beside `results.json`), joined by ",
 Tables beside the paper's: "X-paired" is self minus the row named, "X-vector" what the vector adds
 to an explainer and "X-vector-paired" how much more it adds to self, "X-interaction" what two models
 gain together by explaining themselves and not each other; "scaling" and "scaling-paired" are of
-smaller training sizes; "answers" says how alike the answers are, "sec5.2" what lies behind Table 3.
-`feature_records` says what else features have; "claims" is of `claims`.
+smaller training sizes; "answers" says how alike the answers are, "sec5.2" what lies behind Table 3,
+"2-lookup" what the paper's Table 6 gives. `feature_records` says what else features have; "claims"
+is of `claims`.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import pandas as pd
 
 from introspect_utils.report.claims import claim_records
 from introspect_utils.report.feature_records import feature_records, projections, splits
 from introspect_utils.report.paper import count_condition, lookup, table_6_outcomes
-from introspect_utils.report.record import ONE_SEED, count, difference, measured, part_of, record
-from introspect_utils.report.table_rows import Row, by_size, pairs, rows_of
+from introspect_utils.report.record import (
+    ONE_SEED,
+    contrast,
+    measured,
+    of_run,
+    record,
+    share,
+    within,
+)
+from introspect_utils.report.table_rows import RUNS, Row, by_size, rows_of
 from introspect_utils.scores import metrics
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks import TASKS
 
 KEYS = ("table", "task", "target", "explainer", "condition", "data", "metric", "n_train")
 DIFFERENCES = ("-paired", "-vector", "-interaction", "-projection")  # ends of tables' names
-EXTRA = ("unparseable", "simulator_abs", "constant", "judge_high")  # metrics of tables besides
-COMPARED = ("simulator_abs",)  # of these, those with a best row
-WITHOUT = {  # conditions that take the vector away; the last is another training
-    "shuffled-vector": "full minus shuffled-vector",
-    "zero-vector": "full minus zero-vector",
-    "no-vector": "full minus no-vector",
-}
-
-
-def metrics_of(row: Row, extra: Iterable[str] = ()) -> list[str]:
-    """The task's metrics, then those of `extra`, that the row has numbers of."""
-    source = {"unparseable": "predicted_changed", "judge_high": "judge"}
-    source["has_changed_f1"] = "predicted_changed"
-    every = (*TASKS[row.task].metrics, *extra)
-    return [metric for metric in every if source.get(metric, metric) in row.columns]
+EXTRA = ("unparseable", "simulator_abs", "constant", "judge_high")  # other metrics of tables
+# conditions that take the vector away -> what is to be known of the difference
+WITHOUT = {"shuffled-vector": None, "zero-vector": None, "no-vector": "another training"}
 
 
 def competes(row: Row, metric: str) -> bool:
     """Whether a row may be the best of a column. An oracle is told the answer, gold labels are what
     the judge compares with."""
-    if (row.explainer, metric) == ("gold", "judge") or row.explainer == "oracle":
-        return False
-    return metric in (*TASKS[row.task].metrics, *COMPARED)
+    known = row.explainer == "oracle" or (row.explainer, metric) == ("gold", "judge")
+    return not known and metric in (*TASKS[row.task].metrics, "simulator_abs")
 
 
-def in_table(table: str, rows: list[Row]) -> list[dict]:
+def in_table(table: str, rows: list[Row]) -> Iterator[dict]:
     """Every metric of the rows of one target and held-out set, each with its p against the best."""
-    found = []
-    for metric in dict.fromkeys(metric for row in rows for metric in metrics_of(row, EXTRA)):
-        having = [row for row in rows if metric in metrics_of(row, EXTRA)]
+    for metric in dict.fromkeys(metric for row in rows for metric in row.metrics(*EXTRA)):
+        having = [row for row in rows if metric in row.metrics(*EXTRA)]
         without = [row.artifact for row in rows if row not in having]
         if without and metric in TASKS[rows[0].task].metrics:
             raise UserError(f"{without[0]} has no {metric}, which other runs have: run it again")
@@ -70,200 +64,144 @@ def in_table(table: str, rows: list[Row]) -> list[dict]:
         best = max(competing, key=lambda row: row.scores(metric).mean(), default=None)
         one_seed = any(row.trained and len(row.seeds) < 2 for row in competing)
         for row in having:
-            of_row = measured(table, row, metric)
-            if row in competing:
-                of_row |= {"reason": ONE_SEED} if one_seed else _against(best, row, metric)
-            found.append(of_row)
-    return found
+            tested = {"reason": ONE_SEED} if row in competing else {}
+            if row in competing and not one_seed:
+                against = contrast("", row, metric, [(1, best), (-1, row)])
+                tested = {key: r[key] for r in against for key in ("p", "reason")}
+            yield measured(table, row, metric) | tested
 
 
-def _against(best: Row, row: Row, metric: str) -> dict:
-    """p of a row's difference to the best of its column; 1 for the best itself."""
-    if row is best:
-        return {"p": 1.0}
-    compared = difference("", best, row, metric)
-    return {key: compared[key] for key in ("p", "reason")} if compared else {}
+def minus(table: str, a: Row, b: Row, **fields) -> list[dict]:
+    """`a` minus `b` in every metric of the task, as records of `b`."""
+    shared = [metric for metric in b.metrics() if metric in a.metrics()]
+    return [r for m in shared for r in contrast(table, b, m, [(1, a), (-1, b)], **fields)]
 
 
-def minus(
-    table: str, compared: Iterable[tuple[Row, Row]], condition: str | None = None
-) -> list[dict]:
-    """The differences of pairs of rows in every metric of the task."""
-    found = [
-        difference(table, a, b, metric, condition)
-        for a, b in compared
-        for metric in metrics_of(b)
-        if metric in metrics_of(a)
-    ]
-    return [each for each in found if each]
+def against_self(table: str, rows: list[Row]) -> Iterator[dict]:
+    """The self-explainer minus every other row of its target, held-out set and, of smaller sizes,
+    training size."""
+    for a in (row for row in rows if (row.explainer, row.condition) == ("self", "full")):
+        for b in (row for row in rows if row is not a):
+            yield from minus(table, a, b)
 
 
-def what_the_vector_adds(table: str, rows: list[Row]) -> list[dict]:
-    """Of each explainer: with its vector minus with another row's, with zeros, and minus another
-    training without one; and how much more each of these is for the self-explainer."""
-    found, added = [], {}
-    for row in rows:
-        if row.condition in WITHOUT:
-            name = WITHOUT[row.condition]
-            for a, b in pairs(rows, row.explainer):
-                if b is row:
-                    found += minus(f"{table}-vector", [(a, b)], name)
-                    added[row.explainer, name] = a, b
-    for (explainer, name), others in added.items():
-        if explainer != "self" and ("self", name) in added:
-            found += _more_for_self(table, name, *added["self", name], *others)
-    for r in found:
-        if r["condition"] == WITHOUT["no-vector"]:
-            r["reason"] = ", ".join(filter(None, ("another training", r["reason"])))
-    return found
+def what_the_vector_adds(table: str, rows: list[Row]) -> Iterator[dict]:
+    """Of each explainer: with its vector minus with another row's, minus with zeros, and minus
+    another training without one; and how much more each of these is for the self-explainer."""
+    at = {(row.explainer, row.condition): row for row in rows}
+    for (explainer, condition), row in at.items():
+        if condition not in WITHOUT or (explainer, "full") not in at:
+            continue
+        named = {"condition": f"full minus {condition}"}
+        named |= {"reason": WITHOUT[condition]} if WITHOUT[condition] else {}
+        full = at[explainer, "full"]
+        yield from minus(f"{table}-vector", full, row, **named)
+        if explainer != "self" and {("self", "full"), ("self", condition)} <= at.keys():
+            block = [(1, at["self", "full"]), (-1, at["self", condition]), (-1, full), (1, row)]
+            for metric in row.metrics():
+                yield from contrast(f"{table}-vector-paired", row, metric, block, **named)
 
 
-def _more_for_self(table: str, name: str, *four: Row) -> Iterator[dict]:
-    """(self - self without) - (other - other without), paired by row and by the seeds all have."""
-    full, without, other, other_without = four
-    seeds = [seed for seed in full.seeds if all(seed in row.seeds for row in four)]
-    for metric in metrics_of(other) if seeds else ():
-        a, b, c, d = (row.scores(metric)[[row.seeds.index(s) for s in seeds]] for row in four)
-        yield measured(
-            f"{table}-vector-paired",
-            other,
-            metric,
-            scores=(a - b) - (c - d),
-            seeds=seeds,
-            condition=name,
-            tested=True,
-        )
-
-
-def interactions(table: str, rows: list[Row]) -> list[dict]:
+def interactions(table: str, rows: list[Row]) -> Iterator[dict]:
     """What two models gain together when each explains itself and not the other: (self - other) of
     one target plus (self - other) of the other target, whose test rows are others."""
     at = {(row.target, row.explainer): row for row in rows if row.condition == "full"}
-    targets, found = sorted({row.target for row in rows}), []
-    for i, first in enumerate(targets):
-        for second in targets[i + 1 :]:
-            keys = (first, "self"), (first, second), (second, "self"), (second, first)
-            if all(key in at for key in keys):
-                four = [at[key] for key in keys]
-                seeds = [s for s in four[0].seeds if all(s in row.seeds for row in four)]
-                for metric in metrics_of(four[0]) if seeds else ():
-                    a, b, c, d = (
-                        row.scores(metric)[[row.seeds.index(s) for s in seeds]] for row in four
-                    )
-                    found.append(
-                        measured(
-                            f"{table}-interaction",
-                            four[1],
-                            metric,
-                            scores=metrics.summed([a - b, c - d]),
-                            clusters=_joined(four[0], four[2]),
-                            seeds=seeds,
-                            condition=f"self minus other, {first} plus {second}",
-                            tested=True,
-                        )
-                    )
-    return found
+    for a, b in [(a, b) for a, _ in at for b, _ in at if a < b]:
+        keys = ((a, "self"), (a, b)), ((b, "self"), (b, a))
+        if all(key in at for pair in keys for key in pair):
+            blocks = [[(1, at[own]), (-1, at[other])] for own, other in keys]
+            condition = f"self minus other, {a} plus {b}"
+            for metric in at[a, b].metrics():
+                yield from contrast(
+                    f"{table}-interaction", at[a, b], metric, *blocks, condition=condition
+                )
 
 
-def _joined(a: Row, b: Row) -> dict[str, np.ndarray]:
-    """The clusters of the rows of both; of features, which are each target's own, none."""
-    both = a.clusters.keys() & b.clusters.keys()
-    return {name: np.hstack([a.clusters[name], b.clusters[name]]) for name in both}
-
-
-def behind(row: Row) -> list[dict]:
+def behind(row: Row) -> Iterator[dict]:
     """Section 5.2's closer look at hints: how often "changed" is said of changed and of unchanged
     rows, how often the hint's letter; content match on both."""
     truth = row.parts[0]["is_different"].to_numpy(dtype=bool)
-    found = [measured("sec5.2", row, metric) for metric in ("predicted_changed", "predicts_hint")]
-    of_label = {
-        f"{label} rows": row.take(mask)
-        for label, mask in (("changed", truth), ("unchanged", ~truth))
-        if mask.any()
-    }
-    for metric in ("content_match", "predicted_changed"):
-        found += [
-            measured("sec5.2", part, metric, condition=part_of(row.condition, name))
-            for name, part in of_label.items()
-        ]
-    if len(of_label) == 2:
-        a, b = of_label.values()
-        metric = "predicted_changed"
-        found.append(
-            measured(
-                "sec5.2",
-                row,
-                metric,
-                scores=metrics.summed([a.scores(metric), -b.scores(metric)]),
-                clusters=_joined(a, b),
-                condition=part_of(row.condition, "changed minus unchanged rows"),
-            )
-        )
-    return found
+    parts = {"changed rows": row.take(truth), "unchanged rows": row.take(~truth)}
+    parts = {name: part for name, part in parts.items() if len(part.parts[0])}
+    for metric in ("predicted_changed", "predicts_hint"):
+        yield measured("sec5.2", row, metric)
+    for name, part in parts.items():
+        for metric in ("content_match", "predicted_changed"):
+            yield measured("sec5.2", part, metric, condition=within(row.condition, name))
+    if len(parts) == 2:
+        a, b = parts.values()
+        named = {"condition": within(row.condition, "changed minus unchanged rows")}
+        yield from contrast("sec5.2", row, "predicted_changed", [(1, a)], [(-1, b)], **named)
 
 
-def answers(row: Row) -> list[dict]:
+def answers(row: Row) -> Iterator[dict]:
     """How alike an explainer's answers are: distinct ones (a mean number over seeds), the share of
-    the most frequent, and of descriptions that share that only name a word."""
+    the most frequent, and the share of descriptions that only name a word."""
     said = [part["generation"] for part in row.parts]
+    yield record("answers", row, "distinct", np.mean([texts.nunique() for texts in said]))
     most = [Counter(texts).most_common(1)[0][1] / len(texts) for texts in said]
-    found = [
-        record("answers", row, "distinct", float(np.mean([texts.nunique() for texts in said]))),
-        record("answers", row, "most_frequent", float(np.mean(most))),
-    ]
-    return found + ([measured("answers", row, "one_word")] if "gold" in row.parts[0] else [])
+    yield record("answers", row, "most_frequent", np.mean(most))
+    if "gold" in row.columns:
+        yield measured("answers", row, "one_word")
 
 
-def counts(run: dict) -> list[dict]:
+def counts(run: dict) -> Iterator[dict]:
     """Tables 6 and 7 from a data run, and how often the target follows a hint, by subject and by
     whether its answer without the hint is right."""
-    found, statistics = [], run["statistics"]
-    for table, labels in (("6", ("unchanged", "changed")), ("7", ("changed", "unchanged"))):
-        cells = statistics.get(f"table{table}", [])
+    for table in ("6", "7"):
+        cells = run["statistics"].get(f"table{table}", [])
         for cell in cells:
             n = sum(c["changed"] + c["unchanged"] for c in cells if c["split"] == cell["split"])
-            for label in labels:
-                condition = (
-                    count_condition(cell["token_type"], cell["layers"], label)
-                    if "token_type" in cell
-                    else label
-                )
-                found.append(count(run, table, cell["split"], condition, cell[label], n))
-    for cell in statistics.get("followed", []):
-        share, n = cell["followed"] / cell["n"], cell["n"]
+            for name in ("unchanged", "changed"):
+                of = [cell["token_type"], cell["layers"]] if "token_type" in cell else []
+                condition = count_condition(*of, name) if of else name
+                named = {"data": cell["split"], "condition": condition, "n": n}
+                yield of_run(table, run, "count", cell[name], **named)
+    for cell in run["statistics"].get("followed", []):
         condition = f"{cell['subject']} / {'right' if cell['right'] else 'wrong'}"
-        _, low, high = metrics.wilson(cell["followed"], n)
-        found.append(
-            count(run, "hints", "train and test", condition, round(share, 6), n)
-            | {"metric": "follows_hint", "stderr": round((share * (1 - share) / n) ** 0.5, 6)}
-            | {"low": round(low, 6), "high": round(high, 6)}
-        )
-    return found
+        named = {"data": "train and test", "condition": condition}
+        yield of_run("hints", run, "follows_hint", **named, **share(cell["followed"], cell["n"]))
 
 
 def table_6_lookup() -> dict:
-    """Has-changed macro-F1 of the lookup by token type and layers that the paper's own Table 6 gives,
-    to stand beside its Table 2."""
-    one = lookup(table="6")[0]
-    truth, said = table_6_outcomes()
-    none = {"n_train": None, "trained_parameters": 0, "epochs": None, "parts": []}
-    row = Row(
-        one.task,
-        one.target,
-        "test",
-        "lookup",
-        "full",
-        seeds=[],
-        artifact="report/paper.csv",
-        **none,
-    )
+    """Has-changed macro-F1 of the lookup by token type and layers that the paper's own Table 6
+    gives, to stand beside its Table 2."""
+    one, (truth, said) = lookup(table="6")[0], table_6_outcomes()
+    row = Row(one.task, one.target, "test", "lookup", "full", None, [], "report/paper.csv")
     scores = metrics.f1_rows(truth, said[None])
-    return measured("2-lookup", row, "has_changed_f1", scores, clusters={})
+    return measured("2-lookup", row, "has_changed_f1", scores, {}, p=None)
 
 
-def records(
-    runs: list[tuple[dict, pd.DataFrame]], described: dict[str, pd.DataFrame] | None = None
-) -> list[dict]:
+def tables(runs: RUNS, largest: list[Row], smaller: list[Row], described: dict) -> Iterator[dict]:
+    """The tables of all tasks with their differences: the first target of a task has its own, later
+    ones may have another (Tables 1 and 4)."""
+    targets: dict[str, str] = {}
+    groups: dict[tuple, list[Row]] = {}
+    for run, _ in runs:
+        targets.setdefault(run["task"], run["target"])
+    for row in largest + splits(largest, described):
+        task = TASKS[row.task]
+        later = row.target != targets[row.task] and task.later_table
+        table = (later or task.table) + (f"-{row.split}" if row.split else "")
+        groups.setdefault((table, row.target, row.data), []).append(row)
+    for (table, _, _), rows in groups.items():
+        yield from in_table(table, rows)
+        yield from against_self(f"{table}-paired", rows)
+        if not rows[0].split:
+            yield from what_the_vector_adds(table, rows)
+            yield from projections(table, rows)
+    for task, data in dict.fromkeys((row.task, row.data) for row in largest):
+        of_set = [row for row in largest if (row.task, row.data) == (task, data)]
+        yield from interactions(TASKS[task].table, of_set)
+    for row in smaller:
+        for metric in row.metrics("simulator_abs"):
+            yield measured("scaling", row, metric)
+    for key in dict.fromkeys((r.task, r.target, r.data, r.n_train) for r in smaller):
+        of_size = [r for r in smaller if (r.task, r.target, r.data, r.n_train) == key]
+        yield from against_self("scaling-paired", of_size)
+
+
+def records(runs: RUNS, described: dict | None = None) -> list[dict]:
     """All records of the runs, sorted. Tables take each explainer's largest training size, table
     "scaling" the others. `described`: target -> its descriptions.parquet, which tells seen labels
     from unseen ones.
@@ -274,43 +212,13 @@ def records(
     located = [row for row in rows if row.condition == "locate"]
     largest, smaller = by_size([row for row in rows if row.condition != "locate"])
     found = [measured("C.1", row, "exact_match") for row in located]
-    found += [
-        measured("scaling", row, metric)
-        for row in smaller
-        for metric in metrics_of(row, ("simulator_abs",))
-    ]
-    found += minus("scaling-paired", (p for p in pairs(smaller) if p[0].n_train == p[1].n_train))
-    found += tables(runs, largest, described or {})
+    found += tables(runs, largest, smaller, described or {})
     found += [each for row in largest + smaller for each in answers(row)]
-    found += [each for row in largest if "hint" in row.parts[0] for each in behind(row)]
+    found += [each for row in largest if "hint" in row.columns for each in behind(row)]
     found += [each for run, _ in runs for each in counts(run)]
-    if located or any(r["table"] == "6" for r in found):
-        found.append(table_6_lookup())
-    found = corrected(
-        found + feature_records(runs, [row for row in rows if "gold" in row.parts[0]])
-    )
-    return checked(found + claim_records(checked(found)))
-
-
-def tables(runs: list, largest: list[Row], described: dict[str, pd.DataFrame]) -> list[dict]:
-    """The tables of all tasks with their differences: the first target of a task has its own, later
-    ones may have another (Tables 1 and 4)."""
-    found, targets, groups = [], {}, {}
-    for run, _ in runs:
-        targets.setdefault(run["task"], run["target"])
-    for row in largest + splits(largest, described):
-        task = TASKS[row.task]
-        later = row.target != targets[row.task] and task.later_table
-        table = (later or task.table) + (f"-{row.split}" if row.split else "")
-        groups.setdefault((table, row.target, row.data), []).append(row)
-    for (table, _, _), rows in groups.items():
-        found += in_table(table, rows) + minus(f"{table}-paired", pairs(rows))
-        if not rows[0].split:
-            found += what_the_vector_adds(table, rows) + projections(table, rows)
-    for task, data in dict.fromkeys((row.task, row.data) for row in largest):
-        of_set = [row for row in largest if (row.task, row.data) == (task, data)]
-        found += interactions(TASKS[task].table, of_set)
-    return found
+    found += [table_6_lookup()] if any(r["table"] == "6" for r in found) else []
+    found = checked(corrected(found + feature_records(runs, rows)))
+    return checked(found + claim_records(found))
 
 
 def corrected(found: list[dict]) -> list[dict]:
@@ -320,20 +228,17 @@ def corrected(found: list[dict]) -> list[dict]:
         if r["p"] is not None and r["table"].endswith(DIFFERENCES):
             key = tuple(r[key] for key in KEYS if key not in ("data", "metric"))
             comparisons.setdefault(key, []).append(r)
-    for of_comparison in comparisons.values():
-        for r, p in zip(of_comparison, metrics.holm([r["p"] for r in of_comparison]), strict=True):
+    for compared in comparisons.values():
+        for r, p in zip(compared, metrics.holm([r["p"] for r in compared]), strict=True):
             r["p"] = p
     return found
 
 
-def checked(found: list[dict]) -> list[dict]:
+def checked(found: Iterable[dict]) -> list[dict]:
     """The records sorted by their keys. Raises `UserError` if two have the same."""
-    keys = Counter(tuple(str(r[key]) for key in KEYS) for r in found)
-    twice = [" · ".join(key) for key, n in keys.items() if n > 1]
+    found = sorted(found, key=lambda r: [str(r[key]) for key in KEYS])
+    keys = Counter(" · ".join(str(r[key]) for key in KEYS) for r in found)
+    twice = [key for key, n in keys.items() if n > 1]
     if twice:
-        raise UserError(
-            f"{len(twice)} records occur twice, the first is {twice[0]}: name them apart"
-        )
-    for r in found:
-        r["p"] = None if r["p"] is None else float(f"{r['p']:.4g}")
-    return sorted(found, key=lambda r: [str(r[key]) for key in KEYS])
+        raise UserError(f"{len(twice)} records occur twice, the first is {twice[0]}: rename one")
+    return [r | {"p": None if r["p"] is None else float(f"{r['p']:.4g}")} for r in found]
