@@ -62,7 +62,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim, where the paper makes it, and its rule: in words, and as the comparisons of parts."""
+    """A claim, where the paper makes it, and its rule: in words, and as comparisons of parts."""
 
     sentence: str
     where: str

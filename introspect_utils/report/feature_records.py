@@ -33,27 +33,29 @@ SIMILARITIES = ("activation_pattern", "dot_product", "cka")
 
 
 def splits(rows: list[Row], described: dict[str, pd.DataFrame]) -> list[Row]:
-    """The rows of held-out features again, each of some of them: of seen, unseen, one-word and other
-    labels."""
+    """The rows of held-out features again, each of some of them: of seen, unseen, one-word and
+    other labels."""
     found = []
-    for row in (row for row in rows if row.data == "sae"):
-        gold = row.parts[0]["gold"]
+    for target in dict.fromkeys(row.target for row in rows):
+        held_out = [row for row in rows if (row.target, row.data) == (target, "sae")]
+        gold = held_out[0].parts[0]["gold"] if held_out else pd.Series(dtype=str)
         masks = {"one-word": gold.str.fullmatch(TEMPLATE)}
         masks["other-label"] = ~masks["one-word"]
-        if row.target in described:
-            masks["seen"] = gold.isin(_training_labels(rows, row.target, described[row.target]))
+        if target in described:
+            masks["seen"] = gold.isin(_training_labels(held_out, described[target]))
             masks["unseen"] = ~masks["seen"]
-        found += [row.take(mask.to_numpy(), split=s) for s, mask in masks.items() if mask.any()]
+        for split, mask in masks.items():
+            found += [row.take(mask.to_numpy(), split=split) for row in held_out if mask.any()]
     return found
 
 
-def _training_labels(rows: list[Row], target: str, described: pd.DataFrame) -> set[str]:
+def _training_labels(rows: list[Row], described: pd.DataFrame) -> list[str]:
     """The labels that the explainers of the largest size were trained on, in their first seed
     (drawn as in `task_features.split`)."""
     labels = described.loc[described["split"] == "train", "description"].tolist()
-    row = max((r for r in rows if r.target == target), key=lambda r: (r.n_train or 0, r.trained))
+    row = max(rows, key=lambda row: (row.n_train or 0, row.trained))
     n, seed = row.n_train or len(labels), min(row.seeds, default=0)
-    return set(random.Random(seed).sample(labels, min(n, len(labels))))
+    return random.Random(seed).sample(labels, min(n, len(labels)))
 
 
 def projections(table: str, rows: list[Row]) -> Iterator[dict]:
@@ -162,11 +164,10 @@ def token_match(runs: RUNS) -> Iterator[dict]:
             cells = [run["statistics"]["token_match"][told] for run in made]
             n = cells[0][2]
             score = metrics.pooled([cell[:2] for cell in cells], n)
-            low, high = score.interval
-            error = {"stderr": score.stderr, "low": low, "high": high, "n": n, "n_clusters": n}
+            error = score._asdict() | {"n": n, "n_clusters": n, "p": None}
             named = {"data": "sae", "explainer": explainer, "condition": within(trained, told)}
             named |= {"seeds": [run["seed"] for run in made], "artifact": artifact(made)}
-            yield of_run("B.4", made[0], "token_match", score.value, **named, **error)
+            yield of_run("B.4", made[0], "token_match", **named, **error)
 
 
 def said_by(run: dict) -> Iterator[dict]:

@@ -118,7 +118,7 @@ def score_bars(
     names = [name.replace(" ", "\n") for name in scores]
     look = {"color": [style.BLUE, *[style.GREY] * (len(names) - 1)], "capsize": 3, "width": 0.65}
     axes = _axes(0.8 * len(scores) + 0.8, 2.2)
-    errors = [mean.value - mean.interval[0] for mean in means]
+    errors = [mean.value - mean.low for mean in means]
     axes.bar(names, [mean.value for mean in means], yerr=errors, **look)
     axes.axhline(0, color=style.BLACK, lw=0.6)
     axes.set_ylabel(f"{ylabel}, 95%")

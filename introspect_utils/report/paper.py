@@ -1,21 +1,20 @@
-"""Every number the paper publishes (arXiv 2511.08579 v1, and the known v3 revisions of Table 3), from
-`paper.csv`: on the scale of `results.json` (0..1, counts, ratios), named as there.
+"""Every number the paper publishes (arXiv 2511.08579 v1, and the known v3 revisions of Table 3),
+from `paper.csv`: on the scale of `results.json` (0..1, counts, ratios), named as there.
 
 Readings of the paper's text that are ours: Table 2's merged first column is shifted by one row
-("Qwen-3-8B (Untrained)" explains Qwen3-8B); the 15% of section 3.4 is of both scores of SAE features
-(the judge's ratio is 1.16, the simulator's 1.14); Figure 8's shares add to 99.5, and section B.5 says
-27.7 where the figure says 27.
+("Qwen-3-8B (Untrained)" explains Qwen3-8B); the 15% of section 3.4 is of both scores of SAE
+features (the judge's ratio is 1.16, the simulator's 1.14); Figure 8's shares add to 99.5, and
+section B.5 says 27.7 where the figure says 27.
 """
 
 import re
-from dataclasses import dataclass
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 AS_PUBLISHED = "published "  # before the name of an explainer whose checkpoint was published
-LLAMA, GEMMA = "llama-3.1-8b", "gemma-2-9b"  # targets of Tables 1 and 4
 TOKEN_TYPES = (
     *("changed-answer-option", "orig-answer-option", "other-answer-option"),
     *("relation", "subject-final"),
@@ -25,44 +24,28 @@ ERROR_CATEGORIES = {
     "explainer model error": "a genuine failure of the explainer",
     "noisy/ambiguous label": "the original label partially miscategorizes the activation exemplars",
     "incorrect label": "the original label fully miscategorizes the activation exemplars",
-    "judge error": "the judge takes slight differences between the expected and the predicted label for an error",
-    "sparse activation": "extremely rare activation patterns, difficult to characterize due to insufficient examples",
+    "judge error": "the judge takes slight differences between the labels for an error",
+    "sparse activation": "extremely rare activation patterns, with too few examples",
 }
 LABEL_ERROR = "noisy/incorrect label"
 PATCHING_METRICS = ("exact_match", "has_changed_f1", "content_match")
 
 
-@dataclass(frozen=True)
-class Published:
-    """One number of the paper; `stderr` is None if the paper gives none. `table` is "1" to "7",
-    "fig8", or the section that quotes it ("sec4"); `data` is sae, act, dact, train or test."""
-
-    table: str
-    task: str
-    data: str
-    target: str
-    explainer: str
-    condition: str
-    metric: str
-    value: float
-    stderr: float | None
-    version: str
+Published = namedtuple(
+    "Published", "table task data target explainer condition metric value stderr version"
+)
 
 
 def _read() -> tuple[Published, ...]:
     table = pd.read_csv(Path(__file__).with_name("paper.csv"), dtype={"table": str})
-    names = table.columns[:7]
-    table[names] = table[names].fillna("")
-    table["stderr"] = table["stderr"].astype(object).where(table["stderr"].notna(), None)
-    return tuple(Published(*row) for row in table.itertuples(index=False))
+    table = table.astype(object).where(table.notna(), None)
+    table["explainer"] = table["explainer"].fillna("")
+    return tuple(map(Published._make, table.to_numpy().tolist()))
 
 
-PUBLISHED = _read()
-_V1 = {
-    (r.table, r.data, r.target, r.explainer, r.condition, r.metric): r
-    for r in PUBLISHED
-    if r.version == "v1"
-}
+PUBLISHED = _read()  # stderr: None if the paper gives none
+_NAMES = ("table", "data", "target", "explainer", "condition", "metric")
+_V1 = {tuple(getattr(r, key) for key in _NAMES): r for r in PUBLISHED if r.version == "v1"}
 
 
 def lookup(version: str = "v1", **fields: str) -> list[Published]:
@@ -72,9 +55,9 @@ def lookup(version: str = "v1", **fields: str) -> list[Published]:
     return [row for row in PUBLISHED if all(getattr(row, k) == v for k, v in fields.items())]
 
 
-def published(table, data, target, explainer, condition, metric) -> Published | None:
-    """The number of v1 with these fields, None if the paper has none."""
-    return _V1.get((table, data, target, explainer, condition, metric))
+def published(*names: str) -> Published | None:
+    """The number of v1 of a table, data, target, explainer, condition and metric, or None."""
+    return _V1.get(names)
 
 
 def count_condition(token_type: str, layers: str, label: str) -> str:
@@ -91,8 +74,8 @@ def model_name(name: str) -> str:
 
 
 def table_6_outcomes() -> tuple[np.ndarray, np.ndarray]:
-    """(truth [n], what a lookup by token type and layers says [n]) of the paper's 5,600 test rows of
-    patching, changed or not: every cell of Table 6 gets its more frequent training label."""
+    """(truth [n], what a lookup by token type and layers says [n]) of the paper's 5,600 test rows
+    of patching, changed or not: a cell of Table 6 gets its more frequent training label."""
     counts = {(row.data, row.condition): int(row.value) for row in lookup(table="6")}
     cells = dict.fromkeys(condition.rsplit(" / ", 1)[0] for _, condition in counts)
     truth, said = [], []

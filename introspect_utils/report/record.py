@@ -54,12 +54,11 @@ def measured(
         found = metrics.estimate(scores, first[1])
     except ValueError as error:
         raise UserError(f"{row.artifact}: {metric}, {error}") from None
-    low, high = found.interval
     error_by = {name: metrics.estimate(scores, ids).stderr for name, ids in others}
-    error = {"stderr": found.stderr, "low": low, "high": high, "n": scores.shape[1], "p": found.p}
-    error |= {"clusters": first[0], "n_clusters": len(set(first[1]))}
+    error = found._asdict() | {"n": scores.shape[1], "clusters": first[0]}
+    error |= {"n_clusters": len(set(first[1]))}
     error |= {"stderr_by": {name: e and round(e, 6) for name, e in error_by.items()}}
-    return record(table, row, metric, found.value, **error | fields)
+    return record(table, row, metric, **error | fields)
 
 
 def paired(rows: list[Row], metric: str) -> tuple[list[int], list[np.ndarray]]:
@@ -73,9 +72,9 @@ def paired(rows: list[Row], metric: str) -> tuple[list[int], list[np.ndarray]]:
 
 
 def contrast(table: str, row: Row, metric: str, *blocks: Block, **fields) -> list[dict]:
-    """The record, as one of `row`, of a sum of signed rows: paired by test row within a block and by
-    training seed over all; the blocks are of different test rows. Without a p if it rests on one
-    training seed; none at all if there is no seed in common."""
+    """The record, as one of `row`, of a sum of signed rows: paired by test row within a block and
+    by training seed over all; the blocks are of different test rows. Without a p if it rests on
+    one training seed; none at all if there is no seed in common."""
     rows = [r for block in blocks for _, r in block]
     seeds, scores = paired(rows, metric)
     if not scores[0].size:

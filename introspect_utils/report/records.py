@@ -19,6 +19,7 @@ is of `claims`.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import combinations
 
 import numpy as np
 
@@ -106,7 +107,7 @@ def interactions(table: str, rows: list[Row]) -> Iterator[dict]:
     """What two models gain together when each explains itself and not the other: (self - other) of
     one target plus (self - other) of the other target, whose test rows are others."""
     at = {(row.target, row.explainer): row for row in rows if row.condition == "full"}
-    for a, b in [(a, b) for a, _ in at for b, _ in at if a < b]:
+    for a, b in combinations(sorted({target for target, _ in at}), 2):
         keys = ((a, "self"), (a, b)), ((b, "self"), (b, a))
         if all(key in at for pair in keys for key in pair):
             blocks = [[(1, at[own]), (-1, at[other])] for own, other in keys]

@@ -37,7 +37,7 @@ DERIVED = {
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """An explainer under a condition, whose s training seeds were scored on the same n test rows."""
+    """An explainer under a condition: s training seeds, scored on the same n test rows."""
 
     task: str
     target: str
@@ -145,8 +145,8 @@ def artifact(runs: list[dict]) -> str:
 
 
 def by_size(rows: list[Row]) -> tuple[list[Row], list[Row]]:
-    """(rows of each explainer's largest training size, those of smaller ones). An explainer that was
-    only trained on a smaller size of the self-explainer's stands beside that."""
+    """(rows of each explainer's largest training size, those of smaller ones). An explainer that
+    was only trained on a smaller size of the self-explainer's stands beside that."""
     sizes: dict[tuple, set[int]] = {}
     for row in rows:
         sizes.setdefault((row.task, row.target, row.explainer), set()).add(row.n_train or 0)

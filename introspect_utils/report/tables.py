@@ -3,7 +3,6 @@
 import re
 import statistics
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -73,7 +72,7 @@ def paper_rows(table: str, version: str = "v1", beside: str | None = None) -> li
     """The paper's rows of a table as ours. Of "<n>-paired" and "<n>-vector", which it does not
     have: differences of its rows, the errors added as if the rows were independent."""
     name, _, kind = table.partition("-")
-    quoted = [asdict(row) | UNSAID for t in (name, beside) for row in lookup(version, table=t)]
+    quoted = [row._asdict() | UNSAID for t in (name, beside) for row in lookup(version, table=t)]
     found = rows(quoted, name, beside=beside)
     by_key = {(r["target"], r["explainer"], r["condition"]): by for r, by in found}
     differences = []
@@ -170,7 +169,7 @@ def _counts(spec: dict, records: list[dict]) -> Table:
     [table] = spec["records"]
     ours = [r for r in records if r["table"] == table]
     cells = []
-    for where, found in (("here", ours), ("paper", map(asdict, lookup(table=table)))):
+    for where, found in (("here", ours), ("paper", [row._asdict() for row in lookup(table=table)])):
         for r in found:
             *parts, label = r["condition"].rsplit(" / ", 2)
             numbers = re.findall(r"\d+", parts[1]) if parts else []

@@ -7,7 +7,7 @@ of one seed adds enters both terms, so the error is a little large, never small.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,66 +16,59 @@ UNPARSEABLE = -1  # the code of an answer that says neither "changed" nor "uncha
 SIGNIFICANCE = 0.05
 
 
+class Estimate(NamedTuple):
+    """A mean with its standard error, its 95% interval, and the two-sided p of a mean of 0; all
+    None if there is one cluster of rows, whose spread is unknown."""
+
+    value: float
+    stderr: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+
 def codes(predicted_changed) -> np.ndarray:
     """True / False / missing -> 1 / 0 / UNPARSEABLE, int8 [n]."""
     return pd.array(predicted_changed, dtype="boolean").to_numpy(dtype="int8", na_value=UNPARSEABLE)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its standard error and degrees of freedom; both None if there is one cluster of
-    rows, whose spread is unknown."""
-
-    value: float
-    stderr: float | None = None
-    df: float | None = None
-
-    @property
-    def interval(self) -> tuple[float, float] | tuple[None, None]:
-        """The 95% interval by the t quantile."""
-        from scipy.stats import t
-
-        if self.stderr is None:
-            return None, None
-        half = t.ppf(1 - SIGNIFICANCE / 2, self.df) * self.stderr if self.stderr else 0.0
-        return float(self.value - half), float(self.value + half)
-
-    @property
-    def p(self) -> float | None:
-        """Two-sided p of a mean of 0."""
-        from scipy.stats import t
-
-        if self.stderr is None:
-            return None
-        if not self.stderr:  # the same in every row: t is 0/0 or infinite
-            return float(self.value == 0)
-        return float(2 * t.sf(abs(self.value) / self.stderr, self.df))
-
-
 def estimate(scores: np.ndarray, clusters: Sequence | None = None) -> Estimate:
-    """The mean of per-row `scores` [s, n]: 0/1, correlations, or differences of two such. `clusters`
-    [n] says which rows are not independent; by default all are.
+    """The mean of per-row `scores` [s, n]: 0/1, correlations, or differences of two such.
+    `clusters` [n] says which rows are not independent; by default all are.
 
     Raises `ValueError` for a score that is not a number.
     """
     if not np.isfinite(scores).all():
         raise ValueError("a score is not a number: look at the predictions it is made from")
-    rows, seeds, n = scores.mean(axis=0), scores.mean(axis=1), scores.shape[1]
-    value = float(rows.mean())
+    rows, n = scores.mean(axis=0), scores.shape[1]
     groups = np.arange(n) if clusters is None else pd.factorize(np.asarray(clusters))[0]
-    sums = np.bincount(groups, rows - value)
+    sums = np.bincount(groups, rows - rows.mean())
     by_row = float(sums @ sums) / n**2 * len(sums) / max(1, len(sums) - 1)
-    return _over_rows_and_seeds(value, by_row, len(sums), seeds)
+    return _over_rows_and_seeds(float(rows.mean()), by_row, len(sums), scores.mean(axis=1))
+
+
+def pooled(scores: Sequence[tuple[float, float]], n: int) -> Estimate:
+    """The mean of a score of n rows from the (mean, standard error) that each of s seeds reports,
+    where the rows' own scores are not kept: as if the seeds agreed about every row."""
+    values, errors = np.array(scores, dtype=float).T
+    return _over_rows_and_seeds(float(values.mean()), float((errors**2).mean()), n, values)
 
 
 def _over_rows_and_seeds(value: float, by_row: float, groups: int, seeds: np.ndarray) -> Estimate:
     """The estimate from the variance over `groups` clusters of rows and the means of the seeds."""
+    from scipy.special import stdtr, stdtrit
+
     if groups < 2:
         return Estimate(value)
     by_seed = float(seeds.var(ddof=1)) / len(seeds) if len(seeds) > 1 else 0.0
+    stderr = float(np.sqrt(by_row + by_seed))
+    if not stderr:  # the same in every row: t is 0/0 or infinite
+        return Estimate(value, 0.0, value, value, float(value == 0))
     parts = by_row**2 / (groups - 1) + by_seed**2 / max(1, len(seeds) - 1)
-    df = (by_row + by_seed) ** 2 / parts if parts > 0 else groups - 1
-    return Estimate(value, float(np.sqrt(by_row + by_seed)), float(df))
+    df = stderr**4 / parts
+    half = stdtrit(df, 1 - SIGNIFICANCE / 2) * stderr  # Student's t
+    p = float(2 * stdtr(df, -abs(value) / stderr))
+    return Estimate(value, stderr, float(value - half), float(value + half), p)
 
 
 def f1_rows(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -87,19 +80,12 @@ def f1_rows(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """
     scores = np.zeros(predicted.shape)
     for label in (0, 1):
-        hits, size = (
-            (truth == label) & (predicted == label),
-            (truth == label) * 1 + (predicted == label),
-        )
-        total = size.sum(axis=1, keepdims=True)
-        f1 = np.divide(2 * hits.sum(axis=1, keepdims=True), total, where=total > 0, out=total * 0.0)
-        scores += (f1 + (2 * hits - f1 * size) * len(truth) / np.maximum(total, 1)) / 2
+        is_it, said = truth == label, predicted == label
+        hits, size = 2 * (is_it & said), is_it.astype(int) + said
+        total = np.maximum(size.sum(axis=1, keepdims=True), 1)
+        f1 = hits.sum(axis=1, keepdims=True) / total
+        scores += (f1 + (hits - f1 * size) * len(truth) / total) / 2
     return scores
-
-
-def macro_f1(is_different, predicted_changed) -> float:
-    """Has-changed macro-F1; a missing prediction (None) is wrong for its true class."""
-    return float(f1_rows(codes(is_different), codes(predicted_changed)[None]).mean())
 
 
 def summed(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -116,21 +102,6 @@ def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return share + (a - share * b) / b.mean()
 
 
-def pooled(scores: Sequence[tuple[float, float]], n: int) -> Estimate:
-    """The mean of a score of n rows from the (mean, standard error) that each of s seeds reports,
-    where the rows' own scores are not kept: as if the seeds agreed about every row, so the error
-    is never too small."""
-    values, errors = np.array(scores, dtype=float).T
-    return _over_rows_and_seeds(float(values.mean()), float((errors**2).mean()), n, values)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's correction of the p of several tests of one comparison."""
-    from statsmodels.stats.multitest import multipletests
-
-    return multipletests(p, method="holm")[1].tolist() if len(p) else []
-
-
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float] | None:
     """Spearman's rho and its two-sided p by permutation (exact up to 7 pairs); None if all x or all
     y are equal. `x` is rounded to three places: float error is no rank."""
@@ -140,19 +111,20 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, flo
     if not all(part.any() for part in ranks):
         return None
     a, b = (part / np.linalg.norm(part) for part in ranks)
-    test = permutation_test(
-        (a,),
-        lambda a, axis: (a * b).sum(axis=axis),
-        permutation_type="pairings",
-        vectorized=True,
-        rng=0,
-    )
+    how = {"permutation_type": "pairings", "vectorized": True, "rng": 0}
+    test = permutation_test((a,), lambda a, axis: (a * b).sum(axis=axis), **how)
     return float(test.statistic), float(test.pvalue)
 
 
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's correction of the p of several tests of one comparison."""
+    from statsmodels.stats.multitest import multipletests
+
+    return multipletests(p, method="holm")[1].tolist() if len(p) else []
+
+
 def wilson(hits: int, n: int) -> tuple[float, float, float]:
-    """(share, low, high): Wilson's 95% interval of a share, which stays within 0 and 1 for few
-    rows."""
+    """(share, low, high): Wilson's 95% interval of a share, which stays within 0 and 1."""
     from scipy.stats import binomtest
 
     interval = binomtest(hits, n).proportion_ci(method="wilson")
@@ -160,6 +132,6 @@ def wilson(hits: int, n: int) -> tuple[float, float, float]:
 
 
 def bold(p: float | None) -> bool:
-    """The paper's bold: not significantly different from the best entry (p >= 0.05). Without a p
-    (one training seed) nothing is bold."""
+    """The paper's bold: not significantly different from the best entry. Without a p (one training
+    seed) nothing is bold."""
     return p is not None and p >= SIGNIFICANCE

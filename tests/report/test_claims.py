@@ -2,8 +2,14 @@
 
 import pytest
 
-from introspect_utils.report.claims import CLAIMS, claim_records
-from introspect_utils.report.comparisons import CONTRADICTED, HOLDS, UNDECIDED, between
+from introspect_utils.report.claims import (
+    CLAIMS,
+    CONTRADICTED,
+    HOLDS,
+    UNDECIDED,
+    between,
+    claim_records,
+)
 from introspect_utils.report.record import ONE_SEED
 
 TARGET, OTHER = "smollm2-135m-instruct", "gemma3-270m"

@@ -326,10 +326,10 @@ def test_p_is_corrected_over_the_columns_of_a_comparison():
     assert [r["p"] for r in found] == pytest.approx(metrics.holm(uncorrected), rel=1e-3)
 
 
-def test_two_records_of_one_key_are_an_error(monkeypatch):
+def test_two_records_of_one_key_are_an_error():
     run, predictions = data_run()
-    again = run | {"id": "again", "statistics": run["statistics"]}
-    with pytest.raises(UserError, match="occur twice.* relation / 0-7 / "):
+    again = run | {"id": "again"}
+    with pytest.raises(UserError, match="4 records occur twice.* or / and / 8-15 / changed"):
         results.records([(run, predictions), (again, predictions.iloc[:0])])
 
 
