@@ -51,7 +51,8 @@ if ! is_installed; then
     python=$(find_python) || exit 1
     # One set-up at a time: the lock is on descriptor 9, which this shell and its children hold, and ends with them.
     exec 9>"$ROOT/.setup.lock"
-    "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
+    "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 2>/dev/null ||
+        echo "warning: $ROOT cannot be locked (a network file system?): start no second set-up beside this one" >&2
     is_installed || install "$python" || exit 1
     exec 9>&-
 fi

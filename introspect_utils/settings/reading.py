@@ -27,19 +27,15 @@ def read_dataclass(kind: type, value: Any, at: str, mistakes: list[str], **given
     types = get_type_hints(kind, include_extras=True)
     keys = [field.name for field in fields(kind) if field.name not in given]
     dotted = {key: f"{at}.{key}" if at else str(key) for key in [*keys, *value]}
-    mistakes += [
-        f"{dotted[key]}: unknown setting; {nearest(key, keys)}" for key in value if key not in keys
-    ]
+    unknown = [key for key in value if key not in keys]
+    mistakes += [f"{dotted[key]}: unknown setting; {nearest(key, keys)}" for key in unknown]
     optional = {key: None for key in keys if get_origin(types[key]) in OPTIONAL}
-    mistakes += [
-        f"{dotted[key]}: missing" for key in keys if key not in value and key not in optional
-    ]
-    before = len(mistakes)
-    settings = optional | {
-        key: _read(types[key], value[key], dotted[key], mistakes) for key in keys if key in value
-    }
-    whole = len(mistakes) == before and len(settings) == len(keys)
-    return kind(**settings, **given) if whole else None
+    missing = [key for key in keys if key not in value and key not in optional]
+    mistakes += [f"{dotted[key]}: missing" for key in missing]
+    before, there = len(mistakes), [key for key in keys if key in value]
+    settings = {key: _read(types[key], value[key], dotted[key], mistakes) for key in there}
+    whole = len(mistakes) == before and not missing
+    return kind(**optional | settings, **given) if whole else None
 
 
 def _read(kind: Any, value: Any, at: str, mistakes: list[str]) -> Any:
@@ -54,35 +50,23 @@ def _read(kind: Any, value: Any, at: str, mistakes: list[str]) -> Any:
         if not isinstance(value, dict):
             wrong = f"must be settings (key: value), got {_shown(value)}"
         elif arguments[1] is not Any:
-            value = {
-                key: _read(arguments[1], item, f"{at}.{key}", mistakes)
-                for key, item in value.items()
-            }
+            items = value.items()
+            value = {key: _read(arguments[1], x, f"{at}.{key}", mistakes) for key, x in items}
     elif origin is tuple:
-        if isinstance(value, list) and (
-            value or arguments[0] is str
-        ):  # a list of plain texts may be empty
-            items = tuple(
-                _read(arguments[0], item, f"{at}[{i}]", mistakes) for i, item in enumerate(value)
-            )
-            wrong = (
-                "names the same thing twice"
-                if len(set(items)) < len(items) and None not in items
-                else None
-            )
-            value = items
-        else:
+        if not isinstance(value, list) or not (value or arguments[0] is str):
             wrong = f"must be a list with at least one item, got {_shown(value)}"
+        else:
+            items = enumerate(value)
+            value = tuple(_read(arguments[0], item, f"{at}[{i}]", mistakes) for i, item in items)
+            if len(set(value)) < len(value) and None not in value:
+                wrong = "names the same thing twice"
     elif origin is Annotated:
         before = len(mistakes)
         value = _read(arguments[0], value, at, mistakes)
         wrong = arguments[1](value) if len(mistakes) == before else None
     elif origin is Literal:
-        wrong = (
-            None
-            if value in arguments
-            else f"got {_shown(value)}; {nearest(value, list(arguments))}"
-        )
+        if value not in arguments:
+            wrong = f"got {_shown(value)}; {nearest(value, list(arguments))}"
     elif kind is float and type(value) is int:
         value = float(value)
     elif type(value) is not kind or (kind is float and not math.isfinite(value)):

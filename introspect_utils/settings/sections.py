@@ -4,6 +4,7 @@ A new setting is a field here and a line in each profile of params/. An annotati
 a check: it returns what is wrong with the value, or None.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,90 +12,77 @@ from typing import Annotated, Any, ClassVar, Literal
 from introspect_utils.settings.names import explainer_name, model_name
 
 
-def facts_source(value: str) -> str | None:
-    if value.endswith((".json", ".jsonl")) and not Path(value).is_file():
-        return f"there is no file {value}"
-    if value == "packaged" or value.endswith((".json", ".jsonl")) or "/" in value:
-        return None
-    return f"got {value!r}; give 'packaged', a CounterFact .json or .jsonl file, or a hub id such as owner/name"
-
-
-def hint_wording(value: str) -> str | None:
-    if value.count("{}") == 1:
-        return None
-    return f"must hold {{}} once, where the letter goes, got {value!r}"
-
-
-def dictionary_source(value: str) -> str | None:
-    if value == "trained" or (value.count("/") and value.count("{}") == 1):
-        return None
-    return (
-        f"got {value!r}; give 'trained', or a SAELens release and id, as "
-        "llama_scope_lxr_32x/l{}r_32x"
-    )
-
-
-def hub_or(word: str = ""):
-    """A hub id or a folder (both have a slash), or `word`."""
-    given = f"{word!r}, or " if word else ""
-    given += "a hub id such as owner/name, or a folder, which has a slash too"
-    return lambda value: (
-        None if (word and value == word) or "/" in value else f"got {value!r}; give {given}"
-    )
+def must(fits: Callable[[Any], bool], message: str):
+    """A check: `message`, VALUE in it replaced, for a value that does not fit."""
+    return lambda value: None if fits(value) else message.replace("VALUE", repr(value))
 
 
 def at_least(lowest: float):
-    return lambda value: None if value >= lowest else f"must be at least {lowest}, got {value}"
+    return must(lambda value: value >= lowest, f"must be at least {lowest}, got VALUE")
 
 
-def above_zero(value: float) -> str | None:
-    return None if value > 0 else f"must be above 0, got {value}"
+def place(*words: str):
+    """One of `words`, a hub id or a folder."""
+    given = "".join(f"{word!r}, or " for word in words) + "a hub id such as owner/name or a folder"
+    return must(lambda value: value in words or "/" in value, f"got VALUE; give {given}")
 
 
-def fraction(value: float) -> str | None:
-    return None if 0 <= value < 1 else f"must be at least 0 and below 1, got {value}"
+def facts_source(value: str) -> str | None:
+    is_file = value.endswith((".json", ".jsonl"))
+    if is_file and not Path(value).is_file():
+        return f"there is no file {value}"
+    given = "a CounterFact .json or .jsonl file, or a hub id such as owner/name"
+    fits = is_file or value == "packaged" or "/" in value
+    return None if fits else f"got {value!r}; give 'packaged', {given}"
 
 
+def dictionary_source(value: str) -> str | None:
+    if value == "trained" or ("/" in value and value.count("{}") == 1):
+        return None
+    known = "a SAELens release and id, as llama_scope_lxr_32x/l{}r_32x"
+    return f"got {value!r}; give 'trained', or {known}"
+
+
+wording = must(lambda v: v.count("{}") == 1, "must hold {} once, where the letter goes, got VALUE")
 Count = Annotated[int, at_least(1)]
 Number0 = Annotated[int, at_least(0)]
-Rate = Annotated[float, above_zero]
-Text = Annotated[str, hub_or("packaged")]
+Rate = Annotated[float, must(lambda value: value > 0, "must be above 0, got VALUE")]
+Share = Annotated[float, must(lambda x: 0 <= x < 1, "must be at least 0 and below 1, got VALUE")]
+Text = Annotated[str, place("packaged")]
 Tuning = Literal["lora", "full"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 # Conditions of explainers in another basis than the target's.
 PROJECTED = ("pretrained-projection", "capped-projection")
 # Conditions that say how the projection of any explainer starts, or that nothing else is trained.
 STARTED = ("random-projection", "identity-projection", "frozen", "frozen-scale")
-Condition = Literal[
-    *("full", "no-vector", "no-layer", "no-token", "untrained", "few-shot", "locate"),
-    *PROJECTED,
-    *STARTED,
-]
+ABLATED = ("no-vector", "no-layer", "no-token", "locate")
+Condition = Literal["full", *ABLATED, "untrained", "few-shot", *PROJECTED, *STARTED]
 # how explainers are asked (tasks/prompts.yaml)
 Form = Literal["chat", "base", "authors-base", "authors-llama", "authors-qwen"]
 
 
 @dataclass(frozen=True)
 class Section:
-    """The settings of every task: which of its runs there are."""
+    """The settings of every task: which of its runs there are, and how its explainers are trained
+    if that differs from `explainer` and `training`."""
 
     targets: tuple[Annotated[str, model_name], ...]
     explainers: tuple[Annotated[str, explainer_name], ...]
     conditions: tuple[Condition, ...]
     sizes: tuple[Count, ...]  # training rows (directions of all layers together)
     n_test: Count  # test rows (held-out SAE features of each layer)
-    published: Annotated[str, hub_or()] | None  # what the authors published, in place of own data
+    published: Annotated[str, place()] | None  # what the authors published, in place of own data
+    prompt: Form | None
+    tuning: Tuning | None
+    learning_rate: Rate | None
+    batch_size: Count | None
+    epochs: Count | None
 
 
 @dataclass(frozen=True)
 class OwnTask(Section):
     """A task of your own (docs/adding.md)."""
 
-    prompt: Form | None  # this and the next four stand in for those under
-    tuning: Tuning | None  # explainer and training
-    learning_rate: Rate | None
-    batch_size: Count | None
-    epochs: Count | None
     options: dict[str, Any] | None  # whatever its module asks for
 
 
@@ -120,14 +108,10 @@ class Ablation(Section):
     max_words: Count  # of a question with its options
     excluded_subjects: tuple[str, ...]
     # Wordings; of several, the one that changes nearest to half of the answers.
-    hints: tuple[Annotated[str, hint_wording], ...]
+    hints: tuple[Annotated[str, wording], ...]
     n_tried: Count  # training questions on which the wordings are tried
     answer_prefix: str  # what the target's answer begins with; the letter follows
     calibrated: bool  # take the letters' mean log-probabilities off
-    tuning: Tuning  # this and the next three stand in for those of `training`
-    learning_rate: Rate
-    batch_size: Count
-    epochs: Count
 
 
 @dataclass(frozen=True)
@@ -135,7 +119,7 @@ class SimulatorSettings:
     """The simulator of eq. 2: a checkpoint, or how one is trained in two stages (section 2.2, after
     Choi et al. 2024)."""
 
-    checkpoint: Annotated[str, hub_or("trained")]
+    checkpoint: Annotated[str, place("trained")]
     layers: Count  # of the target, its first ones, that are kept
     lora_r: Count
     learning_rate: Rate
@@ -171,11 +155,6 @@ class Features(Section):
     judge: Literal["embedding", "openai"]
     chat_model: str  # for "chat" and "openai", at OPENAI_BASE_URL with OPENAI_API_KEY
     selfie_scales: tuple[Rate, ...]
-    prompt: Form  # in place of that under explainer
-    tuning: Tuning  # this and the next three stand in for those of `training`
-    learning_rate: Rate
-    batch_size: Count
-    epochs: Count
 
 
 @dataclass(frozen=True)
@@ -213,7 +192,7 @@ class Training:
     compute_dtype: Dtype  # of the products; what is trained stays in float32
     lora_r: Count
     lora_alpha: Count
-    lora_dropout: Annotated[float, fraction]
+    lora_dropout: Share
     learning_rate: Rate
     schedule: Literal["constant", "linear"]  # linear: from the learning rate down to zero
     batch_size: Count
