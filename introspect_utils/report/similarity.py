@@ -61,11 +61,11 @@ def figure_6(
         shown = sorted(next(iter(by_size.values()), []), key=lambda point: point[0])
         _draw(axes, shown, handles, one)
         axes.set(title=style.LABELS[name], xlim=(-8, 108), ylabel=BARS if one else "")
-        axes.set_xlabel(f"{style.LABELS['sae ' + metric]} × 100")
+        axes.set_xlabel(style.LABELS["sae " + metric] + " × 100" * one)
         if (rho := rank(shown)) is not None:
             note = f"ρ = {rho:.2f}, n = {len(shown)}"
             axes.text(0.03, 0.97, note, transform=axes.transAxes, va="top")
-    note = f"trained on {first[0][1]['n_train']:,} directions"
+    note = f"trained on {first[0][1]['n_train']:,} directions" + "; all × 100" * (not one)
     same = {"table": "5", "explainer": "rotated", "target": first[0][1]["target"]}
     if cka := pick(records, "sae cka", **same):
         note += f"; CKA of rotated is {cka['value']:.2f}"

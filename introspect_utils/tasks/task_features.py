@@ -33,11 +33,12 @@ LAYER_ARMS = ("full", "no-layer", "wrong-layer", "shuffled-vector", "zero-vector
 
 @dataclass(frozen=True)
 class Described:
-    """Directions of one split with their gold descriptions ("" for none) and exemplars."""
+    """Directions of one split with their gold descriptions ("" for none); exemplars of test rows
+    only, since published training directions have none."""
 
     directions: Directions
     gold: list[str]
-    exemplars: Exemplars
+    exemplars: Exemplars | None
 
 
 def templates(form: str = "") -> list[str]:
@@ -194,7 +195,7 @@ def read(profile: Profile, target: str, n_train: int, seed: int) -> dict[str, De
     for part, numbers in split(directions, gold, n_train, seed).items():
         taken = directions.take(numbers)
         labels = [gold.get(name, "") for name in taken.names]
-        rows[part] = Described(taken, labels, exemplars.take(numbers))
+        rows[part] = Described(taken, labels, exemplars.take(numbers) if part == "test" else None)
     return rows
 
 

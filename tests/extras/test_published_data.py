@@ -111,9 +111,9 @@ def test_each_stands_beside_the_papers_row():
         ), run.id
     assert style.label("published self") == "Self, as published"
     assert (
-        style.colour("published self")
-        == style.colour("self")
-        != style.colour("published llama-3-8b")
+        style.look("published self")
+        == style.look("self")
+        != style.look("published llama-3-8b")
     )
 
 

@@ -42,8 +42,9 @@ def made_up(run):
         explainer = asked.get("explainer")
         said = made[1].replace({"explainer": {asked["target"]: explainer}})
         return made[0] | {"explainer": explainer}, said
-    if "condition" not in asked:
-        return data_run()
+    if "condition" not in asked:  # joint and ask runs have no statistics: they are not data
+        made, said = data_run()
+        return (made if run.id.startswith("data-") else made | {"statistics": {}}), said
     explainer = asked["target"] if asked["explainer"] == "self" else asked["explainer"]
     names = {"target": asked["target"], "explainer": explainer}
     return trained(asked["condition"], asked["seed"], asked["n_train"], **names)

@@ -63,7 +63,7 @@ def test_the_table_of_deviations_names_what_the_switch_sets_and_no_more(released
     assert said - {"as_released", "tuning"} == {
         name for name in before if before[name] != after[name]
     }
-    assert all(last for *_, last in table) and len(table) == 17
+    assert all(last for *_, last in table)
     assert load_profile("smoke").training_for("patching").order == "shuffled"
 
 

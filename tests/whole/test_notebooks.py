@@ -157,7 +157,7 @@ def start(module, *arguments, root):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=500,
+        timeout=1500,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
