@@ -11,7 +11,7 @@ from transformers import AddedToken
 
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import decoder_layers, recorded
-from introspect_utils.models.tokens import forget
+from introspect_utils.models.tokens import spellings
 from introspect_utils.settings.errors import UserError
 
 # (begin, placeholder, end) that a family has in its vocabulary; the first complete triple is taken
@@ -41,7 +41,7 @@ def reserve_tokens(lm: LanguageModel) -> tuple[LanguageModel, tuple[int, int, in
     if not set(tokens) <= {str(token) for token in added if token.special}:
         lm = replace(lm, tokenizer=copy.deepcopy(lm.tokenizer))
         lm.tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in tokens])
-        forget(lm.tokenizer)
+        spellings.cache_clear()
     ids = lm.tokenizer.convert_tokens_to_ids(tokens)
     if not there:
         if max(ids) >= lm.model.get_input_embeddings().num_embeddings:

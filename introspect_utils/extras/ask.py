@@ -20,7 +20,7 @@ from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
-from introspect_utils.models.residual import clean_run, pad_left, patched_next_token
+from introspect_utils.models.residual import clean_run, pad_left, patched_logits
 from introspect_utils.models.residual_store import mean_residual, open_residuals, token_activations
 from introspect_utils.models.tokens import token_ids, token_spans
 from introspect_utils.runs.beside import self_explainer
@@ -241,9 +241,8 @@ def _patch(
     v = torch.stack([source.residual[layer][0, -from_end] for layer in block]).mean(
         0
     )  # avg over the block of h(l, t)(x')
-    token = patched_next_token(
-        target.model, clean, block, from_end, torch.tensor([0], device=device), v[None]
-    )
+    row = torch.tensor([0], device=device)
+    token = patched_logits(target.model, clean, block, from_end, row, v[None]).argmax(-1)
     return {
         "layer": list(block),
         "input_tokens": pieces(into, spans),

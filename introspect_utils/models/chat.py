@@ -12,9 +12,9 @@ import json
 import os
 import re
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,29 +37,25 @@ OPENAI = "https://api.openai.com/v1"
 ATTEMPTS = 5  # calls for one prompt until its reply can be parsed
 REASK_TEMPERATURE = 1.0  # at 0 an unusable reply would only come again
 MORE = 4  # times the tokens for the next attempt, after a reply that was cut at the limit
-MAX_RETRIES = 10  # of a failed call: about a minute, or as long as the server's Retry-After says
+MAX_RETRIES = 10  # of a failed call, by the client: a minute, or as the server's Retry-After says
 MOST_MISSING = 0.01  # share of prompts that may stay without an answer
 CHARACTERS_PER_TOKEN = 4  # of English, for the estimate
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A chat model, where it answers, and how it is asked.
-
-    `base_url`: None for OPENAI_BASE_URL, else OpenAI's own. `concurrency`: calls at once, by
-    default INTROSPECT_CHAT_CONCURRENCY or 16. `timeout`: seconds without a byte from the server.
-    `price_in`, `price_out`: US dollars per million tokens. `cache_folder` holds the replies of all
-    models and servers.
-    """
+    """A chat model, where it answers, and how it is asked."""
 
     model: str
-    base_url: str | None = None
+    base_url: str | None = None  # None: OPENAI_BASE_URL, else OpenAI's own
+    # calls at once
     concurrency: int = field(default_factory=lambda: int(os.environ.get(CONCURRENCY, 16)))
     max_tokens: int = 64
     temperature: float = 0.0
-    timeout: float = 60.0
-    price_in: float = 0.0
+    timeout: float = 60.0  # seconds without a byte from the server
+    price_in: float = 0.0  # US dollars per million tokens
     price_out: float = 0.0
+    # of the replies of all models and servers
     cache_folder: Path = field(default_factory=lambda: paths.ROOT / "artifacts" / "chat")
 
     @property
@@ -106,9 +102,9 @@ def complete(
     unique = dict.fromkeys(prompts)
     with closing(Cache(endpoint.cache_folder)) as cache:
         asking = _Asking(endpoint, parse, whole, cache, len(unique))
-        asking.read(unique)
-        if asking.queue:
-            asking.run()
+        to_ask = [prompt for prompt in unique if not asking.is_known(prompt)]
+        if to_ask and not asking.too_many_missing:
+            asking.run(to_ask)
         asking.check_missing()
     return [asking.answers[prompt] for prompt in prompts]
 
@@ -120,58 +116,54 @@ def answer_in(reply: str) -> str:
 
 @dataclass
 class _Asking(Generic[T]):
-    """The prompts still to ask, the answers so far, and what they took."""
+    """The answers so far, and what they took."""
 
     endpoint: Endpoint
     parse: Callable[[str], T | None]
     whole: bool
     cache: Cache
     n: int  # different prompts
-    queue: deque[str] = field(default_factory=deque)
     answers: dict[str, T | None] = field(default_factory=dict)
     refused: dict[str, Reply] = field(default_factory=dict)  # by prompt; not in the cache yet
     missing: int = 0
     reason: str = ""  # why the last prompt without an answer has none
-    calls: int = 0
-    unusable: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
+    spent: Counter = field(default_factory=Counter)  # calls, unusable, tokens_in, tokens_out
     limit: str = "max_tokens"  # or max_completion_tokens, which newer models ask for
     heated: bool = True  # does the model take a temperature?
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)  # of `spent`
 
     @property
     def most_missing(self) -> int:
         return min(max(self.n - 1, 0), max(1, int(MOST_MISSING * self.n)))
 
-    def read(self, prompts: Iterable[str]) -> None:
-        """Take the cached answers; the other prompts are queued."""
-        for prompt in prompts:
-            reply = self.cache.read(*self.endpoint.key(prompt))
-            answer = self._usable(reply) if reply else None
-            if answer is None and (not reply or reply.attempts < ATTEMPTS):
-                self.queue.append(prompt)
-            else:
-                self._answered(prompt, answer, reply)
+    @property
+    def too_many_missing(self) -> bool:
+        return self.missing > self.most_missing
+
+    def is_known(self, prompt: str) -> bool:
+        """Whether the cache has an answer to a prompt, which is taken, or it is not asked again."""
+        reply = self.cache.read(*self.endpoint.key(prompt))
+        answer = self._usable(reply)
+        if answer is None and reply.attempts < ATTEMPTS:
+            return False
+        self._take(prompt, answer, reply)
+        return True
 
     def _usable(self, reply: Reply) -> T | None:
         unusable = ("length", "content_filter", "refused") if self.whole else ("refused",)
         text = "" if reply.finish in unusable else answer_in(reply.text)
         return self.parse(text) if text else None
 
-    def _answered(self, prompt: str, answer: T | None, reply: Reply) -> None:
-        with self.lock:
-            self.answers[prompt] = answer
-            if answer is None:
-                self.missing += 1
-                self.reason = f"{_short(prompt)!r} was answered {_short(reply.text)!r}"
-                if self.missing > self.most_missing:
-                    self.queue.clear()
+    def _take(self, prompt: str, answer: T | None, reply: Reply) -> None:
+        self.answers[prompt] = answer
+        if answer is None:
+            self.missing += 1
+            self.reason = f"{_short(prompt)!r} was answered {_short(reply.text)!r}"
 
     def check_missing(self) -> None:
         """Raises `UserError` when too many prompts have no answer. Else what was refused is cached
         too, and not asked again."""
-        if self.missing > self.most_missing:
+        if self.too_many_missing:
             raise UserError(
                 f"{self.endpoint.model} gave no usable reply to {self.missing:,} of {self.n:,} "
                 f"prompts, where {self.most_missing:,} may be missing: {self.reason}; take another "
@@ -183,53 +175,53 @@ class _Asking(Generic[T]):
             missing = f"{self.missing:,} of {self.n:,} prompts have no answer"
             print(f"{self.endpoint.model}: {missing}; the last one: {self.reason}")
 
-    def run(self) -> None:
-        """Ask everything in the queue."""
+    def run(self, prompts: Sequence[str]) -> None:
+        """Ask these, until all are answered or too many answers are missing."""
         import openai
 
-        endpoint, key, n = self.endpoint, os.environ.get("OPENAI_API_KEY"), len(self.queue)
+        endpoint, key, n = self.endpoint, os.environ.get("OPENAI_API_KEY"), len(prompts)
         if endpoint.url == OPENAI and not key:
             own = "or base_url to an OpenAI-compatible server of your own"
             raise UserError(f"no key for {endpoint.model}: set OPENAI_API_KEY, {own}")
-        self._print_estimate()
+        tokens = sum(map(len, prompts)) // CHARACTERS_PER_TOKEN, n * endpoint.max_tokens
+        print(
+            f"{endpoint.model}: {n:,} prompts to ask, {len(self.answers):,} in the cache; about "
+            f"{tokens[0]:,} tokens in and at most {tokens[1]:,} out: at most about "
+            f"${endpoint.cost(*tokens):.4f}"
+        )
         settings = {"timeout": endpoint.timeout, "max_retries": MAX_RETRIES}
         client = openai.OpenAI(api_key=key or "none", base_url=endpoint.url, **settings)
         bar = tqdm(total=n, desc=f"asking {endpoint.model}", unit="prompt", mininterval=1)
-        n_threads = min(endpoint.concurrency, n)
         try:
-            with client, bar, ThreadPoolExecutor(n_threads) as threads:
-                work = [threads.submit(self._work, client, bar) for _ in range(n_threads)]
+            with client, bar, ThreadPoolExecutor(endpoint.concurrency) as threads:
+                asked = [threads.submit(self._ask, client, prompt) for prompt in prompts]
                 try:
-                    for worker in work:
-                        worker.result()
+                    for done in as_completed(asked):
+                        self._take(*done.result())
+                        bar.update()
+                        if self.too_many_missing:
+                            break
                 finally:
-                    self.queue.clear()  # leaving the block waits for the calls under way
+                    threads.shutdown(cancel_futures=True)  # waits for the calls under way
         except openai.OpenAIError as error:
             raise UserError(
                 f"{endpoint.model} at {endpoint.address} failed ({error}): put it right and run "
                 f"this again; the answers so far are kept in {self.cache.path}"
             ) from error
         finally:
-            self._print_cost()
+            tokens = self.spent["tokens_in"], self.spent["tokens_out"]
+            print(
+                f"{endpoint.model}: {self.spent['calls']:,} calls, {self.spent['unusable']:,} of "
+                f"them with an unusable reply; {tokens[0]:,} tokens in and {tokens[1]:,} out: "
+                f"${endpoint.cost(*tokens):.4f}"
+            )
 
-    def _work(self, client: OpenAI, bar: tqdm) -> None:
-        while True:
-            try:
-                prompt = self.queue.popleft()
-            except IndexError:
-                return
-            try:
-                self._ask(client, prompt)
-            except BaseException:
-                self.queue.clear()  # the other threads finish what they have begun
-                raise
-            bar.update()
-
-    def _ask(self, client: OpenAI, prompt: str) -> None:
+    def _ask(self, client: OpenAI, prompt: str) -> tuple[str, T | None, Reply]:
+        """(prompt, its answer if there is one, the last reply)."""
         import openai
 
         key = self.endpoint.key(prompt)
-        reply, answer = self.cache.read(*key) or Reply("", 0), None
+        reply, answer = self.cache.read(*key), None
         while answer is None and reply.attempts < ATTEMPTS:
             try:
                 reply = self._call(client, prompt, reply)
@@ -238,9 +230,8 @@ class _Asking(Generic[T]):
                 break
             answer = self._usable(reply)
             self.cache.write(reply, *key)
-            with self.lock:
-                self.unusable += answer is None
-        self._answered(prompt, answer, reply)
+            self._spend(unusable=answer is None)
+        return prompt, answer, reply
 
     def _call(self, client: OpenAI, prompt: str, last: Reply) -> Reply:
         """One more reply to the prompt after the `last`: it may be longer if that was cut, and is
@@ -269,30 +260,16 @@ class _Asking(Generic[T]):
         if not getattr(response, "choices", None):
             what = f"{client.base_url} answered with something that is no chat completion"
             raise UserError(f"{what}: check base_url (it ends in /v1)")
+        self._spend(calls=1)
+        if usage := response.usage:
+            self._spend(tokens_in=usage.prompt_tokens, tokens_out=usage.completion_tokens)
+        [choice, *_] = response.choices
+        text, finish = choice.message.content or "", choice.finish_reason or "stop"
+        return Reply(text, last.attempts + 1, finish)
+
+    def _spend(self, **amounts: int) -> None:
         with self.lock:
-            self.calls += 1
-            if response.usage:
-                self.tokens_in += response.usage.prompt_tokens
-                self.tokens_out += response.usage.completion_tokens
-        choice = response.choices[0]
-        return Reply(
-            choice.message.content or "", last.attempts + 1, choice.finish_reason or "stop"
-        )
-
-    def _print_estimate(self) -> None:
-        asked, endpoint = self.queue, self.endpoint
-        tokens_in = sum(map(len, asked)) // CHARACTERS_PER_TOKEN
-        cost = endpoint.cost(tokens_in, tokens_out := len(asked) * endpoint.max_tokens)
-        print(
-            f"{endpoint.model}: {len(asked):,} prompts to ask, {len(self.answers):,} in the cache; "
-            f"about {tokens_in:,} tokens in and at most {tokens_out:,} out: at most about ${cost:.4f}"
-        )
-
-    def _print_cost(self) -> None:
-        cost = self.endpoint.cost(self.tokens_in, self.tokens_out)
-        calls = f"{self.calls:,} calls, {self.unusable:,} of them with an unusable reply"
-        tokens = f"{self.tokens_in:,} tokens in and {self.tokens_out:,} out: ${cost:.4f}"
-        print(f"{self.endpoint.model}: {calls}; {tokens}")
+            self.spent.update(amounts)
 
 
 def _short(text: str, length: int = 160) -> str:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import threading
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from introspect_utils.settings.errors import UserError
 
-FILE = "replies.sqlite"
 TABLE = """create table if not exists replies (
     key text primary key, model text, address text, prompt text,
     reply text, attempts integer, finish text) without rowid"""
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """The last reply to a prompt, out of so many attempts. `finish`: why it ended ("stop",
     "length", ...), or "refused", and then the text is the reason."""
 
@@ -27,15 +25,14 @@ class Reply:
 
 
 class Cache:
-    """Replies by what they depend on. Threads and processes may share the file; what has been
-    written outlives the process."""
+    """Replies by model, address, prompt and settings, of which the first three can be read in the
+    file. Threads and processes may share it; what has been written outlives the process."""
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
-        self.path, self.lock = folder / FILE, threading.Lock()
-        self.file = sqlite3.connect(
-            self.path, timeout=60, isolation_level=None, check_same_thread=False
-        )
+        self.path, self.lock = folder / "replies.sqlite", threading.Lock()
+        settings = {"timeout": 60, "isolation_level": None, "check_same_thread": False}
+        self.file = sqlite3.connect(self.path, **settings)
         try:
             self.file.execute("pragma synchronous = normal")
             self.file.execute(TABLE)
@@ -45,15 +42,15 @@ class Cache:
     def close(self) -> None:
         self.file.close()
 
-    def read(self, *key: object) -> Reply | None:
+    def read(self, *key: object) -> Reply:
+        """The reply; of no attempts where there is none."""
+        query = "select reply, attempts, finish from replies where key = ?"
         with self.lock:
-            query = "select reply, attempts, finish from replies where key = ?"
             row = self.file.execute(query, [_digest(key)]).fetchone()
-        return Reply(*row) if row else None
+        return Reply(*row) if row else Reply("", 0)
 
     def write(self, reply: Reply, *key: object) -> None:
-        """`key` is model, address, prompt and settings; the first three can be read in the file."""
-        row = [_digest(key), *key[:3], reply.text, reply.attempts, reply.finish]
+        row = [_digest(key), *key[:3], *reply]
         with self.lock:
             self.file.execute("replace into replies values (?, ?, ?, ?, ?, ?, ?)", row)
 

@@ -5,6 +5,8 @@ A model that fails is refused by name: its residual stream would be read or patc
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import torch
 from torch import Tensor, nn
 
@@ -15,12 +17,11 @@ from introspect_utils.models.residual import (
     pad_left,
     patched_logits,
     positions,
+    recorded,
 )
 from introspect_utils.settings.errors import UserError
 
 SAMPLE = "The quick brown fox of Berlin reads 12 old books"
-TOLERANCE = {torch.float32: 1e-3}  # of logits, relative to their length
-COARSE = 0.1  # the same in bfloat16 and float16
 
 
 def difference(a: Tensor, b: Tensor) -> float:
@@ -32,7 +33,7 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 def tolerance(lm: LanguageModel) -> float:
     """The largest `difference` of logits that is rounding in the model's precision."""
-    return TOLERANCE.get(lm.model.dtype, COARSE)
+    return 1e-3 if lm.model.dtype == torch.float32 else 0.1
 
 
 @torch.inference_mode()
@@ -44,10 +45,10 @@ def sample_logits(lm: LanguageModel) -> Tensor:
 
 def check_same_logits(lm: LanguageModel, logits: Tensor, what: str) -> None:
     """Raises `UserError` when `lm` no longer has these `sample_logits`: `what` changed it."""
-    found = difference(sample_logits(lm), logits)
-    if not found <= tolerance(lm):
+    change = difference(sample_logits(lm), logits)
+    if not change <= tolerance(lm):
         raise UserError(
-            f"{what} changes the logits of {lm.name} by {found:.1%}, and should not change them: "
+            f"{what} changes the logits of {lm.name} by {change:.1%}, and should not change them: "
             f"a {type(lm.model).__name__} is built in a way that this does not know"
         )
 
@@ -59,93 +60,72 @@ def check_architecture(lm: LanguageModel) -> None:
     is not what the next one reads, embeddings given do not act as tokens do, padding changes an
     answer, or a patch (eq. 4) through the cache differs from the same patch in a whole pass.
     """
-    kind = type(lm.model).__name__
     try:
-        layers = lm.model.get_decoder().layers
-        whole = isinstance(layers, nn.ModuleList) and len(layers) == lm.n_layers
-    except AttributeError:
-        whole = False
-    if not whole:
-        raise UserError(
-            f"{lm.name} is a {kind}, and its decoder layers are not in `layers`: take a model of "
-            "another family (Llama, Qwen, Gemma, ...)"
-        )
-    try:
-        wrong = _wrong(lm, layers)
+        wrong = _wrong_reading(lm) or _wrong_patching(lm)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        wrong = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        reason = str(error).partition("\n")[0]
+        wrong = f"{type(error).__name__}: {reason}"
     if wrong:
         raise UserError(
-            f"{lm.name} is a {kind}, which does not work as expected here ({wrong}): take a model "
-            "of another family (Llama, Qwen, Gemma, ...)"
+            f"{lm.name} is a {type(lm.model).__name__}, which does not work as expected here "
+            f"({wrong}): take a model of another family (Llama, Qwen, Gemma, ...)"
         )
 
 
 @torch.inference_mode()
-def _wrong(lm: LanguageModel, layers: nn.ModuleList) -> str | None:
-    """What the model does otherwise than expected; None if nothing."""
-    model, pad = lm.model, lm.tokenizer.pad_token_id
-    ids = lm.encode(SAMPLE)
-    logits, given, read = _recorded_pass(lm, layers, ids)
-    for layer, h in enumerate(given):
+def _wrong_reading(lm: LanguageModel) -> str | None:
+    """What of the model's layers and embeddings is otherwise than expected; None if nothing."""
+    layers, read = getattr(lm.model.get_decoder(), "layers", None), []
+    if not isinstance(layers, nn.ModuleList) or len(layers) != lm.n_layers:
+        return "its decoder layers are not in `layers`"
+
+    def note(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        read.append((*args, *kwargs.values())[0])
+
+    with recorded(lm.model, range(lm.n_layers)) as given, ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_pre_hook(note, with_kwargs=True))
+        logits = sample_logits(lm)
+    for layer, h in given.items():
         if not isinstance(h, Tensor):
             return f"layer {layer} gives a {type(h).__name__} where a tensor is expected"
         if layer + 1 < lm.n_layers and not torch.equal(h, read[layer + 1]):
             return f"layer {layer + 1} does not read what layer {layer} gives"
-
-    embedded = model.get_input_embeddings()(torch.tensor([ids], device=lm.device))
-    if difference(model(inputs_embeds=embedded, use_cache=False).logits[0], logits) > tolerance(lm):
+    ids = torch.tensor([lm.encode(SAMPLE)], device=lm.device)
+    embedded = lm.model.get_input_embeddings()(ids)
+    as_given = lm.model(inputs_embeds=embedded, use_cache=False).logits[0]
+    if not difference(as_given, logits) <= tolerance(lm):
         return "embeddings in place of token ids change its logits"
+    return None
 
-    # the text beside a shorter one, so that that is padded; then a patch of two layers
-    rows, from_end = [ids, ids[: len(ids) // 2]], 2
-    clean = clean_run(model, *pad_left(rows, pad, lm.device), layers=[1 % lm.n_layers])
-    last = torch.stack([logits[len(row) - 1] for row in rows])
+
+@torch.inference_mode()
+def _wrong_patching(lm: LanguageModel) -> str | None:
+    """What of padding and of a patch of two layers is otherwise than expected; None if nothing."""
+    long, logits, from_end = lm.encode(SAMPLE), sample_logits(lm), 2
+    rows = [long, long[: len(long) // 2]]  # the second one is padded
+    ids, mask = pad_left(rows, lm.tokenizer.pad_token_id, lm.device)
     block = sorted({1 % lm.n_layers, lm.n_layers - 1})
+    clean = clean_run(lm.model, ids, mask, layers=block[:1])
     v = 2 * clean.residual[block[0]][:, -from_end] + 1
-    patched = patched_logits(model, clean, block, from_end, torch.arange(2, device=lm.device), v)
-    whole, padded = _patched_whole(lm, clean.mask, rows, block, from_end, v)
-    if not difference(padded, last) <= tolerance(lm):
+    both = torch.arange(2, device=lm.device)
+    patched = patched_logits(lm.model, clean, block, from_end, both, v)
+
+    def write(output: Tensor) -> Tensor:
+        output = output.clone()
+        output[:, -from_end] = v
+        return output
+
+    def whole_pass(hooks: dict) -> Tensor:
+        given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
+        with layer_hooks(lm.model, hooks):
+            return lm.model(**given, use_cache=False).logits[:, -1]
+
+    padded, whole = whole_pass({}), whole_pass(dict.fromkeys(block, write))
+    if not difference(padded, torch.stack([logits[len(row) - 1] for row in rows])) <= tolerance(lm):
         return "padding on the left changes its logits"
     if not difference(patched, whole) <= tolerance(lm):
         return "a patch through the cache and in a whole pass give other logits"
     if torch.equal(whole, padded):
         return "a patched residual vector does not reach its logits"
     return None
-
-
-def _recorded_pass(
-    lm: LanguageModel, layers: nn.ModuleList, ids: list[int]
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """(logits [T, vocabulary], what each layer gives, what each layer reads)."""
-    model, given, read = lm.model, [], []
-
-    def note(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        read.append((*args, *kwargs.values())[0])
-
-    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
-    try:
-        with layer_hooks(model, dict.fromkeys(range(lm.n_layers), lambda h: given.append(h))):
-            inputs = torch.tensor([ids], device=lm.device)
-            logits = model(input_ids=inputs, use_cache=False).logits[0]
-    finally:
-        for handle in handles:
-            handle.remove()
-    return logits, given, read
-
-
-def _patched_whole(
-    lm: LanguageModel, mask: Tensor, rows: list[list[int]], block: list[int], at: int, v: Tensor
-) -> tuple[Tensor, Tensor]:
-    """(patched, unpatched) next-token logits [rows, vocabulary] of whole passes."""
-
-    def write(output: Tensor) -> Tensor:
-        output = output.clone()
-        output[:, -at] = v
-        return output
-
-    ids, _ = pad_left(rows, lm.tokenizer.pad_token_id, lm.device)
-    given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
-    with layer_hooks(lm.model, dict.fromkeys(block, write)):
-        patched = lm.model(**given, use_cache=False).logits[:, -1]
-    return patched, lm.model(**given, use_cache=False).logits[:, -1]

@@ -24,7 +24,22 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
 
     def __post_init__(self) -> None:
-        self._check_every_length()
+        """Every pass through the decoder is checked as by `check_length`, whoever calls it."""
+        decoder, name = self.model.get_decoder(), self.name  # without self: copies share the hook
+
+        def check(module: nn.Module, args: tuple, given: dict) -> None:
+            cache, places = given.get("past_key_values"), given.get("position_ids")
+            read = (*args, given.get("input_ids"), given.get("inputs_embeds"))
+            n = next(part for part in read if part is not None).shape[1]
+            n += cache.get_seq_length() if cache is not None else 0
+            if n > (getattr(module.config, "max_position_embeddings", None) or n):
+                # columns of padding do not count
+                n = n if places is None else int(places.max()) + 1
+                _check_length(name, module.config, n, "a text")
+
+        if not hasattr(decoder, "checks_length"):
+            decoder.register_forward_pre_hook(check, with_kwargs=True)
+            decoder.checks_length = True
 
     @property
     def n_layers(self) -> int:
@@ -40,15 +55,12 @@ class LanguageModel:
 
     @property
     def window(self) -> int:
-        """How many tokens back every layer sees: the length of attention windows (Gemma), else all
-        that the model reads."""
+        """How many tokens back every layer sees."""
         config = self.model.config
-        types, window = (
-            getattr(config, "layer_types", None),
-            getattr(config, "sliding_window", None),
-        )
-        windows = types is None or "sliding_attention" in types  # Mistral names no types
-        return window if window and windows else config.max_position_embeddings
+        window = getattr(config, "sliding_window", None)
+        types = getattr(config, "layer_types", None) or ["sliding_attention"]  # Mistral names none
+        windowed = window and "sliding_attention" in types
+        return window if windowed else config.max_position_embeddings
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Token ids of `text` behind exactly one BOS (none if the tokenizer has none). `special`:
@@ -81,27 +93,8 @@ class LanguageModel:
         return begins[0]
 
     def check_length(self, n: int, what: str) -> None:
-        """Raises `UserError` when `what`, of `n` tokens, is longer than the model was made to
-        read."""
+        """Raises `UserError` when `what`, of `n` tokens, is longer than the model reads."""
         _check_length(self.name, self.model.config, n, what)
-
-    def _check_every_length(self) -> None:
-        """Every pass through the decoder is checked as by `check_length`, whoever calls it."""
-        decoder, name = self.model.get_decoder(), self.name  # without self: copies share the hook
-
-        def check(module: nn.Module, args: tuple, given: dict) -> None:
-            cache, places = given.get("past_key_values"), given.get("position_ids")
-            read = (*args, given.get("input_ids"), given.get("inputs_embeds"))
-            n = next(part for part in read if part is not None).shape[1]
-            n += cache.get_seq_length() if cache is not None else 0
-            if n > (getattr(module.config, "max_position_embeddings", None) or n):
-                # columns of padding do not count
-                n = n if places is None else int(places.max()) + 1
-                _check_length(name, module.config, n, "a text")
-
-        if not hasattr(decoder, "checks_length"):
-            decoder.register_forward_pre_hook(check, with_kwargs=True)
-            decoder.checks_length = True
 
     def plain(self, user: str, system: str = "") -> str:
         """A prompt without roles, for `encode(..., special=True)`: `user` below `system`."""

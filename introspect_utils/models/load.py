@@ -3,7 +3,6 @@ a tiny random model."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,21 +11,23 @@ from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import MODELS, ModelSpec
 from introspect_utils.settings.paths import ASSET_CACHE
+from introspect_utils.settings.reading import nearest
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 def choose_device(device: str = "auto") -> str:
     """The device for a setting: "auto" is CUDA where there is a GPU, else the CPU."""
     import torch
 
-    if device == "cuda" and not torch.cuda.is_available():
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
         raise UserError(
             "device: cuda was asked for, and there is no usable GPU here: set device: auto or cpu"
         )
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return ("cuda" if there else "cpu") if device == "auto" else device
 
 
 def choose_dtype(dtype: str = "auto", device: str = "auto") -> torch.dtype:
@@ -53,74 +54,66 @@ def load_model(
     name: str, device: str = "auto", dtype: str = "auto", seed: int = 0
 ) -> LanguageModel:
     """Load a model of `MODELS`, a hub id ("owner/name") or a local folder in the transformers
-    format.
+    format. `seed` draws the weights of a tiny model.
 
-    Raises `UserError` when the name is unknown, the download is refused (gated, no network), or a
-    file is damaged. `seed` draws the weights of a tiny model.
+    Raises `UserError` when the name is unknown, the download is refused (gated, no network), a file
+    is damaged, or the model is built in a way that this package would read wrongly.
     """
     from introspect_utils.models.gate import check_architecture
 
-    spec = MODELS.get(name) or ModelSpec(hub=name)
     torch_dtype, where = choose_dtype(dtype, device), choose_device(device)
-    if spec.tiny:
+    if name in MODELS and MODELS[name].tiny:
         from introspect_utils.models.tiny import tiny_model
 
-        model, tokenizer = tiny_model(spec.tiny, seed)
-        model = model.to(torch_dtype)
-    else:
-        model, tokenizer = _from_files(
-            name, _converted(spec.asset) if spec.asset else spec.hub, torch_dtype
-        )
-    model.to(where).eval()
-    model.requires_grad_(False)
-    lm = LanguageModel(name, model, tokenizer)
-    if not spec.tiny:
-        check_architecture(lm)
-        if tokenizer.chat_template:
-            lm.chat("a question", "a system prompt")  # raises where the template leaves one out
+        model, tokenizer = tiny_model(MODELS[name].tiny, seed)
+        model.to(where, torch_dtype).eval().requires_grad_(False)
+        return LanguageModel(name, model, tokenizer)
+    lm = _from_files(name, torch_dtype)
+    lm.model.to(where).eval().requires_grad_(False)
+    check_architecture(lm)
+    if lm.tokenizer.chat_template:
+        lm.chat("a question", "a system prompt")  # raises where the template leaves one out
     return lm
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer alone of a model that `load_model` loads by this name."""
-    spec = MODELS.get(name) or ModelSpec(hub=name)
-    if spec.tiny:
-        from introspect_utils.models.tiny import tiny_model
-
-        return tiny_model(spec.tiny)[1]
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(_converted(spec.asset) if spec.asset else spec.hub)
+    if name in MODELS and MODELS[name].tiny:
+        from introspect_utils.models.tiny import tiny_model
+
+        return tiny_model(MODELS[name].tiny)[1]
+    return AutoTokenizer.from_pretrained(_place(name))
 
 
-def _from_files(
-    name: str, path: str | Path, dtype: torch.dtype
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _place(name: str) -> str:
+    """The folder or hub id of a model that is no tiny one."""
+    spec = MODELS.get(name) or ModelSpec(hub=name)
+    if spec.hub and "/" not in spec.hub:
+        known = nearest(name, list(MODELS))
+        raise UserError(f"no model is called {name!r}; {known} (a hub id has the form owner/name)")
+    return str(_converted(spec.asset)) if spec.asset else spec.hub
+
+
+def _from_files(name: str, dtype: torch.dtype) -> LanguageModel:
     from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
     from introspect_utils.models.weights import read_model
 
-    if "/" not in str(path):
-        from introspect_utils.settings.reading import nearest
-
-        raise UserError(
-            f"no model is called {name!r}; {nearest(name, list(MODELS))} (a hub id has the form "
-            "owner/name)"
-        )
-    what = name if name == str(path) else f"{name} ({path})"
+    place = _place(name)
+    what = name if name == place else f"{name} ({place})"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-        model = read_model(path, dtype)
+        tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left")
+        model = read_model(place, dtype)
     except SafetensorError as error:
         raise UserError(
             f"a weight file of {what} is damaged ({error}): delete it and get it again"
         ) from error
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"cannot load {what}: {reason.rstrip('.')}; {_hint(name, Path(path))}"
-        ) from error
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UserError(f"cannot load {what}: {reason}; {_cure(name, Path(place))}") from error
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"the tokenizer of {what} has no EOS token, which ends an explanation: set eos_token "
@@ -128,18 +121,16 @@ def _from_files(
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
+    return LanguageModel(name, model, tokenizer)
 
 
-def _hint(name: str, path: Path) -> str:
-    if path.is_dir():
-        return (
-            "a model folder holds config.json, the tokenizer and *.safetensors, as "
-            "save_pretrained writes them"
-        )
-    if path.is_absolute():
+def _cure(name: str, place: Path) -> str:
+    if place.is_dir():
+        files = "config.json, the tokenizer and *.safetensors"
+        return f"a model folder holds {files}, as save_pretrained writes them"
+    if place.is_absolute():
         return "there is no such folder"
-    if MODELS.get(name, ModelSpec()).gated:
+    if name in MODELS and MODELS[name].gated:
         return "accept its licence on the hub, set HF_TOKEN, and check the network"
     return "check the name and the network"
 
@@ -161,14 +152,13 @@ def _converted(asset: str) -> Path:
             gguf = fetch(asset)
             source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
             quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+            # a model read from GGUF refuses to be saved, so its weights go into a plain one
+            quantised.config.__dict__.pop("quantization_config", None)
+            plain = AutoModelForCausalLM.from_config(quantised.config)
+            plain.load_state_dict(quantised.state_dict())
             with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-                # a model read from GGUF refuses to be saved, so its weights go into a plain one
-                quantised.config.__dict__.pop("quantization_config", None)
-                plain = AutoModelForCausalLM.from_config(quantised.config)
-                plain.load_state_dict(quantised.state_dict())
-                plain.save_pretrained(temporary)
-                AutoTokenizer.from_pretrained(**source).save_pretrained(temporary)
-                os.chmod(temporary, 0o755)
-                os.rename(temporary, folder)
-                os.mkdir(temporary)  # the context manager expects to find its folder
+                whole = Path(temporary, "model")
+                plain.save_pretrained(whole)
+                AutoTokenizer.from_pretrained(**source).save_pretrained(whole)
+                whole.rename(folder)
     return folder

@@ -6,7 +6,7 @@ the end" is one column.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,9 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     return model.get_decoder().layers
 
 
+# --- batches
+
+
 def pad_left(
     rows: Sequence[Sequence[int]], pad: int, device: torch.device | str = "cpu", shared: int = 0
 ) -> tuple[Tensor, Tensor]:
@@ -31,6 +34,11 @@ def pad_left(
     ids = [[*row[:shared], *[pad] * (longest - len(row)), *row[shared:]] for row in rows]
     mask = [[1] * shared + [0] * (longest - len(row)) + [1] * (len(row) - shared) for row in rows]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Position ids [batch, length] that count from a row's first token."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
@@ -60,32 +68,24 @@ def read_shared(model: PreTrainedModel, embedded: Tensor, shared: int) -> Dynami
     return cache
 
 
-def positions(mask: Tensor) -> Tensor:
-    """Position ids [batch, length] that count from a row's first token, whichever side is
-    padded."""
-    return (mask.cumsum(-1) - 1).clamp(min=0)
+# --- reading h(l, t)
 
 
 @contextmanager
 def layer_hooks(model: PreTrainedModel, hooks: dict) -> Iterator[None]:
     """Within the context, `hooks[l](output)` sees layer l's output [batch, length, width] and may
-    return another in its place.
-
-    Raises `UserError` for a layer that the model has not.
-    """
-    layers, handles = decoder_layers(model), []
+    return another in its place. Raises `UserError` for a layer that the model has not."""
+    layers = decoder_layers(model)
     n = len(layers)
-    for layer in hooks:
-        if not 0 <= layer < n:
-            raise UserError(f"there is no layer {layer}: the model has {n} layers, 0 to {n - 1}")
-    try:
+    with ExitStack() as handles:
         for layer, f in hooks.items():
+            if not 0 <= layer < n:
+                raise UserError(
+                    f"there is no layer {layer}: the model has {n} layers, 0 to {n - 1}"
+                )
             hook = layers[layer].register_forward_hook
-            handles.append(hook(lambda module, args, output, f=f: f(output)))
+            handles.enter_context(hook(lambda module, args, output, f=f: f(output)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -98,35 +98,39 @@ def recorded(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int
         yield h
 
 
-def check_finite(residual: dict[int, Tensor], mask: Tensor | None = None) -> None:
+@contextmanager
+def with_layers(model: PreTrainedModel, layers: nn.ModuleList) -> Iterator[None]:
+    """Within the context the model computes only these layers."""
+    decoder, own = model.get_decoder(), decoder_layers(model)
+    decoder.layers = layers
+    try:
+        yield
+    finally:
+        decoder.layers = own
+
+
+def check_finite(residual: dict[int, Tensor], mask: Tensor) -> None:
     """Raises `UserError` with layer and token where a residual [batch, length, width] is not
     finite; padding does not count."""
-    for layer, h in sorted(residual.items()):
-        broken = ~h.isfinite().all(-1)
-        if mask is not None:
-            broken &= mask.bool()
+    for layer, h in residual.items():
+        broken = ~h.isfinite().all(-1) & mask.bool()
         if broken.any():
             row, column = broken.nonzero()[0].tolist()
-            position = column if mask is None else int(mask[row, :column].sum())
             raise UserError(
-                f"the residual stream at layer {layer}, token {position} of text {row} of its "
-                "batch is not finite: the model is damaged, or its numbers outgrow its dtype; set "
-                "dtype: float32"
+                f"the residual stream at layer {layer}, token {int(mask[row, :column].sum())} of "
+                f"text {row} of its batch is not finite: the model is damaged, or its numbers "
+                "outgrow its dtype; set dtype: float32"
             )
 
 
 @dataclass(frozen=True)
 class CleanRun:
-    """One unpatched forward pass over a left-padded batch.
+    """One unpatched forward pass over a left-padded batch."""
 
-    `next_token` [batch]: the greedy continuation; `residual`: l -> [batch, length, width] for the
-    layers asked for; `cache`: keys and values of every layer.
-    """
-
-    mask: Tensor
-    next_token: Tensor
-    residual: dict[int, Tensor]
-    cache: DynamicCache
+    mask: Tensor  # [batch, length]
+    next_token: Tensor  # [batch]: the greedy continuation
+    residual: dict[int, Tensor]  # l -> [batch, length, width] for the layers asked for
+    cache: DynamicCache  # keys and values of every layer
 
 
 @torch.inference_mode()
@@ -149,34 +153,14 @@ def clean_run(
     return CleanRun(mask, output.logits[:, -1].argmax(-1), residual, output.past_key_values)
 
 
+# --- patching, eq. 4
+
+
 class _Passed(nn.Module):
     """Stands in for a layer that a run resumed above it does not compute."""
 
     def forward(self, hidden: Tensor, *args, **kwargs) -> Tensor:
         return hidden
-
-
-@contextmanager
-def with_layers(model: PreTrainedModel, layers: nn.ModuleList) -> Iterator[None]:
-    """Within the context the model computes only these layers."""
-    decoder, own = model.get_decoder(), decoder_layers(model)
-    decoder.layers = layers
-    try:
-        yield
-    finally:
-        decoder.layers = own
-
-
-def patched_next_token(
-    model: PreTrainedModel,
-    clean: CleanRun,
-    block: Sequence[int],
-    from_end: int,
-    rows: Tensor,
-    v: Tensor,
-) -> Tensor:
-    """The greedy continuation under the patch of `patched_logits`, [len(rows)]."""
-    return patched_logits(model, clean, block, from_end, rows, v).argmax(-1)
 
 
 @torch.inference_mode()

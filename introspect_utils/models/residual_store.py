@@ -42,59 +42,62 @@ def read_residuals(
     lead_in = torch.tensor(lm.encode(LEAD_IN), device=lm.device)
     lower = decoder_layers(lm.model)[: max(layers) + 1]
     for start in range(0, len(contexts), batch_size):
-        rows = slice(start, min(start + batch_size, len(contexts)))
-        batch = contexts[rows].to(lm.device)
+        batch = contexts[start : start + batch_size].to(lm.device)
         ids = torch.cat([lead_in.expand(len(batch), -1), batch], 1)
-        with recorded(lm.model, layers) as found, with_layers(lm.model, lower):
+        with recorded(lm.model, layers) as residual, with_layers(lm.model, lower):
             lm.model.get_decoder()(input_ids=ids, use_cache=False)
-        h = {layer: found[layer][:, -contexts.shape[1] :] for layer in layers}
-        check_finite(h)
-        yield rows, h
+        h = {layer: residual[layer][:, len(lead_in) :] for layer in layers}
+        check_finite(h, torch.ones_like(batch))
+        yield slice(start, start + len(batch)), h
+
+
+def token_activations(target: LanguageModel, text: str, layer: int) -> Tensor:
+    """h(l, t) of every token of a text, [T, d_target] float32, BOS not counted: read like the
+    contexts of `read_residuals`. Raises `UserError` where the text has no token."""
+    ids = token_ids(target.tokenizer, text)
+    if not ids:
+        raise UserError("the text is empty: give at least one word")
+    [(_, h)] = read_residuals(target, torch.tensor([ids]), [layer], batch_size=1)
+    return h[layer][0].float()
 
 
 def store_residuals(
     lm: LanguageModel, contexts: Tensor, layers: Sequence[int], folder: Path, batch_size: int
 ) -> None:
     """One pass over `contexts` [N, T] int64: for every layer a raw bfloat16 file [N, T, d], and
-    JSON that says it is whole.
+    JSON that says what it holds.
 
     A pass cut short goes on where it stopped. What is whole, and of the same contexts and target,
     is left as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    about = {
-        "shape": [*contexts.shape, lm.width],
-        "dtype": "bfloat16",
-        "made_from": _fingerprint(lm, contexts),
-    }
-    partial = {
-        layer: folder / f"layer{layer}-{about['made_from']}.part"
-        for layer in layers
-        if _about(folder, layer) != about or not _is_whole(folder, layer)
-    }
-    if not partial:
+    digest = hashlib.sha256(f"{lm.name} {lm.model.dtype} {lm.encode(LEAD_IN)}".encode())
+    digest.update(contexts.cpu().numpy().tobytes())
+    shape = [*contexts.shape, lm.width]
+    about = {"shape": shape, "dtype": "bfloat16", "made_from": digest.hexdigest()[:16]}
+    n_bytes, unfinished = BYTES * math.prod(shape[1:]), []  # of a context
+    for layer in layers:
+        raw, described = _files(folder, layer)
+        if _about(folder, layer) != about or raw.stat().st_size > len(contexts) * n_bytes:
+            raw.write_bytes(b"")
+            with replaced(described) as temporary:
+                temporary.write_text(json.dumps(about) + "\n", "utf-8")
+        if raw.stat().st_size < len(contexts) * n_bytes:
+            unfinished.append(layer)
+    if not unfinished:
         return
-    for layer, path in partial.items():
-        for old in {_files(folder, layer)[1], *folder.glob(f"layer{layer}-*.part")} - {path}:
-            old.unlink(missing_ok=True)
-        path.touch()
-    n_bytes = BYTES * lm.width * contexts.shape[1]  # of a context
-    done = min(path.stat().st_size for path in partial.values()) // n_bytes
-    for path in partial.values():
+    raw = {layer: _files(folder, layer)[0] for layer in unfinished}
+    done = min(path.stat().st_size for path in raw.values()) // n_bytes
+    for path in raw.values():
         os.truncate(path, done * n_bytes)
     settings = {"desc": "residuals", "unit": "token", "unit_scale": True, "mininterval": 10}
     with tqdm(total=contexts.numel(), initial=done * contexts.shape[1], **settings) as progress:
-        for rows, h in read_residuals(lm, contexts[done:], list(partial), batch_size):
-            for layer, path in partial.items():
+        for rows, h in read_residuals(lm, contexts[done:], unfinished, batch_size):
+            for layer, path in raw.items():
                 values = h[layer].to("cpu", torch.bfloat16).contiguous().view(torch.int16)
                 with path.open("ab") as file:
                     file.write(values.numpy().data)
             progress.update((rows.stop - rows.start) * contexts.shape[1])
-    for layer, path in partial.items():
-        raw, described = _files(folder, layer)
-        os.replace(path, raw)
-        with replaced(described) as temporary:
-            temporary.write_text(json.dumps(about) + "\n", "utf-8")
 
 
 def open_residuals(folder: Path, layer: int) -> Tensor:
@@ -108,15 +111,14 @@ def open_residuals(folder: Path, layer: int) -> Tensor:
             f"{folder} holds no residuals of layer {layer}: notebooks/01_data_features.ipynb "
             "stores them"
         )
-    if not _is_whole(folder, layer):
+    shape = about["shape"]
+    if raw.stat().st_size != BYTES * math.prod(shape):
         raise UserError(
-            f"{raw} is damaged (its size is not that of {about['shape']}): run "
+            f"{raw} is unfinished or damaged (its size is not that of {shape}): run "
             "notebooks/01_data_features.ipynb again"
         )
-    n = math.prod(about["shape"])
-    return torch.from_file(str(raw), shared=False, size=n, dtype=torch.bfloat16).view(
-        about["shape"]
-    )
+    h = torch.from_file(str(raw), shared=False, size=math.prod(shape), dtype=torch.bfloat16)
+    return h.view(shape)
 
 
 def mean_residual(residuals: Tensor) -> Tensor:
@@ -127,37 +129,12 @@ def mean_residual(residuals: Tensor) -> Tensor:
 
 
 def _files(folder: Path, layer: int) -> tuple[Path, Path]:
-    """(values, description) of a layer's store; the description is written last."""
+    """(values, description) of a layer's store."""
     return folder / f"layer{layer}.bf16", folder / f"layer{layer}.json"
 
 
 def _about(folder: Path, layer: int) -> dict | None:
-    described = _files(folder, layer)[1]
-    return json.loads(described.read_text("utf-8")) if described.is_file() else None
-
-
-def _is_whole(folder: Path, layer: int) -> bool:
-    raw, about = _files(folder, layer)[0], _about(folder, layer)
-    return raw.is_file() and raw.stat().st_size == BYTES * math.prod(about["shape"])
-
-
-def _fingerprint(lm: LanguageModel, contexts: Tensor) -> str:
-    """What a store belongs to: the target with its weights' precision, and the contexts."""
-    digest = hashlib.sha256(
-        f"{lm.name} {lm.model.dtype} {lm.encode(LEAD_IN)} {list(contexts.shape)}".encode()
-    )
-    digest.update(contexts.cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def token_activations(target: LanguageModel, text: str, layer: int) -> torch.Tensor:
-    """h(l, t) of every token of a text, [T, d_target] float32, BOS not counted: read like the
-    contexts of `read_residuals`.
-
-    Raises `UserError` where the text has no token.
-    """
-    ids = token_ids(target.tokenizer, text)
-    if not ids:
-        raise UserError("the text is empty: give at least one word")
-    [(_, h)] = read_residuals(target, torch.tensor([ids]), [layer], batch_size=1)
-    return h[layer][0].float()
+    """What a layer's store holds, or is to hold; None where there is none."""
+    raw, described = _files(folder, layer)
+    there = raw.is_file() and described.is_file()
+    return json.loads(described.read_text("utf-8")) if there else None

@@ -91,8 +91,8 @@ def generate_greedily(
     lm: LanguageModel, max_new_tokens: int, exactly: bool = False, **inputs
 ) -> torch.Tensor:
     """The tokens [batch, n] that `lm` continues `inputs` with, most likely first; `exactly` so
-    many, whether or not an answer ends before. The model's own generation settings (penalties, suppressed
-    tokens, beams, ...) have no effect."""
+    many, whether or not an answer ends before. The model's own generation settings (penalties,
+    suppressed tokens, beams, ...) have no effect."""
     from transformers import GenerationConfig
 
     greedy = GenerationConfig(

@@ -17,7 +17,7 @@ from introspect_utils.data.facts import Fact, FactPair
 from introspect_utils.data.prompts import Prompt, target_prompt
 from introspect_utils.features.pairs import TokenPair
 from introspect_utils.models.language_model import LanguageModel
-from introspect_utils.models.residual import clean_run, pad_left, patched_next_token
+from introspect_utils.models.residual import clean_run, pad_left, patched_logits
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks.outcome import explanation, parse
 from introspect_utils.tasks.task_patching import cell
@@ -142,9 +142,8 @@ def _patch_batch(
         for from_end in range(1, max((batch[row].n_aligned for row in kept), default=0) + 1):
             rows = [row for row in kept if batch[row].n_aligned >= from_end]
             index = torch.tensor(rows, device=target.device)
-            patched = patched_next_token(
-                target.model, clean, block, from_end, index, v[index, -from_end]
-            )
+            patch = (block, from_end, index, v[index, -from_end])
+            patched = patched_logits(target.model, clean, *patch).argmax(-1)
             for row, token in zip(rows, patched.tolist(), strict=True):
                 place = (batch[row], block, from_end)
                 yield _row(target, *place, answers[row], token, v[row, -from_end])

@@ -100,8 +100,7 @@ def test_a_held_out_text_is_not_the_corpuss_in_another_spelling():
     assert (corpus, held_out) == (["A café.", "b"], ["c"])
 
 
-def test_windows_are_the_tokens_of_single_texts_in_order(tiny, monkeypatch):
-    monkeypatch.setattr("introspect_utils.models.contexts.AT_ONCE", 2)
+def test_windows_are_the_tokens_of_single_texts_in_order(tiny):
     texts = [
         "Rome is the capital of Italy.",
         "Oslo",

@@ -45,7 +45,7 @@ def test_other_families_of_one_stream_pass(family, tiny):
 def test_an_architecture_that_cannot_be_read_is_refused_by_name(family, tiny):
     """Layers elsewhere, no attention, a cache of another kind."""
     changes = {"n_layer": 2, "n_head": 4, "n_embd": 32} if family == "gpt2" else {}
-    with pytest.raises(UserError, match=rf"{family} is a \w+, (which does not|and its decoder)"):
+    with pytest.raises(UserError, match=rf"{family} is a \w+, (which does not)"):
         check_architecture(random_model(family, tiny.tokenizer, **changes))
 
 
@@ -100,7 +100,7 @@ def test_a_folder_is_checked_when_it_is_loaded(tmp_path, tiny):
     lm = random_model("gpt2", tiny.tokenizer, n_layer=2, n_head=4, n_embd=32)
     lm.model.save_pretrained(tmp_path)
     lm.tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="GPT2LMHeadModel, and its decoder layers are not in"):
+    with pytest.raises(UserError, match="GPT2LMHeadModel, .* .its decoder layers are not in"):
         load_model(str(tmp_path), "cpu")
 
 

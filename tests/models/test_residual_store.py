@@ -108,10 +108,11 @@ def test_a_pass_cut_short_is_not_taken_for_whole_and_goes_on(tiny, contexts, tmp
         interrupted(patch, after=2)
         with pytest.raises(KeyboardInterrupt):
             store_residuals(tiny, contexts, [1, 2], tmp_path / "cut", batch_size=2)
-    with pytest.raises(UserError, match="holds no residuals of layer 1"):
+    with pytest.raises(UserError, match="layer1.bf16 is unfinished or damaged"):
         open_residuals(tmp_path / "cut", 1)
-    [part] = (tmp_path / "cut").glob("layer2-*.part")
-    with part.open("ab") as file:
+    with pytest.raises(UserError, match="holds no residuals of layer 3"):
+        open_residuals(tmp_path / "cut", 3)
+    with (tmp_path / "cut" / "layer2.bf16").open("ab") as file:
         file.write(b"half a context")  # as a process killed while it wrote leaves it
     seen = []
     original = residual_store.read_residuals
@@ -158,11 +159,12 @@ def test_a_damaged_store_is_an_error_and_is_made_again(tiny, contexts, tmp_path)
     assert json.loads((tmp_path / "layer1.json").read_text())["shape"] == [7, 6, 32]
     before = open_residuals(tmp_path, 1).clone()
     data = (tmp_path / "layer1.bf16").read_bytes()
-    (tmp_path / "layer1.bf16").write_bytes(data[:-2])
-    with pytest.raises(UserError, match=r"layer1.bf16 is damaged .*\[7, 6, 32\]"):
-        open_residuals(tmp_path, 1)
-    store_residuals(tiny, contexts, [1], tmp_path, batch_size=7)
-    assert torch.equal(open_residuals(tmp_path, 1), before)
+    for damaged in (data[:-2], data + b"more"):
+        (tmp_path / "layer1.bf16").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"layer1.bf16 is unfinished or damaged .*\[7, 6, 32\]"):
+            open_residuals(tmp_path, 1)
+        store_residuals(tiny, contexts, [1], tmp_path, batch_size=7)
+        assert torch.equal(open_residuals(tmp_path, 1), before)
 
 
 def test_the_mean_over_a_corpus_larger_than_a_block():
