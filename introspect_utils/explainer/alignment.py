@@ -10,7 +10,7 @@ relative depth are paired here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,13 +20,13 @@ from introspect_utils.models.residual_store import read_residuals
 from introspect_utils.models.tokens import token_spans
 from introspect_utils.settings.errors import UserError
 
+BATCH = 32  # contexts
 RIDGE = 1e-3  # times the mean variance of h_M: below it, what a direction says of h_E is noise
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Tokens at which both models have read the same text: of context `rows` [n], the number of the
-    target's token and of the explainer's [n]."""
+class Pairs(NamedTuple):
+    """Tokens at which both models have read the same text, each [n]: the context's number, the
+    target's token in it and the explainer's."""
 
     rows: Tensor
     target: Tensor
@@ -47,22 +47,21 @@ def shared_ends(
     A context that does not come back from its text as the same tokens has no pairs. Raises
     `UserError` where there are none at all.
     """
-    texts = target.tokenizer.batch_decode(contexts)
-    ours, theirs = ([_ends(lm, text) for text in texts] for lm in (target, explainer))
-    pairs = [
-        (row, i, theirs[row][1][end])
-        for row, (ids, ends) in enumerate(ours)
-        if ids == contexts[row].tolist()
-        for end, i in ends.items()
-        if end in theirs[row][1]
-    ]
+    pairs, of_explainer = [], []
+    for row, text in enumerate(target.tokenizer.batch_decode(contexts)):
+        ids, ends = _ends(target, text)
+        other_ids, other_ends = _ends(explainer, text)
+        of_explainer.append(other_ids)
+        if ids == contexts[row].tolist():
+            shared = [end for end in ends if end in other_ends]
+            pairs += [(row, ends[end], other_ends[end]) for end in shared]
     if not pairs:
         raise UserError(
             f"no token of {target.name} ends where one of {explainer.name} does: their tokenizers "
             "cannot be aligned"
         )
-    pad, longest = explainer.tokenizer.pad_token_id, max(len(ids) for ids, _ in theirs)
-    padded = torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _ in theirs])
+    pad, longest = explainer.tokenizer.pad_token_id, max(map(len, of_explainer))
+    padded = torch.tensor([ids + [pad] * (longest - len(ids)) for ids in of_explainer])
     return padded, Pairs(*torch.tensor(pairs).T)
 
 
@@ -73,34 +72,25 @@ def _ends(lm: LanguageModel, text: str) -> tuple[list[int], dict[int, int]]:
 
 
 def explainer_residuals(
-    target: LanguageModel,
-    explainer: LanguageModel,
-    contexts: Tensor,
-    layers: Sequence[int],
-    batch_size: int = 32,
+    target: LanguageModel, explainer: LanguageModel, contexts: Tensor, layers: Sequence[int]
 ) -> Iterator[tuple[Pairs, dict[int, Tensor]]]:
     """Batch after batch of the target's `contexts` [N, T]: the tokens that both models share, and
     {l: h_E [n, d_E]} float32 at these, l the target's layer."""
     depth = {layer: same_depth(layer, target, explainer) for layer in layers}
-    for start in range(0, len(contexts), batch_size):
-        ids, pairs = shared_ends(target, explainer, contexts[start : start + batch_size])
+    for start in range(0, len(contexts), BATCH):
+        ids, pairs = shared_ends(target, explainer, contexts[start : start + BATCH])
         [(_, h)] = read_residuals(explainer, ids, list(dict.fromkeys(depth.values())), len(ids))
         at = (pairs.rows, pairs.explainer)
         theirs = {layer: h[depth[layer]][at].float() for layer in layers}
-        yield Pairs(pairs.rows + start, pairs.target, pairs.explainer), theirs
+        yield pairs._replace(rows=pairs.rows + start), theirs
 
 
 def paired_residuals(
-    target: LanguageModel,
-    explainer: LanguageModel,
-    contexts: Tensor,
-    layers: Sequence[int],
-    batch_size: int = 32,
+    target: LanguageModel, explainer: LanguageModel, contexts: Tensor, layers: Sequence[int]
 ) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
-    """Batch after batch: {l: (h_M [n, d_M], h_E [n, d_E])} float32 at each shared token, l the
-    target's layer."""
-    of_target = read_residuals(target, contexts, layers, batch_size)
-    of_explainer = explainer_residuals(target, explainer, contexts, layers, batch_size)
+    """Batch after batch: {l: (h_M [n, d_M], h_E [n, d_E])} float32 at each shared token."""
+    of_target = read_residuals(target, contexts, layers, BATCH)
+    of_explainer = explainer_residuals(target, explainer, contexts, layers)
     for (batch, ours), (pairs, theirs) in zip(of_target, of_explainer, strict=True):
         at = (pairs.rows - batch.start, pairs.target)
         yield {layer: (ours[layer][at].float(), theirs[layer]) for layer in layers}

@@ -80,23 +80,15 @@ def write(state: dict[str, Tensor], path: Path, about: dict[str, str]) -> None:
             file.write(whole(tensor).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
-def own_checkpoint(path: Path, made_from: str) -> dict[str, str] | None:
-    """What the checkpoint of this very run says of itself; None without one."""
-    if not path.is_file():
-        return None
-    with safe_open(path, "pt") as saved:
-        about = saved.metadata()
-    return about if about["made_from"] == made_from else None
-
-
 def resume(path: Path, trained: dict, optimizer, made_from: str) -> tuple[list[float], float]:
     """(losses, seconds) so far, weights and moments restored; ([], 0) without a checkpoint of this
     very run."""
-    about = own_checkpoint(path, made_from)
-    if about is None:
+    if not path.is_file():
         return [], 0.0
     with safe_open(path, "pt") as saved:
-        keys = set(saved.keys())
+        about, keys = saved.metadata(), set(saved.keys())
+        if about["made_from"] != made_from:
+            return [], 0.0
         for name, parameter in trained.items():
             parameter.data.copy_(divided(saved.get_tensor(f"weight/{name}"), parameter))
             for moment in MOMENTS if f"step/{name}" in keys else ():  # none of a finished run

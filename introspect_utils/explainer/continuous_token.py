@@ -6,7 +6,7 @@ import copy
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AddedToken
 
 from introspect_utils.models.language_model import LanguageModel
@@ -14,12 +14,15 @@ from introspect_utils.models.residual import decoder_layers, recorded
 from introspect_utils.models.tokens import spellings
 from introspect_utils.settings.errors import UserError
 
-# (begin, placeholder, end) that a family has in its vocabulary; the first complete triple is taken
-LLAMA_3 = tuple(f"<|reserved_special_token_{i}|>" for i in (10, 12, 11))
-QWEN_3 = ("<|vision_start|>", "<|vision_pad|>", "<|vision_end|>")
-GEMMA = ("<unused0>", "<unused1>", "<unused2>")
-SMOLLM_2 = ("<jupyter_start>", "<empty_output>", "<jupyter_output>")
 ADDED = ("<|vector_start|>", "<|vector|>", "<|vector_end|>")
+# (begin, placeholder, end) that a family has in its vocabulary; the first complete triple is taken
+RESERVED = (
+    tuple(f"<|reserved_special_token_{i}|>" for i in (10, 12, 11)),  # Llama 3
+    ("<|vision_start|>", "<|vision_pad|>", "<|vision_end|>"),  # Qwen
+    ("<unused0>", "<unused1>", "<unused2>"),  # Gemma
+    ("<jupyter_start>", "<empty_output>", "<jupyter_output>"),  # SmolLM2
+    ADDED,
+)
 SAMPLE = (
     "In the summer of 1858 the first message went under the ocean from Ireland to Newfoundland. It "
     "took sixteen hours, and people on both shores lit fires to celebrate; three weeks later the "
@@ -34,8 +37,7 @@ def reserve_tokens(lm: LanguageModel) -> tuple[LanguageModel, tuple[int, int, in
     family, else added ones with the mean embedding. Tokenizer and embeddings are copied if they
     have to change."""
     known = lm.tokenizer.get_vocab()
-    families = (LLAMA_3, QWEN_3, GEMMA, SMOLLM_2, ADDED)
-    there = [triple for triple in families if all(token in known for token in triple)]
+    there = [triple for triple in RESERVED if known.keys() >= set(triple)]
     tokens = list(there[0] if there else ADDED)
     added = lm.tokenizer.added_tokens_decoder.values()
     if not set(tokens) <= {str(token) for token in added if token.special}:
@@ -53,29 +55,25 @@ def reserve_tokens(lm: LanguageModel) -> tuple[LanguageModel, tuple[int, int, in
     return lm, tuple(ids)
 
 
+@torch.inference_mode()
 def token_norm(lm: LanguageModel, scale: str) -> float | None:
-    """The norm that a vector is given, for a `vector_scale` of the profile; None for "raw"."""
-    norms = {"raw": lambda lm: None, "embedding": mean_embedding_norm, "residual": residual_norm}
-    return norms[scale](lm)
+    """The norm that a vector is given, for a `vector_scale` of the profile: "raw" None, "embedding"
+    the mean norm of what layer 0 reads for a token of the vocabulary.
 
-
-@torch.inference_mode()
-def mean_embedding_norm(lm: LanguageModel) -> float:
-    """Mean norm of what layer 0 reads for a token of the vocabulary."""
-    embed = lm.model.get_input_embeddings()
-    every = torch.arange(embed.num_embeddings, device=lm.device)
-    norms = [embed(part).float().norm(dim=-1) for part in every.split(8192)]
-    return torch.cat(norms).mean().item() * input_scale(lm)
-
-
-@torch.inference_mode()
-def residual_norm(lm: LanguageModel) -> float:
-    """Median norm of the residual stream, less its mean, at a quarter of the model's depth: the
-    layers above are used to vectors of this length. An embedding is a few hundredths as long in a
-    small Llama, and is lost in what the first layers add."""
+    "residual": the median norm of the residual stream, less its mean, at a quarter of the model's
+    depth. The layers above are used to vectors of this length; an embedding is a few hundredths as
+    long in a small Llama, and is lost in what the first layers add.
+    """
+    if scale == "raw":
+        return None
+    if scale == "embedding":
+        embed = lm.model.get_input_embeddings()
+        every = torch.arange(embed.num_embeddings, device=lm.device)
+        norms = [embed(part).float().norm(dim=-1) for part in every.split(8192)]
+        return torch.cat(norms).mean().item() * input_scale(lm)
     layer = lm.n_layers // 4
     with recorded(lm.model, [layer]) as residual:
-        lm.model(input_ids=_sample_ids(lm), use_cache=False, logits_to_keep=1)
+        lm.model(inputs_embeds=_embedded_sample(lm), use_cache=False, logits_to_keep=1)
     h = residual[layer][0, SINKS:].float()
     return (h - h.mean(0)).norm(dim=-1).median().item()
 
@@ -87,13 +85,14 @@ def input_scale(lm: LanguageModel) -> float:
     Raises `UserError` for a model that does something else to them.
     """
     seen = []
-    with decoder_layers(lm.model)[0].register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]),
-        with_kwargs=True,
-    ):
-        embedded = lm.model.get_input_embeddings()(_sample_ids(lm))
+    embedded = _embedded_sample(lm)
+
+    def note(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        seen.append((*args, *kwargs.values())[0].float())
+
+    with decoder_layers(lm.model)[0].register_forward_pre_hook(note, with_kwargs=True):
         lm.model(inputs_embeds=embedded, use_cache=False, logits_to_keep=1)
-    read, embedded = seen[0].float(), embedded.float()
+    read, embedded = seen[0], embedded.float()
     scale = ((read * embedded).sum() / (embedded * embedded).sum()).item()
     if not torch.allclose(read, scale * embedded, rtol=0.02, atol=0.02 * read.std().item()):
         raise UserError(
@@ -103,5 +102,6 @@ def input_scale(lm: LanguageModel) -> float:
     return 1.0 if abs(scale - 1) < 0.01 else scale
 
 
-def _sample_ids(lm: LanguageModel) -> Tensor:
-    return torch.tensor([lm.encode(SAMPLE)], device=lm.device)
+def _embedded_sample(lm: LanguageModel) -> Tensor:
+    ids = torch.tensor([lm.encode(SAMPLE)], device=lm.device)
+    return lm.model.get_input_embeddings()(ids)

@@ -45,11 +45,11 @@ class Explainer(QuestionModel):
         """A PEFT or transformers folder, with the projection and the means in safetensors, and the
         settings in JSON. Of an explainer saved there before nothing is left."""
         folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         if (folder / SETTINGS).is_file():
             names = (SETTINGS, "adapter_config.json", "config.json")
             for old in (*map(folder.joinpath, names), *folder.glob("*.safetensors")):
                 old.unlink(missing_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
         if hasattr(self.model, "peft_config"):  # "auto" would ask the hub about the embeddings
             self.model.save_pretrained(folder, save_embedding_layers=False)
         elif not self.frozen:
@@ -84,10 +84,7 @@ class Explainer(QuestionModel):
         """
         folder = Path(folder)
         if not (folder / SETTINGS).is_file():
-            raise UserError(
-                f"no explainer at {folder} (no {SETTINGS} in it): train one with notebooks/05, 06 "
-                "or 07"
-            )
+            raise UserError(f"no explainer at {folder}: train one with notebooks/05, 06 or 07")
         described = json.loads((folder / SETTINGS).read_text())
         settings = ExplainerSettings(**described["settings"])
         adapted, name = (folder / "adapter_config.json").is_file(), described["base"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from introspect_utils.explainer import gates
-from introspect_utils.explainer.bfloat16 import lean_autocast
 from introspect_utils.explainer.checkpoints import checkpoint, resume, shard, whole
 from introspect_utils.explainer.tuning import trainable
 from introspect_utils.models.load import choose_compute_dtype
@@ -101,27 +101,37 @@ class Loop:
     def __init__(
         self, module: nn.Module, loss_of: Callable, settings: Training, path: Path
     ) -> None:
-        self.module, self.loss_of, self.settings = module, loss_of, settings
+        self.loss_of, self.settings = loss_of, settings
         device = next(iter(trainable(module).values())).device.type
         compute_dtype = choose_compute_dtype(settings.compute_dtype, device)
         in_bfloat16 = (compute_dtype, settings.weights) == ("bfloat16", "float32")
         # else a kernel could not train in another precision later
         AcceleratorState._reset_state(reset_partial_state=True)
-        several = PartialState(cpu=device == "cpu").num_processes > 1
-        divide = settings.sharded and several
+        divide = settings.sharded and PartialState(cpu=device == "cpu").num_processes > 1
         model = next((part for part in module.modules() if isinstance(part, PreTrainedModel)), None)
         if settings.gradient_checkpointing and model is not None:
             model.gradient_checkpointing_enable()
+        logger, logging = settings.log_with, {}
+        if logger != "none":
+            if find_spec(logger) is None:
+                raise UserError(
+                    f"training.log_with is {logger}, which is not installed: pip install {logger}, "
+                    "or set log_with: none"
+                )
+            logging = {"log_with": logger, "project_dir": str(path.parent)}
         mixed = "bf16" if in_bfloat16 and not divide else "no"
-        logging = tracker(settings.log_with, path.parent)
         self.accelerator = Accelerator(mixed_precision=mixed, cpu=device == "cpu", **logging)
         self.lean = device == "cpu" and mixed == "bf16"
         if divide:
             shard(module, torch.bfloat16 if in_bfloat16 else None)
         self.wrapped = module if divide else self.accelerator.prepare(module)
-        rate, decay = settings.learning_rate, settings.weight_decay
-        self.weights, weights = trainable(module), list(trainable(module).values())
-        self.optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=decay, fused=True)
+        self.weights = trainable(module)  # with FSDP shares of them
+        self.optimizer = torch.optim.AdamW(
+            list(self.weights.values()),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
 
     def loss(self, item: Any) -> Tensor:
         with self.accelerator.autocast():
@@ -164,11 +174,28 @@ class Loop:
                 self.optimizer.zero_grad()
 
 
-def tracker(name: str, folder: Path) -> dict[str, str]:
-    """What `Accelerator` is given to log with. Raises `UserError` without the package for it."""
-    if name != "none" and find_spec(name) is None:
-        raise UserError(
-            f"training.log_with is {name}, which is not installed: pip install {name}, or set "
-            "log_with: none"
-        )
-    return {} if name == "none" else {"log_with": name, "project_dir": str(folder)}
+@contextmanager
+def lean_autocast(module: nn.Module) -> Iterator[None]:
+    """For products in bfloat16 on a CPU: the numbers of autocast, without its overhead.
+
+    Within the context the weights below adapters are in bfloat16 (autocast would round them anew at
+    every step), adapters take their inputs as they come, and attention is two plain products, which
+    on a CPU are faster than its fused kernel. Afterwards everything is as it was.
+    """
+    named = module.named_parameters()
+    below = [w for name, w in named if "base_layer" in name and not w.requires_grad]
+    kept = [(weight, weight.data) for weight in below]
+    models = [part for part in module.modules() if isinstance(part, PreTrainedModel)][:1]
+    attention = [(model, model.config._attn_implementation) for model in models]
+    try:
+        for weight, data in kept:
+            weight.data = data.to(torch.bfloat16)
+        for model in models:
+            model.set_attn_implementation("eager")
+        with disable_input_dtype_casting(module):
+            yield
+    finally:
+        for weight, data in kept:
+            weight.data = data
+        for model, implementation in attention:
+            model.set_attn_implementation(implementation)

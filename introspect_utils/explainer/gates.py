@@ -31,20 +31,16 @@ def check_explanations(examples: Sequence[Example]) -> None:
         raise UserError("there are no training rows: raise the size, or look at what was left out")
     for number, example in enumerate(examples):
         if not example.explanation.strip():
-            text = example.question.text[:80]
-            raise UserError(
-                f"training row {number} has an empty explanation: leave it out ({text!r})"
-            )
+            empty = f"training row {number} has an empty explanation"
+            raise UserError(f"{empty}: leave it out ({example.question.text[:80]!r})")
 
 
 def check_labels(batch: Batch) -> None:
     """Each row of a batch has a label beside the EOS: the loss is over the explanations."""
     labelled = (batch.labels != -100).sum(1)
-    if not bool((labelled > 1).all()):
-        raise UserError(
-            f"the labels of row {int(labelled.argmin())} of the first batch are masked: nothing "
-            "would be learned"
-        )
+    if labelled.min() <= 1:
+        row = f"row {int(labelled.argmin())} of the first batch"
+        raise UserError(f"the labels of {row} are masked: nothing would be learned")
 
 
 def check_loss_depends(what: str, losses: Sequence[tuple[float, float]]) -> None:
@@ -71,30 +67,9 @@ def check_gradients(weights: dict[str, nn.Parameter]) -> None:
             raise UserError(f"the {part} gets no gradient from the loss: it would not be trained")
 
 
-def check_memory(explainer: QuestionModel, tokens: int) -> None:
-    """A lower bound of what training needs fits into the free memory: gradients and AdamW's moments
-    in float32, one bfloat16 hidden state a layer for each of the `tokens` of the largest batch."""
-    import psutil
-    import torch
-
-    lm, trained = explainer.lm, [p.numel() for p in explainer.parameters() if p.requires_grad]
-    needed = 12 * sum(trained) + 2 * tokens * lm.width * lm.n_layers
-    on_gpu = lm.device.type == "cuda"
-    free = torch.cuda.mem_get_info(lm.device)[0] if on_gpu else psutil.virtual_memory().available
-    if needed > free:
-        raise UserError(
-            f"training {lm.name} needs at least {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} "
-            f"GB are free on {lm.device}: lower batch_size, set tuning: lora, or take a smaller "
-            "model"
-        )
-
-
 def sampled(module: nn.Module) -> Samples:
     """Some values of every parameter, as they are now, for `check_trained`."""
-    parameters = module.named_parameters()
-    return {
-        name: (_some(parameter).clone(), parameter.requires_grad) for name, parameter in parameters
-    }
+    return {name: (_some(p).clone(), p.requires_grad) for name, p in module.named_parameters()}
 
 
 def _some(tensor: Tensor) -> Tensor:
@@ -175,10 +150,14 @@ def check_padding(explainer: QuestionModel, rows: Sequence[tuple]) -> None:
 
     from introspect_utils.models.gate import difference, tolerance
 
+    def next_logits(some: Sequence[tuple]) -> Tensor:
+        batch = explainer.collate(some)
+        last = torch.tensor([batch.ids.shape[1] - 1], device=batch.ids.device)
+        return explainer.logits(batch, last)[:, -1]
+
     by_length = sorted(rows, key=lambda row: len(row[1]))
     some = [by_length[0], by_length[len(rows) // 2], by_length[-1]]
-    alone = torch.cat([explainer.next_logits(explainer.collate([row])) for row in some])
-    change = difference(explainer.next_logits(explainer.collate(some)), alone)
+    change = difference(next_logits(some), torch.cat([next_logits([row]) for row in some]))
     if not change <= tolerance(explainer.lm):
         raise UserError(
             f"{explainer.lm.name} answers a question otherwise beside longer ones than alone (its "
@@ -196,10 +175,8 @@ def warnings(run: dict, predictions: pd.DataFrame) -> list[str]:
         conditions = predictions.groupby(["explainer", "condition"])["generation"]
         for (explainer, condition), said in conditions:
             if len(said) > 1 and said.nunique() == 1 and condition != "zero-vector":
-                lines.append(
-                    f"{explainer}, {condition}: all {len(said)} predictions are the same "
-                    f"({said.iloc[0][:80]!r})"
-                )
+                same = f"all {len(said)} predictions are the same ({said.iloc[0][:80]!r})"
+                lines.append(f"{explainer}, {condition}: {same}")
     if "is_different" in predictions and predictions["is_different"].nunique() == 1:
         label = "changed" if predictions["is_different"].iloc[0] else "unchanged"
         lines.append(f"all test rows are {label}: has-changed F1 over one class says nothing")

@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from introspect_utils.explainer.gates import check_padding
-from introspect_utils.explainer.question_model import QuestionModel
+from introspect_utils.explainer.question_model import QuestionModel, Row
 from introspect_utils.explainer.tuning import merged
 from introspect_utils.models.residual import positions, read_shared
 from introspect_utils.models.weights import generate_greedily
@@ -29,13 +29,32 @@ def generate(
     depend on what its question is batched with.
     """
     rows = [(question, *explainer.encode(question, prompt=prompt)) for question in questions]
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i][1]))
-    answers, lm = [""] * len(rows), explainer.lm
     most = max(max_new_tokens, explainer.longest_explanation)
+    tokens = _continue(explainer, rows, batch_size, most)
+    texts = explainer.lm.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+def rollouts(
+    explainer: QuestionModel, questions: Sequence[Question], n: int = 10, batch_size: int = 32
+) -> list[list[int]]:
+    """Exactly `n` greedy tokens behind each question, whether or not an explanation ends before
+    (B.4)."""
+    rows = [(question, *explainer.encode(question)) for question in questions]
+    return _continue(explainer, rows, batch_size, n, exactly=True)
+
+
+@torch.inference_mode()
+def _continue(
+    explainer: QuestionModel, rows: list[Row], batch_size: int, n: int, exactly: bool = False
+) -> list[list[int]]:
+    """At most, or exactly, `n` greedy tokens behind each row."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i][1]))
+    said, lm = [[] for _ in rows], explainer.lm
     if rows:
-        lm.check_length(len(rows[order[0]][1]) + most, "a question with its answer")
+        lm.check_length(len(rows[order[0]][1]) + n, "a question with its answer")
     bar = {"total": len(rows), "desc": "explaining", "unit": "row", "disable": len(rows) == 1}
-    with merged(explainer.model), tqdm(**bar, mininterval=10) as progress, torch.inference_mode():
+    with merged(explainer.model), tqdm(**bar, mininterval=10) as progress:
         if batch_size > 1 and len(rows) > 1:
             check_padding(explainer, rows)
         for start in range(0, len(order), batch_size):
@@ -44,31 +63,14 @@ def generate(
             embedded = explainer.embeddings(batch)
             tokens = generate_greedily(
                 lm,
-                most,
+                n,
+                exactly,
                 inputs_embeds=embedded,
                 attention_mask=batch.mask,
                 position_ids=positions(batch.mask),
                 past_key_values=read_shared(lm.model, embedded, batch.shared),
             )
-            texts = lm.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-            for i, text in zip(chosen, texts, strict=True):
-                answers[i] = text.strip()
+            for i, of_row in zip(chosen, tokens.tolist(), strict=True):
+                said[i] = of_row
             progress.update(len(chosen))
-    return answers
-
-
-@torch.inference_mode()
-def rollouts(
-    explainer: QuestionModel, questions: Sequence[Question], n: int = 10, batch_size: int = 32
-) -> list[list[int]]:
-    """Exactly `n` greedy tokens behind each question, whether or not an explanation ends before
-    (B.4)."""
-    rows = [(question, *explainer.encode(question)) for question in questions]
-    rolled = []
-    with merged(explainer.model):
-        for start in range(0, len(rows), batch_size):
-            batch = explainer.collate(rows[start : start + batch_size])
-            inputs = {"inputs_embeds": explainer.embeddings(batch), "attention_mask": batch.mask}
-            inputs["position_ids"] = positions(batch.mask)
-            rolled += generate_greedily(explainer.lm, n, exactly=True, **inputs).tolist()
-    return rolled
+    return said

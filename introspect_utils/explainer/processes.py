@@ -14,17 +14,16 @@ import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch.multiprocessing import ProcessRaisedException, spawn
 
-from introspect_utils.explainer.checkpoints import RESUME, checkpoint, own_checkpoint
+from introspect_utils.explainer.checkpoints import RESUME
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.fit import fit
 from introspect_utils.explainer.question_model import Row
-from introspect_utils.explainer.tuning import loss_of, make_trainable, trainable, with_other_vectors
+from introspect_utils.explainer.tuning import loss_of, make_trainable, with_other_vectors
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.sections import Training
 
@@ -33,27 +32,23 @@ ROWS = "rows.safetensors"
 REFUSED = f"{UserError.__module__}.{UserError.__name__}: "
 
 
-class Work(NamedTuple):
-    """What several processes train."""
-
-    folder: Path
-    device: torch.device
-    rows: list[Row]
-    steps: list[list[int]]
-    settings: Training
-    made_from: str
-    seed: int
-
-
-def hand_over(explainer: Explainer, rows: list[Row], folder: Path, processes: int) -> None:
-    """Write an explainer before its training, and its rows' vectors; then leave the GPU.
-
-    Raises `UserError` when there are fewer GPUs than processes.
-    """
-    n_gpus = torch.cuda.device_count()
-    if explainer.lm.device.type == "cuda" and n_gpus < processes:
+def train_together(
+    explainer: Explainer,
+    rows: list[Row],
+    steps: list[list[int]],
+    settings: Training,
+    folder: Path,
+    made_from: str,
+    seed: int,
+) -> None:
+    """Train an explainer's files in several processes; what is trained is in the checkpoint of
+    `folder` afterwards. Raises `UserError` as `fit` does, and when there are fewer GPUs than
+    processes."""
+    device, n_gpus = explainer.lm.device, torch.cuda.device_count()
+    if device.type == "cuda" and n_gpus < settings.processes:
         raise UserError(
-            f"training.processes is {processes}, and this machine has {n_gpus} GPUs: lower it"
+            f"training.processes is {settings.processes}, and this machine has {n_gpus} GPUs: "
+            "lower it"
         )
     explainer.save(folder / HANDED_OVER)
     vectors = [question.vector for question, _, _ in rows if question.vector is not None]
@@ -61,47 +56,47 @@ def hand_over(explainer: Explainer, rows: list[Row], folder: Path, processes: in
     save_file({"vectors": vectors}, folder / HANDED_OVER / ROWS)
     explainer.to("cpu")
     torch.cuda.empty_cache()  # without a GPU nothing
-
-
-def train_together(explainer: Explainer, work: Work) -> None:
-    """Train what was handed over, from the explainer's weights or from the checkpoint of an
-    interrupted run; what is trained is in the checkpoint afterwards. Raises `UserError` as `fit`
-    does."""
-    path, made_from = work.folder / RESUME, work.made_from
-    if own_checkpoint(path, made_from) is None:
-        checkpoint(path, trainable(explainer), {}, [], 0.0, made_from)
     dtype = str(explainer.embed.weight.dtype).removeprefix("torch.")
-    bare = [(replace(question, vector=None), *rest) for question, *rest in work.rows]
+    bare = [(replace(question, vector=None), *rest) for question, *rest in rows]
+    given = (device.type, dtype, _free_port(), bare, steps, settings, folder, made_from, seed)
     try:
-        given = (work._replace(rows=bare), dtype, free_port())
-        spawn(_work, given, nprocs=work.settings.processes)
+        spawn(_work, given, nprocs=settings.processes)
     except ProcessRaisedException as error:
         last = str(error).strip().splitlines()[-1]
         raise UserError(last.removeprefix(REFUSED)) if last.startswith(REFUSED) else error from None
-    explainer.to(work.device)
-    shutil.rmtree(work.folder / HANDED_OVER)
+    explainer.to(device)
+    shutil.rmtree(folder / HANDED_OVER)
 
 
-def _work(rank: int, work: Work, dtype: str, port: int) -> None:
+def _work(
+    rank: int,
+    device: str,
+    dtype: str,
+    port: int,
+    bare: list[Row],
+    steps: list[list[int]],
+    settings: Training,
+    folder: Path,
+    made_from: str,
+    seed: int,
+) -> None:
     """One of the processes."""
-    n, folder = work.settings.processes, work.folder / HANDED_OVER
+    n, handed_over = settings.processes, folder / HANDED_OVER
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in place.items()}
     os.environ["MASTER_ADDR"] = "127.0.0.1"
-    device = f"cuda:{rank}" if work.device.type == "cuda" else work.device.type
-    explainer = Explainer.load(folder, device, dtype)
-    vectors, rows = iter(load_file(folder / ROWS)["vectors"]), []
-    for question, ids, n_prompt in work.rows:
+    explainer = Explainer.load(handed_over, f"cuda:{rank}" if device == "cuda" else device, dtype)
+    vectors, rows = iter(load_file(handed_over / ROWS)["vectors"]), []
+    for question, ids, n_prompt in bare:
         asked = explainer.placeholder in ids
         rows.append((question.with_vector(next(vectors)) if asked else question, ids, n_prompt))
     rows, pairs = with_other_vectors(rows)
-    make_trainable(explainer, work.settings, work.seed)
-    loss, path = loss_of(rows, work.settings, rank, n), work.folder / RESUME
-    about = (work.settings, path, work.made_from, work.seed)
-    fit(explainer, loss, work.steps, *about, {"v": pairs})
+    make_trainable(explainer, settings, seed)
+    loss, path = loss_of(rows, settings, rank, n), folder / RESUME
+    fit(explainer, loss, steps, settings, path, made_from, seed, {"v": pairs})
 
 
-def free_port() -> int:
+def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

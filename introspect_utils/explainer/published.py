@@ -30,14 +30,8 @@ EXPLAINERS = {
     "input_ablation_llama3.1_8b_instruct_llama3.1_8b_instruct": "llama-3.1-8b-instruct",
     "input_ablation_qwen3_8b_qwen3_8b_hint": "qwen3-8b",
 }
-
-# the form in which explainers trained from a model are asked (tasks/prompts.yaml)
-FORMS = {
-    "llama-3.1-8b": "authors-base",
-    "llama-3-8b": "authors-base",
-    "llama-3.1-8b-instruct": "authors-llama",
-    "qwen3-8b": "authors-qwen",
-}
+# the form (tasks/prompts.yaml) in which explainers trained from these are asked; others as bases
+FORMS = {"llama-3.1-8b-instruct": "authors-llama", "qwen3-8b": "authors-qwen"}
 
 
 def is_published(name: str) -> bool:
@@ -52,7 +46,8 @@ def trained_from(name: str) -> str | None:
 
 def prompt_form(name: str) -> str:
     """The form in which a published explainer was trained to be asked; "" for any other name."""
-    return FORMS.get(trained_from(name) or "", "")
+    base = trained_from(name)
+    return FORMS.get(base, "authors-base") if base else ""
 
 
 def published_folder(name: str) -> Path:
@@ -90,11 +85,10 @@ def load_published(name: str, device: str, dtype: str) -> LanguageModel:
         )
     lm = load_model(base, device, dtype)
     with safe_open(folder / "adapter_model.safetensors", "pt") as saved:
-        keys = [key for key in saved.keys() if "embed_tokens" in key]  # noqa: SIM118
-        rows = saved.get_slice(keys[0]).get_shape()[0] if keys else None
-    if keys and rows < len(lm.tokenizer):
-        raise UserError(f"{folder} has {rows} embeddings, {base} more tokens: of another base?")
-    if keys:
-        lm.model.resize_token_embeddings(rows, mean_resizing=False)
+        rows = [saved.get_slice(k).get_shape()[0] for k in saved.keys() if "embed_tokens" in k]
+    if rows and rows[0] < len(lm.tokenizer):
+        raise UserError(f"{folder} has {rows[0]} embeddings, {base} more tokens: of another base?")
+    if rows:
+        lm.model.resize_token_embeddings(rows[0], mean_resizing=False)
     model = read_adapter(lm.model, folder).eval().requires_grad_(False)
     return LanguageModel(name, model, lm.tokenizer)

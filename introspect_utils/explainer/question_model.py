@@ -128,10 +128,7 @@ class QuestionModel(nn.Module):
         Raises `UserError` when the vector and its mark in the text do not go together, the vector
         is not [d_target] finite numbers, or the whole is longer than the model reads.
         """
-        v, text, tokenizer = question.vector, question.text, self.lm.tokenizer
-        form = prompt or question.prompt or self.settings.prompt
-        chat = FORMS[form]["roles"] and bool(tokenizer.chat_template)
-        wrong = ""
+        v, text, tokenizer, wrong = question.vector, question.text, self.lm.tokenizer, ""
         if text.count(VECTOR) != (v is not None):
             wrong = f"a question with a vector holds {VECTOR} once, one without does not"
         elif v is not None and v.shape != (self.d_target,):
@@ -140,6 +137,8 @@ class QuestionModel(nn.Module):
             wrong = "a vector has values that are not finite; leave the question out"
         if wrong:
             raise UserError(f"{wrong}: {text[:200]!r}")
+        form = prompt or question.prompt or self.settings.prompt
+        chat = FORMS[form]["roles"] and bool(tokenizer.chat_template)
         tokens = tokenizer.convert_ids_to_tokens([self.begin, self.placeholder, self.end])
         asked = (self.lm.chat if chat else self.lm.plain)(text, question.system)
         ids = self.lm.encode(asked.replace(VECTOR, "".join(tokens)), special=True)
@@ -167,19 +166,17 @@ class QuestionModel(nn.Module):
             if question.vector is not None:
                 places[row, start + of_row.index(self.placeholder)] = True
         asked = [question for question, _, _ in rows if question.vector is not None]
-        layer = [self._index(question.layers) for question in asked]
-        none = torch.zeros(0, self.d_target)
-        vectors = torch.stack([question.vector for question in asked]) if asked else none
-        layer = torch.tensor(layer, dtype=torch.long, device=device)
-        return Batch(ids, mask, labels, places, vectors.to(device), layer, shared)
-
-    def _index(self, layers: tuple[int, ...]) -> int:
-        if layers not in self.layer_index:
+        unknown = [q.layers for q in asked if q.layers not in self.layer_index]
+        if unknown:
             raise UserError(
-                f"this explainer knows no vectors from layers {layers}: it was trained on "
+                f"this explainer knows no vectors from layers {unknown[0]}: it was trained on "
                 f"{list(self.layers)}"
             )
-        return self.layer_index[layers]
+        none = torch.zeros(0, self.d_target)
+        vectors = torch.stack([question.vector for question in asked]) if asked else none
+        layer = [self.layer_index[question.layers] for question in asked]
+        layer = torch.tensor(layer, dtype=torch.long, device=device)
+        return Batch(ids, mask, labels, places, vectors.to(device), layer, shared)
 
     def embeddings(self, batch: Batch) -> Tensor:
         """Input embeddings [batch, length, width], each vector at its placeholder's place."""
@@ -201,11 +198,6 @@ class QuestionModel(nn.Module):
             logits_to_keep=columns - shared,
             use_cache=shared > 0,
         ).logits
-
-    def next_logits(self, batch: Batch) -> Tensor:
-        """Logits of the token behind each row, [batch, vocabulary]."""
-        last = torch.tensor([batch.ids.shape[1] - 1], device=batch.ids.device)
-        return self.logits(batch, last)[:, -1]
 
     def forward(self, rows: Sequence[Row]) -> Tensor:
         """The loss of rows: what training calls, so that DDP and FSDP see it."""

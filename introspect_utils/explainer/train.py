@@ -7,14 +7,16 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from introspect_utils.explainer import gates, processes
+import torch
+
+from introspect_utils.explainer import gates
 from introspect_utils.explainer.checkpoints import RESUME
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.fit import Trained, fit
+from introspect_utils.explainer.processes import train_together
 from introspect_utils.explainer.published import is_published, published_folder
 from introspect_utils.explainer.tuning import (
     batches,
-    in_file_order,
     loss_of,
     make_trainable,
     trainable,
@@ -39,37 +41,27 @@ def train(
     another of the `gates` fails.
     """
     if is_published(explainer.lm.name):
-        return as_published(explainer, folder)
+        return _as_published(explainer, folder)
     if trainable(explainer.model) or hasattr(explainer.model, "peft_config"):
         raise UserError(
             "this explainer has been trained before: make a new one (load_model, then Explainer) "
             "and train that"
         )
     gates.check_explanations(examples)
-    asked = [(example.question, example.explanation) for example in examples]
-    rows = [(question, *explainer.encode(question, said)) for question, said in asked]
-    longest, alone = max(len(ids) for _, ids, _ in rows), settings.processes == 1
-    (folder / RESUME).parent.mkdir(parents=True, exist_ok=True)
-    explainer.fit_center([question for question, _ in asked])
-    made_from, device = fingerprint(explainer, rows, settings, seed), explainer.lm.device
-    if not alone:
-        processes.hand_over(explainer, rows, folder, settings.processes)
-    make_trainable(explainer, settings, seed)
-    explainer.longest_explanation = max(len(ids) - n_prompt for _, ids, n_prompt in rows)
-    if alone:
-        gates.check_memory(explainer, settings.batch_size * longest)
+    rows = [(e.question, *explainer.encode(e.question, e.explanation)) for e in examples]
     gates.check_labels(explainer.collate(rows[: settings.batch_size]))
-
+    path = folder / RESUME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    explainer.fit_center([example.question for example in examples])
+    explainer.longest_explanation = max(len(ids) - n_prompt for _, ids, n_prompt in rows)
+    made_from = _fingerprint(explainer, rows, settings, seed)
     lengths, n, epochs = [len(ids) for _, ids, _ in rows], settings.batch_size, settings.epochs
-    in_order = settings.order == "file"
-    steps = in_file_order(len(rows), n, epochs) if in_order else batches(lengths, n, epochs, seed)
-    steps = list(steps)
-    if not alone:
-        work = processes.Work(folder, device, rows, steps, settings, made_from, seed)
-        processes.train_together(explainer, work)
+    steps = list(batches(lengths, n, epochs, seed, settings.order))
+    if settings.processes > 1:
+        train_together(explainer, rows, steps, settings, folder, made_from, seed)
+    make_trainable(explainer, settings, seed)
     rows, pairs = with_other_vectors(rows)
     loss, depends = loss_of(rows, settings), {"v": pairs}
-    path = folder / RESUME
     losses, seconds = fit(explainer, loss, steps, settings, path, made_from, seed, depends)
     explainer.save(folder)
     gates.check_saved(explainer, folder)
@@ -77,7 +69,7 @@ def train(
     return Trained(folder, gates.file_sha256(folder), losses, seconds, trained)
 
 
-def as_published(explainer: Explainer, folder: Path) -> Trained:
+def _as_published(explainer: Explainer, folder: Path) -> Trained:
     """An explainer that its authors have trained: `folder` holds links to its files, by which a run
     knows what it tested."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +79,7 @@ def as_published(explainer: Explainer, folder: Path) -> Trained:
     return Trained(folder, gates.file_sha256(folder), [], 0.0, 0)
 
 
-def fingerprint(explainer: Explainer, rows: Sequence, settings: Training, seed: int) -> str:
+def _fingerprint(explainer: Explainer, rows: Sequence, settings: Training, seed: int) -> str:
     """What a checkpoint belongs to: the explainer as it was made, the rows' tokens and vectors, the
     settings that a result depends on and the seed."""
     ids, lm = [ids for _, ids, _ in rows], explainer.lm
@@ -100,3 +92,18 @@ def fingerprint(explainer: Explainer, rows: Sequence, settings: Training, seed: 
     if explainer.projection is not None:
         digest.update(explainer.projection.weight.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+@torch.inference_mode()
+def held_out_loss(explainer: Explainer, examples: Sequence[Example], batch_size: int = 8) -> float:
+    """Eq. 1 of examples that nothing is trained on: nats per token of the explanations that there
+    are, however they are batched."""
+    said = [example for example in examples if example.explanation]
+    rows = [(e.question, *explainer.encode(e.question, e.explanation)) for e in said]
+    total, n_tokens = 0.0, 0
+    for start in range(0, len(rows), batch_size):
+        batch = explainer.collate(rows[start : start + batch_size])
+        n = int((batch.labels != -100).sum())
+        total += n * explainer.loss(batch).item()
+        n_tokens += n
+    return total / n_tokens

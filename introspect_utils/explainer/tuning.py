@@ -21,7 +21,7 @@ PROBED = 4  # rows of which the loss is compared with that for another vector
 
 def make_trainable(explainer: QuestionModel, settings: Training, seed: int) -> None:
     """Adapters, or copies of all weights, in float32 (as released: bfloat16) whatever the model is
-    in. Of a frozen explainer the map alone is trained."""
+    in. Of a frozen explainer only the map in front of it is trained."""
     if explainer.frozen:
         return
     if settings.tuning == "lora":
@@ -42,9 +42,11 @@ def add_lora(explainer: nn.Module, settings: Training, seed: int) -> None:
 
     Raises `UserError` for a decoder with weights that LoRA does not reach.
     """
-    rank, alpha, dropout = settings.lora_r, settings.lora_alpha, settings.lora_dropout
     config = LoraConfig(
-        **{"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "task_type": "CAUSAL_LM"},
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        task_type="CAUSAL_LM",
         target_modules="all-linear",
     )
     decoder, name = explainer.lm.model.get_decoder(), explainer.lm.name
@@ -79,21 +81,24 @@ def merged(model: nn.Module) -> Iterator[None]:
             model.get_parameter(name).data = data
 
 
-def batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int) -> Iterator[list[int]]:
-    """Row numbers of each step: every epoch shuffled by the seed, rows of like length together."""
+def batches(
+    lengths: Sequence[int], batch_size: int, epochs: int, seed: int, order: str = "shuffled"
+) -> Iterator[list[int]]:
+    """Row numbers of each step: every epoch shuffled by the seed, rows of like length together; or,
+    in the `order` "file", as they come (the authors' code)."""
+    rows = list(range(len(lengths)))
     for epoch in range(epochs):
+        if order == "file":
+            yield from _cut(rows, batch_size)
+            continue
         rng = random.Random(f"{seed}-{epoch}")
-        order = rng.sample(range(len(lengths)), len(lengths))
-        for start in range(0, len(order), BUCKET * batch_size):
-            bucket = sorted(order[start : start + BUCKET * batch_size], key=lambda i: lengths[i])
-            steps = [bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size)]
+        for part in _cut(rng.sample(rows, len(rows)), BUCKET * batch_size):
+            steps = _cut(sorted(part, key=lambda i: lengths[i]), batch_size)
             yield from rng.sample(steps, len(steps))
 
 
-def in_file_order(n: int, batch_size: int, epochs: int) -> list[list[int]]:
-    """Row numbers of each step without shuffling, as in the authors' code."""
-    once = [list(range(start, min(start + batch_size, n))) for start in range(0, n, batch_size)]
-    return once * epochs
+def _cut(rows: list[int], n: int) -> list[list[int]]:
+    return [rows[start : start + n] for start in range(0, len(rows), n)]
 
 
 def loss_of(

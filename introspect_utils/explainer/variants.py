@@ -93,8 +93,7 @@ def _turn_reading(norm: nn.Module, matrices: list[nn.Module], q: Tensor) -> None
 def sibling(profile: Profile, lm: LanguageModel, share: float = 1.0) -> LanguageModel:
     """`lm` with `share` of the way to a model trained further from it, changed in place. The
     training is done once and kept."""
-    path = _sibling_weights(profile, lm)
-    with safe_open(path, "pt") as trained, torch.no_grad():
+    with safe_open(_sibling_weights(profile, lm), "pt") as trained, torch.no_grad():
         for name, weight in lm.model.named_parameters():
             weight.lerp_(trained.get_tensor(f"weight/{name}").to(weight), share)
     return lm
@@ -109,21 +108,19 @@ def _sibling_weights(profile: Profile, lm: LanguageModel) -> Path:
     path = artifacts_dir(profile.name) / "siblings" / f"{folder_name(lm.name)}-{digest}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        if not path.is_file():
-            n_steps, batch_size = settings.sibling_steps, settings.sibling_batch_size
-            # a corpus is cut from the other end
-            unread = corpus_texts(settings.text, n_steps * batch_size)[::-1]
-            ids = contexts(lm, unread, settings.context, n_steps * batch_size).to(lm.device)
-            model = copy.deepcopy(lm.model).float().requires_grad_(True)
+        if path.is_file():
+            return path
+        n = settings.sibling_steps * settings.sibling_batch_size
+        unread = corpus_texts(settings.text, n)[::-1]  # a corpus is cut from the other end
+        ids = contexts(lm, unread, settings.context, n).to(lm.device)
+        model = copy.deepcopy(lm.model).float().requires_grad_(True)
 
-            def loss(model: nn.Module, rows: Tensor) -> Tensor:
-                return model(input_ids=rows, labels=rows, use_cache=False).loss
+        def loss(model: nn.Module, rows: Tensor) -> Tensor:
+            return model(input_ids=rows, labels=rows, use_cache=False).loss
 
-            rate = {"learning_rate": settings.sibling_learning_rate, "weight_decay": 0.0}
-            training, unfinished = (
-                replace(profile.training, **rate),
-                path.with_suffix(".unfinished"),
-            )
-            fit(model, loss, ids.split(batch_size), training, unfinished, made_from, seed=0)
-            os.replace(unfinished, path)
+        rate = {"learning_rate": settings.sibling_learning_rate, "weight_decay": 0.0}
+        training, unfinished = replace(profile.training, **rate), path.with_suffix(".unfinished")
+        steps = ids.split(settings.sibling_batch_size)
+        fit(model, loss, steps, training, unfinished, made_from, seed=0)
+        os.replace(unfinished, path)
     return path

@@ -51,7 +51,6 @@ def family(request):
 
 
 # --- the vector reaches the forward pass
-# ------------------------------------------------------------------------------
 
 
 def test_changing_v_changes_the_logits_of_its_own_row_from_its_place_on(family):
@@ -84,7 +83,6 @@ def test_each_vector_fills_the_place_of_its_own_question(family):
 
 
 # --- the projection
-# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -190,7 +188,6 @@ def test_a_projection_is_trained_in_full_unless_its_rank_is_capped(tmp_path, ran
 
 
 # --- the continuous token
-# ---------------------------------------------------------------------------------------------
 
 
 def seen_by_first_layer(explainer, batch):
@@ -284,7 +281,6 @@ def test_vectors_and_models_in_bfloat16_are_projected_in_float32():
 
 
 # --- prompts, labels
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("prompt", ["chat", "base"])
@@ -330,7 +326,7 @@ def test_there_is_exactly_one_bos_and_none_where_the_family_has_none(family, pro
 texts = st.text(st.characters(codec="utf-8", exclude_characters="[]<>"), max_size=30)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(before=texts, after=texts, explanation=texts, prompt=st.sampled_from(["chat", "base"]))
 def test_a_prompt_is_tokenised_alike_in_training_and_generation(before, after, explanation, prompt):
     explainer = _LLAMA
@@ -341,7 +337,8 @@ def test_a_prompt_is_tokenised_alike_in_training_and_generation(before, after, e
     place = asked.index(explainer.placeholder)
     assert asked[place - 1 : place + 2] == [explainer.begin, explainer.placeholder, explainer.end]
     said = explainer.lm.tokenizer.decode(taught[n_prompt:-1])
-    assert said == (explanation if prompt == "chat" else f" {explanation}")
+    glued = prompt == "chat" or question.text[-1].isspace()
+    assert said == (explanation if glued else f" {explanation}")
 
 
 _LLAMA = make_explainer()
@@ -372,7 +369,6 @@ def test_a_placeholder_that_a_text_spells_out_is_text(prompt):
 
 
 # --- the loss
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_loss_is_the_mean_over_explanation_tokens_whatever_the_padding(family):
@@ -406,7 +402,6 @@ def test_the_loss_is_that_of_transformers_over_all_logits(family):
 
 
 # --- the tokens that stand around the vector
-# --------------------------------------------------------------------------
 
 
 def use_special_tokens(monkeypatch, tokens):
@@ -505,7 +500,6 @@ def test_a_model_that_adds_to_its_input_embeddings_is_refused():
 
 
 # --- one base, two uses
-# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full", "frozen"])
@@ -555,7 +549,6 @@ def test_full_tuning_holds_one_copy_of_the_weights(tmp_path):
 
 
 # --- saving and loading
-# -----------------------------------------------------------------------------------------------
 
 KINDS = {
     "lora": ("tiny-llama", {}, {}),
@@ -576,22 +569,19 @@ KINDS = {
 }
 
 
-@pytest.fixture(params=list(KINDS))
-def saved(request, tmp_path, monkeypatch):
+@pytest.fixture(scope="module", params=list(KINDS))
+def saved(request, tmp_path_factory):
     """(a trained explainer, the folder it was saved in)."""
-    if "added" in request.param:
-        use_special_tokens(monkeypatch, [])
     name, asked, training = KINDS[request.param]
-    explainer = make_explainer(name, seed=3, **asked)
-    trained = train(
-        explainer,
-        make_examples(),
-        dataclasses.replace(TRAINING, epochs=3, **training),
-        tmp_path / "out",
-        seed=3,
-    )
-    assert trained.checkpoint == tmp_path / "out"
-    return explainer, tmp_path / "out"
+    folder = tmp_path_factory.mktemp("saved") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        if "added" in request.param:
+            use_special_tokens(patch, [])
+        explainer = make_explainer(name, seed=3, **asked)
+        settings = dataclasses.replace(TRAINING, **training)
+        trained = train(explainer, make_examples(), settings, folder, seed=3)
+        assert trained.checkpoint == folder
+        yield explainer, folder
 
 
 def test_a_saved_explainer_is_loaded_as_it_was(saved):

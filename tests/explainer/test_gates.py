@@ -28,7 +28,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- training
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_masked_labels_stop_training(tmp_path, monkeypatch):
@@ -162,20 +161,7 @@ def test_a_checkpoint_that_another_run_wrote_over_is_not_recorded(tmp_path, monk
         record()
 
 
-def test_too_little_memory_is_said_before_training(tmp_path, monkeypatch):
-    import psutil
-
-    few = type("Memory", (), {"available": 500_000})
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: few)
-    said = r"training tiny-llama needs at least 0.0 GB more, and 0.0 GB are free on cpu: lower batch_size, set tuning: lora"
-    with pytest.raises(UserError, match=said):
-        train(make_explainer(), make_examples(), training_settings(tuning="full"), tmp_path)
-    assert not list(tmp_path.rglob("*.safetensors"))
-    train(make_explainer(), make_examples(), training_settings(tuning="lora"), tmp_path)
-
-
 # --- training and test rows
-# -------------------------------------------------------------------------------------------
 
 
 def test_a_direction_of_both_parts_is_refused():
@@ -194,7 +180,6 @@ def test_a_direction_of_both_parts_is_refused():
 
 
 # --- predictions
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-qwen3", "tiny-gemma3"])
@@ -277,7 +262,6 @@ def test_a_test_set_of_one_class_is_reported(truth, label):
 
 
 # --- activations
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

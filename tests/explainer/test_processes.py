@@ -20,12 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_train import weights
-from torch.multiprocessing import spawn
+from torch.multiprocessing import ProcessRaisedException, spawn
 from torch.nn import Parameter
 
 from introspect_utils.explainer import processes
 from introspect_utils.explainer.fit import Loop, fit
-from introspect_utils.explainer.processes import free_port
+from introspect_utils.explainer.processes import _free_port
 from introspect_utils.explainer.train import train
 from introspect_utils.explainer.tuning import loss_of, make_trainable
 from introspect_utils.settings.errors import UserError
@@ -35,18 +35,19 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 WAYS = {
     # 3 and 3 and 1 row a step: one process has none
     "lora, copied": ("tiny-llama", {"tuning": "lora", "sharded": False, "batch_size": 3}),
-    "lora, sharded": (
-        "tiny-gemma3",  # with a projection
-        {"tuning": "lora", "sharded": True, "batch_size": 3, "compute_dtype": "bfloat16"},
-    ),
     "full, sharded": (
-        "tiny-gemma3",
+        "tiny-gemma3",  # with a projection
         {"tuning": "full", "sharded": True, "batch_size": 4, "gradient_checkpointing": True},
     ),
+    "lora, sharded": (
+        "tiny-gemma3",
+        {"tuning": "lora", "sharded": True, "batch_size": 3, "compute_dtype": "bfloat16"},
+    ),
 }
+SLOW = pytest.param("lora, sharded", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize("way", ["lora, copied", "full, sharded", SLOW])
 def test_two_processes_train_as_one_does_and_leave_the_same_files(tmp_path, way):
     name, changes = WAYS[way]
     exact = "compute_dtype" not in changes
@@ -112,20 +113,23 @@ def measure_live_bytes(rank, port, folder):
     (folder / f"{rank}.json").write_text(json.dumps([n, *live]))
 
 
+@pytest.mark.slow
 def test_each_of_two_processes_holds_half_of_weights_and_moments_and_no_copy(tmp_path):
     """4 bytes a weight and 8 of moments, halved. A copy of the weights would be 4 bytes more."""
-    spawn(measure_live_bytes, (free_port(), tmp_path), nprocs=2)
+    spawn(measure_live_bytes, (_free_port(), tmp_path), nprocs=2)
     for path in tmp_path.glob("*.json"):
         n, *live = json.loads(path.read_text())
         assert len(live) == 2 and all(5.5 * n < held < 7 * n for held in live), (n, live)
 
 
-def test_what_stops_a_process_is_said_in_one_line(tmp_path):
-    settings = training_settings(learning_rate=1e30, processes=2, epochs=2)
-    with pytest.raises(
-        UserError, match="^the loss .* is not finite at step 2: lower training.learning_rate"
-    ):
-        train(make_explainer(), make_examples(), settings, tmp_path)
+def test_what_stops_a_process_is_said_in_one_line(tmp_path, monkeypatch):
+    def spawn(work, given, nprocs):
+        said = f"Process 0 failed:\n{processes.REFUSED}the loss (nan) is not finite at step 2"
+        raise ProcessRaisedException(said, 0, 1)
+
+    monkeypatch.setattr(processes, "spawn", spawn)
+    with pytest.raises(UserError, match="^the loss .nan. is not finite at step 2$"):
+        train(make_explainer(), make_examples(), training_settings(processes=2), tmp_path)
 
 
 def test_more_processes_than_gpus_are_refused(tmp_path, monkeypatch):
@@ -134,7 +138,7 @@ def test_more_processes_than_gpus_are_refused(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match="training.processes is 2, and this machine has 1 GPUs: lower it"
     ):
-        processes.hand_over(on_gpu, [], tmp_path, 2)
+        processes.train_together(on_gpu, [], [], training_settings(processes=2), tmp_path, "", 0)
 
 
 @pytest.mark.parametrize("kind", [Training, AsReleased])

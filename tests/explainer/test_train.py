@@ -22,13 +22,14 @@ from explaining import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from introspect_utils.explainer import checkpoints, fit
 from introspect_utils.explainer.checkpoints import RESUME
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.projection import Projection
-from introspect_utils.explainer.train import train
+from introspect_utils.explainer.train import _fingerprint, train
 from introspect_utils.explainer.tuning import batches
 from introspect_utils.models.load import load_model
 from introspect_utils.settings import paths
@@ -47,7 +48,6 @@ def same(a, b):
 
 
 # --- batches
-# ----------------------------------------------------------------------------------------------------------
 
 lengths = st.lists(st.integers(1, 50), min_size=1, max_size=80)
 
@@ -90,20 +90,16 @@ def test_rows_of_like_length_together_pad_less_than_rows_at_random():
 
 
 # --- what is learned
-# --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("tuning", "learning_rate"), [("lora", 2e-2), ("full", 3e-3)])
-def test_what_only_the_vector_tells_can_be_learned_word_for_word(tmp_path, tuning, learning_rate):
+def test_what_only_the_vector_tells_can_be_learned_word_for_word(tmp_path):
     """Eight questions of one wording. Answers end where they should, so EOS is learned too."""
     examples = [
         Example(Question("Which [s]v[e]?", v, BLOCKS[0]), word)
         for v, word in zip(vectors(8), WORDS, strict=True)
     ]
     explainer = make_explainer()
-    wanted = training_settings(
-        tuning=tuning, learning_rate=learning_rate, batch_size=8, epochs=60, lora_r=16
-    )
+    wanted = training_settings(learning_rate=2e-2, batch_size=8, epochs=60, lora_r=16)
     losses = train(explainer, examples, wanted, tmp_path).losses
     assert len(losses) == 60 and losses[-1] < 0.3 * losses[0]
     assert explainer.explain([example.question for example in examples], max_new_tokens=40) == list(
@@ -159,7 +155,6 @@ def test_one_seed_one_training(tmp_path):
 
 
 # --- precision
-# --------------------------------------------------------------------------------------------------------
 
 
 def test_one_process_trains_in_several_precisions_and_keeps_weights_in_float32(tmp_path):
@@ -167,7 +162,7 @@ def test_one_process_trains_in_several_precisions_and_keeps_weights_in_float32(t
     for number, dtype in enumerate(("float32", "bfloat16", "float32")):
         for tuning in ("lora", "full"):
             explainer = make_explainer(projection="always")
-            wanted = training_settings(tuning=tuning, compute_dtype=dtype, epochs=2)
+            wanted = training_settings(tuning=tuning, compute_dtype=dtype)
             losses = train(
                 explainer, make_examples(), wanted, tmp_path / f"{number}-{tuning}"
             ).losses
@@ -241,7 +236,6 @@ def test_small_updates_of_a_bfloat16_model_are_not_rounded_away(tmp_path, tuning
 
 
 # --- resuming
-# ---------------------------------------------------------------------------------------------------------
 
 
 RESUMABLE = {
@@ -261,19 +255,19 @@ RESUMABLE = {
 def test_a_run_interrupted_again_and_again_ends_as_one_that_was_not(tmp_path, kind):
     asked, changes, with_vector = RESUMABLE[kind]
     examples = make_examples(7, with_vector=with_vector)
-    wanted = training_settings(batch_size=2, epochs=2, checkpoint_minutes=0, **changes)  # 8 steps
+    wanted = training_settings(batch_size=2, checkpoint_minutes=0, **changes)  # 4 steps
     whole = make_explainer(**asked)
     expected = train(whole, examples, wanted, tmp_path / "whole", seed=5)
-    assert len(expected.losses) == 8
+    assert len(expected.losses) == 4
 
-    for steps, done in ((2, 0), (3, 2), (1, 5)):  # steps taken this time, and before
+    for steps, done in ((1, 0), (2, 1)):  # steps taken this time, and before
         with interrupted_after(steps), pytest.raises(Interruption):
             train(make_explainer(**asked), examples, wanted, tmp_path / "parts", seed=5)
         assert not (tmp_path / "parts" / "explainer.json").exists(), done
     pieces = make_explainer(**asked)
     with interrupted_after(99) as computed:
         resumed = train(pieces, examples, wanted, tmp_path / "parts", seed=5)
-    assert len(computed) == 2
+    assert len(computed) == 1
     assert resumed.losses == expected.losses and same(weights(pieces), weights(whole))
     assert resumed.sha256 == expected.sha256
 
@@ -334,7 +328,8 @@ def test_a_checkpoint_is_written_with_one_whole_tensor_in_memory(tmp_path, monke
     for name, weight in weights.items():
         assert torch.equal(saved[f"weight/{name}"], weight)
         assert saved[f"step/{name}"] == 3 and saved[f"weight/{name}"].dtype == weight.dtype
-    assert checkpoints.own_checkpoint(tmp_path / "state", "this")["losses"] == "[1.5]"
+    with safe_open(tmp_path / "state", "pt") as file:
+        assert file.metadata() == {"losses": "[1.5]", "made_from": "this", "seconds": "2.0"}
 
 
 def test_checkpoints_are_written_by_the_clock_and_one_is_kept(tmp_path, monkeypatch):
@@ -393,15 +388,24 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("kind", list(OTHERS))
-def test_a_checkpoint_of_another_run_is_not_taken_up(tmp_path, kind):
-    first = make_explainer(projection="always") if kind == "other projection" else make_explainer()
-    once = {"checkpoint_minutes": 0}
+def test_another_run_has_another_fingerprint(kind):
+    def fingerprint(explainer, examples, wanted, seed):
+        return _fingerprint(explainer, encode(explainer, examples), wanted, seed)
+
+    settings = {"projection": "always"} if kind == "other projection" else {}
+    first, again = (
+        fingerprint(make_explainer(**settings), make_examples(), TRAINING, 0) for _ in range(2)
+    )
+    assert first == again != fingerprint(*OTHERS[kind]())
+
+
+def test_a_checkpoint_of_another_run_is_not_taken_up(tmp_path):
+    wanted = training_settings(checkpoint_minutes=0)
     with interrupted_after(1), pytest.raises(Interruption):
-        train(first, make_examples(), training_settings(**once), tmp_path)
+        train(make_explainer(), make_examples(), wanted, tmp_path)
     assert (tmp_path / RESUME).is_file()
-    explainer, examples, wanted, seed = OTHERS[kind]()
     with interrupted_after(99) as computed:
-        train(explainer, examples, dataclasses.replace(wanted, **once), tmp_path, seed)
+        train(make_explainer(), make_examples(), wanted, tmp_path, seed=1)
     assert len(computed) == 2
 
 
@@ -432,7 +436,6 @@ def test_a_finished_run_is_read_back(tmp_path):
 
 
 # --- what must not pass
-# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -556,6 +559,7 @@ def test_the_linear_schedule_is_that_of_torch(tmp_path):
     torch.testing.assert_close(weights(by_hand=False), weights(by_hand=True))
 
 
+@pytest.mark.slow
 def test_losses_are_logged_where_that_is_asked_for(tmp_path, monkeypatch):
     """Weights & Biases, offline: what is logged lies beside the checkpoint, and the losses are the
     same."""

@@ -33,7 +33,7 @@ FAULTS = [
     Fault(503),
     Fault(reset=True),
     Fault(half=True),
-    Fault(wait=4),  # longer than the time-out
+    Fault(wait=2),  # longer than the time-out
     "Well, as a language model I would say",
     "",
 ]
@@ -85,7 +85,7 @@ def test_every_prompt_is_answered_once_whatever_goes_wrong(endpoint, capsys):
         return FAULTS[i % len(FAULTS)] if request["nth"] == 1 and i < 16 else square(request)
 
     with ChatServer(reply) as server:
-        model = endpoint(server, concurrency=6, timeout=2, price_in=1000.0, price_out=50_000.0)
+        model = endpoint(server, concurrency=6, timeout=1, price_in=1000.0, price_out=50_000.0)
         assert complete(questions(24), model, number) == [i**2 for i in range(24)]
     assert 2 <= server.most_open
     unusable = {prompt for prompt in questions(16) if int(prompt.split()[-1]) % len(FAULTS) >= 6}
@@ -100,19 +100,19 @@ def test_every_prompt_is_answered_once_whatever_goes_wrong(endpoint, capsys):
 def test_three_in_ten_calls_fail_and_every_row_is_scored_once_and_paid_for_once(
     tmp_path, capsys, monkeypatch
 ):
-    """The judge over 120 rows: interrupted half way, taken up again; any call may fail, at
+    """The judge over 80 rows: interrupted half way, taken up again; any call may fail, at
     random."""
     monkeypatch.setattr(openai._base_client, "INITIAL_RETRY_DELAY", 0.02)
     draw, lock, stopped = random.Random(0), threading.Lock(), threading.Semaphore(1)
-    pairs = [(f"words for animal {i}", f"names of animals {i}") for i in range(120)]
-    wanted = [i % 5 / 4 for i in range(120)]
+    pairs = [(f"words for animal {i}", f"names of animals {i}") for i in range(80)]
+    wanted = [i % 5 / 4 for i in range(80)]
     injected = Counter()
 
     def reply(request):
         with lock:
             failed = draw.random() < 0.3
             fault = draw.randrange(len(CHEAP_FAULTS))
-        if sum(server.delivered.values()) >= 60 and stopped.acquire(blocking=False):
+        if sum(server.delivered.values()) >= 40 and stopped.acquire(blocking=False):
             os.kill(os.getpid(), signal.SIGINT)
         if failed:
             injected[fault] += 1
@@ -129,16 +129,16 @@ def test_three_in_ten_calls_fail_and_every_row_is_scored_once_and_paid_for_once(
         with pytest.raises(KeyboardInterrupt):
             judge.rate(pairs)
         before = Counter(server.delivered)
-        assert 60 <= n_cached(tmp_path) < 120
+        assert 40 <= n_cached(tmp_path) < 80
         assert judge.rate(pairs) == wanted
         calls = server.delivered.total()
         assert judge.rate(pairs) == wanted and server.delivered.total() == calls
-    assert injected.keys() == set(range(len(CHEAP_FAULTS))) and injected.total() > 30
+    assert injected.keys() == set(range(len(CHEAP_FAULTS))) and injected.total() > 20
     prose = {i for i, fault in enumerate(CHEAP_FAULTS) if isinstance(fault, str)}
-    assert calls == 120 + sum(
+    assert calls == 80 + sum(
         injected[i] for i in prose
     )  # nothing usable was paid for twice, nothing unusable was kept
-    assert n_cached(tmp_path) == 120 and before.total() < calls
+    assert n_cached(tmp_path) == 80 and before.total() < calls
     said = re.findall(
         r"m: ([\d,]+) calls, .*?; ([\d,]+) tokens in and ([\d,]+) out: \$([\d.]+)\n",
         capsys.readouterr().out,
@@ -270,7 +270,7 @@ def test_attempts_are_counted_through_a_kill(endpoint):
 
 @pytest.mark.parametrize(
     ("n", "refused", "fails"),
-    [(1, 1, True), (2, 1, False), (2, 2, True), (60, 2, True), (300, 3, False)],
+    [(1, 1, True), (2, 1, False), (2, 2, True), (60, 2, True), (200, 2, False)],
 )
 def test_a_refused_prompt_stops_nothing_and_too_many_do(endpoint, n, refused, fails):
     """HTTP 400 of one prompt: a content filter, or a prompt too long."""

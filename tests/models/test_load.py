@@ -37,7 +37,6 @@ def folder(tmp_path):
 
 
 # --- the registry
-# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -65,7 +64,6 @@ def test_the_registry_needs_no_torch():
 
 
 # --- loading
-# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -197,7 +195,6 @@ def test_a_damaged_folder_is_one_line(folder, damage, message):
 
 
 # --- device and dtype
-# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gpu", [True, False])
@@ -223,7 +220,6 @@ def test_cuda_is_refused_where_there_is_none(monkeypatch):
 
 
 # --- texts
-# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -256,7 +252,6 @@ def test_a_model_without_chat_template_says_so():
 
 
 # --- the real model
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.real

@@ -42,7 +42,6 @@ def batch_of(lm, texts=TEXTS):
 
 
 # --- batches
-# ---------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=5))
@@ -56,7 +55,6 @@ def test_pad_left_lines_up_the_ends(rows):
 
 
 # --- reading
-# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -86,7 +84,6 @@ def test_only_the_layers_asked_for_are_kept():
 
 
 # --- nothing is left behind
-# ------------------------------------------------------------------------------------------
 
 
 def test_hooks_are_gone_after_use_and_after_an_exception():
@@ -141,7 +138,6 @@ def test_a_patch_does_not_write_into_the_clean_run():
 
 
 # --- oracle 1: the whole forward pass, one row, no padding, no cache
-# ---------------------------------------------------
 
 
 def slow_patched_logits(model, row, block, position, v):
@@ -187,7 +183,6 @@ def test_patching_equals_the_whole_forward_pass_with_overwritten_positions(name)
 
 
 # --- oracle 2: TransformerLens
-# ---------------------------------------------------------------------------------------
 
 
 def lens(folder):
@@ -283,20 +278,13 @@ def test_transformer_lens_gives_the_same_labels_for_the_real_model(smollm2):
         for fact in load_facts("packaged")
         if fact.relation in ("country_capital", "city_country")
     ]
-    counts = []
-    for n in (0, 1):
-        demonstrations = choose_demonstrations(facts, n, seed=0)
-        pairs = make_pairs(facts, 2, seed=n)
-        counts += [
-            same_labels_as_lens(smollm2, bridge, pair, demonstrations, 4, with_options=False)
-            for pair in pairs
-        ]
-    labels, changed = map(sum, zip(*counts, strict=True))
+    [pair] = make_pairs(facts, 1, seed=1)
+    demonstrations = choose_demonstrations(facts, 1, seed=0)
+    labels, changed = same_labels_as_lens(smollm2, bridge, pair, demonstrations, 4, False)
     assert labels > changed > 0
 
 
 # --- attention windows (20.5)
-# ----------------------------------------------------------------------------------------
 
 
 def windowed(config, **more):

@@ -86,7 +86,6 @@ def test_the_model_is_as_it_was_after_a_failure(contexts):
 
 
 # --- interrupted passes
-# ----------------------------------------------------------------------------------------------
 
 
 def interrupted(monkeypatch, after):

@@ -161,7 +161,6 @@ def test_tokens_reserved_later_are_special_too():
 
 
 # --- where an answer begins
-# ----------------------------------------------------------------------------------------------------
 
 
 def with_tokenizer(lm, kind):
@@ -188,7 +187,6 @@ def test_an_answer_without_a_token_of_its_own_is_an_error(tiny):
 
 
 # --- lengths
-# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

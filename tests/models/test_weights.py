@@ -112,7 +112,6 @@ def test_an_adapter_of_another_base_is_refused(saved):
 
 
 # --- one base, two uses
-# ------------------------------------------------------------------------------------
 
 
 def test_models_that_share_weights_share_memory_and_nothing_that_is_put_into_one(saved):
@@ -130,7 +129,6 @@ def test_models_that_share_weights_share_memory_and_nothing_that_is_put_into_one
 
 
 # --- greedy
-# ------------------------------------------------------------------------------------------------
 
 SETTINGS = {
     "suppress_tokens": list(range(600)),

@@ -5,7 +5,7 @@ import torch
 from explaining import encode, make_examples, make_explainer, training_settings
 
 from introspect_utils.explainer.train import train
-from introspect_utils.explainer.tuning import in_file_order
+from introspect_utils.explainer.tuning import batches
 from introspect_utils.runs.plan import plan
 from introspect_utils.settings.paths import REPO
 from introspect_utils.settings.profile import load_profile
@@ -86,7 +86,7 @@ def test_runs_with_the_switch_are_other_runs_and_those_without_it_as_they_were(r
 
 
 def test_rows_come_in_the_order_of_the_file():
-    assert in_file_order(5, 2, 2) == [[0, 1], [2, 3], [4]] * 2
+    assert list(batches([1] * 5, 2, 2, 0, "file")) == [[0, 1], [2, 3], [4]] * 2
 
 
 def trained(tmp_path, name, **changes):
