@@ -97,8 +97,7 @@ def paired_residuals(
 
 
 class Moments:
-    """First and second moments of pairs (x [n, d_x], y [n, d_y]) that come in blocks: all that the
-    fit and CKA need."""
+    """First and second moments of pairs (x [n, d_x], y [n, d_y]) that come in blocks."""
 
     def __init__(self, d_x: int, d_y: int) -> None:
         self.n, self.x, self.y = 0, torch.zeros(d_x).double(), torch.zeros(d_y).double()

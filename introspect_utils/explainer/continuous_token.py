@@ -81,9 +81,7 @@ def token_norm(lm: LanguageModel, scale: str) -> float | None:
 @torch.inference_mode()
 def input_scale(lm: LanguageModel) -> float:
     """What the model multiplies its input embeddings by before layer 0 (12 in Granite, 1 in most).
-
-    Raises `UserError` for a model that does something else to them.
-    """
+    Raises `UserError` for a model that does something else to them."""
     seen = []
     embedded = _embedded_sample(lm)
 

@@ -78,10 +78,8 @@ class Explainer(QuestionModel):
         base: LanguageModel | None = None,
     ) -> Explainer:
         """A trained explainer from the folder that `save` wrote. `base`: what its adapters belong
-        to, where that is a variant of the target (`explainer.make.explainer_model`).
-
-        Raises `UserError` where there is none, or its weights are not whole.
-        """
+        to, where that is a variant of the target (`explainer.make.explainer_model`). Raises
+        `UserError` where there is none, or its weights are not whole."""
         folder = Path(folder)
         if not (folder / SETTINGS).is_file():
             raise UserError(f"no explainer at {folder}: train one with notebooks/05, 06 or 07")

@@ -30,16 +30,14 @@ def generate(
     """
     rows = [(question, *explainer.encode(question, prompt=prompt)) for question in questions]
     most = max(max_new_tokens, explainer.longest_explanation)
-    tokens = _continue(explainer, rows, batch_size, most)
-    texts = explainer.lm.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    return [text.strip() for text in texts]
+    said, decode = _continue(explainer, rows, batch_size, most), explainer.lm.tokenizer.decode
+    return [decode(tokens, skip_special_tokens=True).strip() for tokens in said]
 
 
 def rollouts(
     explainer: QuestionModel, questions: Sequence[Question], n: int = 10, batch_size: int = 32
 ) -> list[list[int]]:
-    """Exactly `n` greedy tokens behind each question, whether or not an explanation ends before
-    (B.4)."""
+    """Exactly `n` greedy tokens behind each question, past the end of its explanation (B.4)."""
     rows = [(question, *explainer.encode(question)) for question in questions]
     return _continue(explainer, rows, batch_size, n, exactly=True)
 

@@ -98,8 +98,7 @@ class QuestionModel(nn.Module):
         return self.lm.model.get_input_embeddings()
 
     def fit_center(self, questions: Sequence[Question]) -> None:
-        """Set the mean of the training vectors of each layer, with `vector_center`; else it is
-        zero."""
+        """Set the mean of the training vectors of each layer, if `vector_center`."""
         for layer, index in self.layer_index.items() if self.settings.vector_center else ():
             of_layer = [q.vector for q in questions if q.layers == layer and q.vector is not None]
             if of_layer:
@@ -124,10 +123,8 @@ class QuestionModel(nn.Module):
     ) -> tuple[list[int], int]:
         """(ids, length of the prompt): the prompt, then the explanation and EOS if there is one.
         Exactly one BOS. A model without a chat template is asked in plain text, whatever `prompt`.
-
         Raises `UserError` when the vector and its mark in the text do not go together, the vector
-        is not [d_target] finite numbers, or the whole is longer than the model reads.
-        """
+        is not [d_target] finite numbers, or the whole is longer than the model reads."""
         v, text, tokenizer, wrong = question.vector, question.text, self.lm.tokenizer, ""
         if text.count(VECTOR) != (v is not None):
             wrong = f"a question with a vector holds {VECTOR} once, one without does not"

@@ -35,11 +35,9 @@ def train(
     seed: int = 0,
 ) -> Trained:
     """Fit the explainer to the examples and save it in `folder`; an interrupted run goes on from
-    its last checkpoint, a finished one is read back, a published explainer stays as it is.
-
-    Raises `UserError` when the explainer has been trained before, the loss is not finite, or
-    another of the `gates` fails.
-    """
+    its last checkpoint, a finished one is read back, a published explainer stays as it is. Raises
+    `UserError` when the explainer has been trained before, the loss is not finite, or another of
+    the `gates` fails."""
     if is_published(explainer.lm.name):
         return _as_published(explainer, folder)
     if trainable(explainer.model) or hasattr(explainer.model, "peft_config"):

@@ -38,10 +38,8 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 def add_lora(explainer: nn.Module, settings: Training, seed: int) -> None:
     """LoRA on every linear layer of the decoder, whatever it is called, and not on the head. The
-    projection (or a simulator's head) stays outside, so it is trained in full.
-
-    Raises `UserError` for a decoder with weights that LoRA does not reach.
-    """
+    projection (or a simulator's head) stays outside, so it is trained in full. Raises `UserError`
+    for a decoder with weights that LoRA does not reach."""
     config = LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,

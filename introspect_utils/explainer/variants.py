@@ -45,10 +45,8 @@ def orthogonal(width: int, share: float = 1.0, seed: int = 0) -> Tensor:
 @torch.no_grad()
 def rotate(lm: LanguageModel, q: Tensor) -> LanguageModel:
     """`lm` with its residual stream in another basis, h -> Q h, changed in place: q [width, width]
-    orthogonal. Its logits are compared with those before.
-
-    Raises `UserError` for an architecture of which that does not make the same function.
-    """
+    orthogonal. Its logits are compared with those before. Raises `UserError` for an architecture of
+    which that does not make the same function."""
     model, before, q = lm.model, sample_logits(lm), q.to(lm.device)
     head, embed = model.get_output_embeddings(), model.get_input_embeddings()
     if head.weight is embed.weight:

@@ -55,11 +55,9 @@ def check_same_logits(lm: LanguageModel, logits: Tensor, what: str) -> None:
 
 def check_architecture(lm: LanguageModel) -> None:
     """Reads, resumes and patches a short text in every way that the package does, and compares.
-
     Raises `UserError` when the decoder's layers are not where they are expected, a layer's output
     is not what the next one reads, embeddings given do not act as tokens do, padding changes an
-    answer, or a patch (eq. 4) through the cache differs from the same patch in a whole pass.
-    """
+    answer, or a patch (eq. 4) through the cache differs from the same patch in a whole pass."""
     try:
         wrong = _wrong_reading(lm) or _wrong_patching(lm)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:

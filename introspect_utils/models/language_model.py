@@ -64,10 +64,8 @@ class LanguageModel:
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Token ids of `text` behind exactly one BOS (none if the tokenizer has none). `special`:
-        special tokens in it are meant, as in what `chat` and `plain` return.
-
-        Raises `UserError` when they are more than the model reads.
-        """
+        special tokens in it are meant, as in what `chat` and `plain` return. Raises `UserError`
+        when they are more than the model reads."""
         ids, bos = token_ids(self.tokenizer, text, special), self.tokenizer.bos_token_id
         ids = ids if bos is None or ids[:1] == [bos] else [bos, *ids]
         self.check_length(len(ids), f"the text {text[:80]!r}")
@@ -75,11 +73,9 @@ class LanguageModel:
 
     def answer_token(self, prompt: str, answer: str, special: bool = False) -> int:
         """The next token behind `prompt` that begins `answer`, as it is read there. Behind a space
-        that the tokenizer would join to the answer, the answer begins as it does alone.
-
-        Raises `UserError` when no such token tells the answer from others: the tokenizer joins it
-        to the prompt, or it is only a space.
-        """
+        that the tokenizer would join to the answer, the answer begins as it does alone. Raises
+        `UserError` when no such token tells the answer from others: the tokenizer joins it to the
+        prompt, or it is only a space."""
         before, whole = self.encode(prompt, special), self.encode(prompt + answer, special)
         begins = whole[len(before) :][:1]
         joined = whole[: len(before)] != before

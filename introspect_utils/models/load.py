@@ -40,8 +40,7 @@ def choose_dtype(dtype: str = "auto", device: str = "auto") -> torch.dtype:
 
 
 def choose_compute_dtype(compute_dtype: str = "auto", device: str = "auto") -> str:
-    """The dtype of training's matrix products: "auto" is bfloat16 where hardware has it (CUDA,
-    AVX512-BF16), else float32."""
+    """The dtype of training's products: "auto" is bfloat16 where hardware has it, else float32."""
     import torch
 
     if compute_dtype != "auto":
@@ -54,11 +53,9 @@ def load_model(
     name: str, device: str = "auto", dtype: str = "auto", seed: int = 0
 ) -> LanguageModel:
     """Load a model of `MODELS`, a hub id ("owner/name") or a local folder in the transformers
-    format. `seed` draws the weights of a tiny model.
-
-    Raises `UserError` when the name is unknown, the download is refused (gated, no network), a file
-    is damaged, or the model is built in a way that this package would read wrongly.
-    """
+    format. `seed` draws the weights of a tiny model. Raises `UserError` when the name is unknown,
+    the download is refused (gated, no network), a file is damaged, or the model is built in a way
+    that this package would read wrongly."""
     from introspect_utils.models.gate import check_architecture
 
     torch_dtype, where = choose_dtype(dtype, device), choose_device(device)

@@ -28,8 +28,7 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 def pad_left(
     rows: Sequence[Sequence[int]], pad: int, device: torch.device | str = "cpu", shared: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """(ids, mask), both [batch, longest]. The padding stands behind the first `shared` tokens of a
-    row."""
+    """(ids, mask) [batch, longest], padded behind the first `shared` tokens of a row."""
     longest = max(map(len, rows))
     ids = [[*row[:shared], *[pad] * (longest - len(row)), *row[shared:]] for row in rows]
     mask = [[1] * shared + [0] * (longest - len(row)) + [1] * (len(row) - shared) for row in rows]
@@ -42,8 +41,7 @@ def positions(mask: Tensor) -> Tensor:
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """The number of tokens that all rows begin with, short of the shortest: each keeps one of its
-    own to read."""
+    """How many tokens all rows begin with, less one where a row would keep none to read."""
     shortest = min(map(len, rows)) - 1
     return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)
 
@@ -58,8 +56,7 @@ def worth_sharing(starts: Sequence[Sequence[int]], length: int, window: int) -> 
 
 def read_shared(model: PreTrainedModel, embedded: Tensor, shared: int) -> DynamicCache | None:
     """Keys and values of the first `shared` columns of `embedded` [batch, length, width], which are
-    the same in all rows and pass through the model once; None where there are none. Gradients
-    flow."""
+    the same in all rows and pass the model once; None where there are none. Gradients flow."""
     if not shared:
         return None
     cache = DynamicCache()
@@ -137,8 +134,7 @@ class CleanRun:
 def clean_run(
     model: PreTrainedModel, ids: Tensor, mask: Tensor, layers: Sequence[int] = ()
 ) -> CleanRun:
-    """The pass over `ids`, `mask` [batch, length]. Raises `UserError` where a residual is not
-    finite."""
+    """The pass over `ids`, `mask` [batch, length]. Raises `UserError` for a residual not finite."""
     # the model's own cache forgets the keys that have left an attention window; a patch needs them
     with recorded(model, layers) as residual:
         output = model(

@@ -34,10 +34,8 @@ def read_residuals(
     lm: LanguageModel, contexts: Tensor, layers: Sequence[int], batch_size: int
 ) -> Iterator[tuple[slice, dict[int, Tensor]]]:
     """Batch after batch of `contexts` [N, T]: its rows and {l: h [batch, T, d]}. Layers above the
-    highest are not computed.
-
-    Raises `UserError` when a context is longer than the model reads, or a residual is not finite.
-    """
+    highest are not computed. Raises `UserError` when a context is longer than the model reads, or a
+    residual is not finite."""
     lm.check_length(contexts.shape[1], "a context")
     lead_in = torch.tensor(lm.encode(LEAD_IN), device=lm.device)
     lower = decoder_layers(lm.model)[: max(layers) + 1]
@@ -102,9 +100,7 @@ def store_residuals(
 
 def open_residuals(folder: Path, layer: int) -> Tensor:
     """h(l, t) over the corpus, [N, T, d] bfloat16: a memory map of the store, only to be read from.
-
-    Raises `UserError` when the store is missing, unfinished or damaged.
-    """
+    Raises `UserError` when the store is missing, unfinished or damaged."""
     raw, about = _files(folder, layer)[0], _about(folder, layer)
     if about is None:
         raise UserError(
@@ -122,8 +118,7 @@ def open_residuals(folder: Path, layer: int) -> Tensor:
 
 
 def mean_residual(residuals: Tensor) -> Tensor:
-    """The mean [d] float32 of residuals [N, T, d], taken in blocks: memory does not grow with the
-    corpus."""
+    """The mean [d] float32 of residuals [N, T, d], taken in blocks."""
     total = sum(block.double().sum((0, 1)) for block in residuals.split(1024))
     return (total / residuals.shape[:2].numel()).float()
 

@@ -50,8 +50,7 @@ def _bpe(special: tuple[str, ...]) -> str:
 
 
 def tiny_model(family: str, seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A four-layer model of the family ("llama", "qwen3", "gemma3") with random fp32 weights, and
-    its tokenizer."""
+    """A four-layer model of a family with random fp32 weights, and its tokenizer."""
     config, bos, eos, continuous = FAMILIES[family]
     special = tuple(token for token in ("<pad>", bos, eos) if token) + tuple(continuous)
     tokenizer = PreTrainedTokenizerFast(
