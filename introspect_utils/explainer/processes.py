@@ -19,37 +19,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.multiprocessing import ProcessRaisedException, spawn
 
-from introspect_utils.explainer.checkpoints import RESUME
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.fit import fit
 from introspect_utils.explainer.question_model import Row
 from introspect_utils.explainer.tuning import loss_of, make_trainable, with_other_vectors
 from introspect_utils.settings.errors import UserError
-from introspect_utils.settings.sections import Training
 
 HANDED_OVER = "handed_over"  # a folder beside the checkpoint, there while the processes are at work
 ROWS = "rows.safetensors"
 REFUSED = f"{UserError.__module__}.{UserError.__name__}: "
 
 
-def train_together(
-    explainer: Explainer,
-    rows: list[Row],
-    steps: list[list[int]],
-    settings: Training,
-    folder: Path,
-    made_from: str,
-    seed: int,
-) -> None:
-    """Train an explainer's files in several processes; what is trained is in the checkpoint of
-    `folder` afterwards. Raises `UserError` as `fit` does, and when there are fewer GPUs than
-    processes."""
+def train_together(explainer: Explainer, rows: list[Row], folder: Path, n: int, work: dict) -> None:
+    """Train an explainer's files in `n` processes, as `fit` is told by `work`; what is trained is
+    in the checkpoint of `folder` afterwards. Raises `UserError` as `fit` does, and when there are
+    fewer GPUs than processes."""
     device, n_gpus = explainer.lm.device, torch.cuda.device_count()
-    if device.type == "cuda" and n_gpus < settings.processes:
-        raise UserError(
-            f"training.processes is {settings.processes}, and this machine has {n_gpus} GPUs: "
-            "lower it"
-        )
+    if device.type == "cuda" and n_gpus < n:
+        raise UserError(f"training.processes is {n}, and this machine has {n_gpus} GPUs: lower it")
     explainer.save(folder / HANDED_OVER)
     vectors = [question.vector for question, _, _ in rows if question.vector is not None]
     vectors = torch.stack(vectors) if vectors else torch.zeros(0, 1)
@@ -58,9 +45,8 @@ def train_together(
     torch.cuda.empty_cache()  # without a GPU nothing
     dtype = str(explainer.embed.weight.dtype).removeprefix("torch.")
     bare = [(replace(question, vector=None), *rest) for question, *rest in rows]
-    given = (device.type, dtype, _free_port(), bare, steps, settings, folder, made_from, seed)
     try:
-        spawn(_work, given, nprocs=settings.processes)
+        spawn(_work, (n, _free_port(), device.type, dtype, bare, folder, work), nprocs=n)
     except ProcessRaisedException as error:
         last = str(error).strip().splitlines()[-1]
         raise UserError(last.removeprefix(REFUSED)) if last.startswith(REFUSED) else error from None
@@ -69,19 +55,10 @@ def train_together(
 
 
 def _work(
-    rank: int,
-    device: str,
-    dtype: str,
-    port: int,
-    bare: list[Row],
-    steps: list[list[int]],
-    settings: Training,
-    folder: Path,
-    made_from: str,
-    seed: int,
+    rank: int, n: int, port: int, device: str, dtype: str, bare: list[Row], folder: Path, work: dict
 ) -> None:
-    """One of the processes."""
-    n, handed_over = settings.processes, folder / HANDED_OVER
+    """One of `n` processes."""
+    handed_over = folder / HANDED_OVER
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in place.items()}
     os.environ["MASTER_ADDR"] = "127.0.0.1"
@@ -91,9 +68,9 @@ def _work(
         asked = explainer.placeholder in ids
         rows.append((question.with_vector(next(vectors)) if asked else question, ids, n_prompt))
     rows, pairs = with_other_vectors(rows)
-    make_trainable(explainer, settings, seed)
-    loss, path = loss_of(rows, settings, rank, n), folder / RESUME
-    fit(explainer, loss, steps, settings, path, made_from, seed, {"v": pairs})
+    make_trainable(explainer, work["settings"], work["seed"])
+    loss = loss_of(rows, work["settings"], rank, n)
+    fit(explainer, loss, **work, depends={"v": pairs})
 
 
 def _free_port() -> int:

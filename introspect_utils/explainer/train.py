@@ -52,15 +52,20 @@ def train(
     path.parent.mkdir(parents=True, exist_ok=True)
     explainer.fit_center([example.question for example in examples])
     explainer.longest_explanation = max(len(ids) - n_prompt for _, ids, n_prompt in rows)
-    made_from = _fingerprint(explainer, rows, settings, seed)
     lengths, n, epochs = [len(ids) for _, ids, _ in rows], settings.batch_size, settings.epochs
-    steps = list(batches(lengths, n, epochs, seed, settings.order))
+    work = {
+        "steps": list(batches(lengths, n, epochs, seed, settings.order)),
+        "settings": settings,
+        "path": path,
+        "made_from": _fingerprint(explainer, rows, settings, seed),
+        "seed": seed,
+    }
     if settings.processes > 1:
-        train_together(explainer, rows, steps, settings, folder, made_from, seed)
+        train_together(explainer, rows, folder, settings.processes, work)
     make_trainable(explainer, settings, seed)
     rows, pairs = with_other_vectors(rows)
     loss, depends = loss_of(rows, settings), {"v": pairs}
-    losses, seconds = fit(explainer, loss, steps, settings, path, made_from, seed, depends)
+    losses, seconds = fit(explainer, loss, **work, depends=depends)
     explainer.save(folder)
     gates.check_saved(explainer, folder)
     trained = sum(parameter.numel() for parameter in trainable(explainer).values())

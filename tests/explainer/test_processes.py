@@ -138,7 +138,7 @@ def test_more_processes_than_gpus_are_refused(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match="training.processes is 2, and this machine has 1 GPUs: lower it"
     ):
-        processes.train_together(on_gpu, [], [], training_settings(processes=2), tmp_path, "", 0)
+        processes.train_together(on_gpu, [], tmp_path, 2, {})
 
 
 @pytest.mark.parametrize("kind", [Training, AsReleased])
