@@ -82,17 +82,16 @@ def check_trained(module: nn.Module, before: Samples) -> None:
     changed; what was frozen has not."""
     parameters, changed = dict(module.named_parameters()), {}
     for name, (values, to_train) in before.items():
-        same = bool((_some(parameters[name]) == values).all())
-        if not to_train and not same:
+        moved = bool((_some(parameters[name]) != values).any())
+        if moved and not to_train:
             raise UserError(
                 f"{name} is frozen, and training changed it: the optimizer has a parameter that is "
                 "not its own"
             )
         if to_train:
             part = name.partition(".")[0]
-            changed[part] = changed.get(part, False) or not same
-    if not all(changed.values()):
-        still = ", ".join(part for part, moved in changed.items() if not moved)
+            changed[part] = changed.get(part, False) or moved
+    if still := ", ".join(part for part, moved in changed.items() if not moved):
         raise UserError(
             f"training changed nothing in the {still}: raise learning_rate, or train in float32"
         )
