@@ -141,7 +141,7 @@ class QuestionModel(nn.Module):
         ids = self.lm.encode(asked.replace(VECTOR, "".join(tokens)), special=True)
         n_prompt = len(ids)
         if explanation is not None:
-            answer = explanation if chat or text[-1].isspace() else f" {explanation}"
+            answer = explanation if chat or text[-1:].isspace() else f" {explanation}"
             ids = [*ids, *token_ids(tokenizer, answer), tokenizer.eos_token_id]
         self.lm.check_length(len(ids), f"the question {text[:80]!r}")
         return ids, n_prompt

@@ -264,7 +264,7 @@ def test_transformer_lens_gives_the_same_labels_for_a_tiny_model(tmp_path, with_
     demonstrations = choose_demonstrations(facts, 1, seed=0)
     counts = [
         same_labels_as_lens(lm, bridge, pair, demonstrations, 2, with_options)
-        for pair in make_pairs(facts, 4, seed=0)
+        for pair in make_pairs(facts, 2, seed=0)
     ]
     labels, changed = map(sum, zip(*counts, strict=True))
     assert labels > changed > 0
