@@ -26,7 +26,11 @@ def main() -> int:
         (folder / "done").touch()
     with ExitStack() as open_ones:
         hub, chat = (open_ones.enter_context(server) for server in (Hub(folder), Chat()))
-        given = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hub-cache"), "HF_TOKEN": "hf_none"}
+        given = {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(folder / "hub-cache"),
+            "HF_TOKEN": "hf_none",
+        }
         given |= {"OPENAI_BASE_URL": chat.url, "OPENAI_API_KEY": "none"}
         offline = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"}
         given |= {key: value for key, value in os.environ.items() if key not in {*given, *offline}}

@@ -59,7 +59,9 @@ class Handler(BaseHTTPRequestHandler):
         choice = {"index": 0, "message": {"role": "assistant", "content": text}}
         usage = {"prompt_tokens": 100, "completion_tokens": len(text.split()), "total_tokens": 110}
         body = {"id": "1", "object": "chat.completion", "created": 0, "model": "stand-in"}
-        self.send(what, 200, body | {"choices": [choice | {"finish_reason": finish}], "usage": usage})
+        self.send(
+            what, 200, body | {"choices": [choice | {"finish_reason": finish}], "usage": usage}
+        )
 
     def fail(self, what: str, status: int, headers: dict | None = None) -> None:
         self.send(what, status, {"error": {"message": f"the stand-in is {what}"}}, headers)

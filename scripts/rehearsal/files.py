@@ -19,7 +19,15 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -94,7 +102,9 @@ def write_all(root: Path) -> None:
     for name, (model, its_tokenizer) in made.items():
         publish(hub / name, model, its_tokenizer)
     llama_8b, qwen_8b = made["meta-llama/Llama-3.1-8B"][0], made["Qwen/Qwen3-8B"][0]
-    authors(hub / "Transluce", {"llama": (llama_8b, llama, llama_chat), "qwen": (qwen_8b, chats[1])})
+    authors(
+        hub / "Transluce", {"llama": (llama_8b, llama, llama_chat), "qwen": (qwen_8b, chats[1])}
+    )
     llama_scope(hub / "fnlp" / "Llama3_1-8B-Base-LXR-32x")
     gemma_scope(hub / "google" / "gemma-scope-9b-pt-res", layers=(2,))
 
@@ -244,9 +254,16 @@ def llama_scope(folder: Path) -> None:
         settings = {"d_model": WIDTH, "d_sae": N_LATENTS, "jump_relu_threshold": 0.2}
         settings |= {"hook_point_in": point, "hook_point_out": point}
         settings |= {"dataset_average_activation_norm": {"in": 1.0 + layer, "out": 1.0 + layer}}
-        settings |= {"use_decoder_bias": True, "act_fn": "jumprelu", "norm_activation": "dataset-wise"}
+        settings |= {
+            "use_decoder_bias": True,
+            "act_fn": "jumprelu",
+            "norm_activation": "dataset-wise",
+        }
         (name / "hyperparams.json").write_text(json.dumps(settings))
-        weights = {"encoder.weight": columns.clone(), "decoder.weight": 1.5 * columns.T.contiguous()}
+        weights = {
+            "encoder.weight": columns.clone(),
+            "decoder.weight": 1.5 * columns.T.contiguous(),
+        }
         weights |= {"encoder.bias": torch.zeros(N_LATENTS), "decoder.bias": torch.zeros(WIDTH)}
         save_file(
             {key: value.to(torch.bfloat16) for key, value in weights.items()},
@@ -302,7 +319,7 @@ def counterfact_rows() -> list[dict]:
 
 
 def patching_rows(of: PreTrainedTokenizerFast, chat: bool, rng: random.Random) -> Iterable[dict]:
-    """Activation patching as published: tokens as the tokenizer's own strings, a block of layers."""
+    """Patching as published: tokens as the tokenizer's own strings, a block of layers."""
     pairs = make_pairs(load_facts("packaged"), 200, seed=0)
     for number, pair in enumerate(pairs):
         options = f"Respond with one of {', '.join(pair.options)} and nothing else. "
@@ -384,7 +401,14 @@ def archives(folder: Path, of: PreTrainedTokenizerFast, n: int = 6, length: int 
                 (place / "features" / f"layer_{layer}.pkl").write_bytes(pickle.dumps(vectors))
             for split, of_split in pairs.items():
                 said = [
-                    (pair, {"chosen_label": words[number % 5], "all_labels": [], "all_label_scores": {}})
+                    (
+                        pair,
+                        {
+                            "chosen_label": words[number % 5],
+                            "all_labels": [],
+                            "all_label_scores": {},
+                        },
+                    )
                     for number, pair in enumerate(of_split)
                 ]
                 for what, value in (("explanations", said), ("layer_feature_idxs", of_split)):
