@@ -7,4 +7,7 @@
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$ROOT/scripts/setup.sh"
+case "${1:-}" in
+rehearsal*) exec "$VENV_PYTHON" "$ROOT/scripts/rehearsal" "$@" ;;
+esac
 exec "$VENV_PYTHON" -P -m introspect_utils.runs.run_all "$@"

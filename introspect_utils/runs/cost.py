@@ -14,6 +14,7 @@ from introspect_utils.explainer.published import is_published, trained_from
 from introspect_utils.runs.run import PUBLISHED, Run
 from introspect_utils.settings.names import MODELS, VARIANTS, variant
 from introspect_utils.settings.profile import Profile
+from introspect_utils.settings.rehearsal import profile_of
 from introspect_utils.tasks import TASKS, task_ablation
 
 PEAK, READING, WRITING = 989e12, 0.4, 0.05  # FLOP/s of an H100 SXM in bfloat16; shares of it
@@ -69,7 +70,8 @@ def estimate(profile: Profile, run: Run) -> Estimate | None:
     asked, file = run.parameters, file_of(profile, run)
     target = asked.get("target", "")
     m, n = size(target), size(asked.get("explainer", target), target)
-    if run.notebook in LEFT_OUT or math.isnan(m + n) or max(m, n) < BIG:
+    small = profile_of(profile.source) or math.isnan(m + n) or max(m, n) < BIG
+    if run.notebook in LEFT_OUT or small:  # a rehearsal has stand-ins for the big ones
         return None
     made = _training(file, run, m, n)
     read, written, disk, calls, others = _work(file, run, m, n)
@@ -172,6 +174,8 @@ def resources(profile: Profile, run: Run) -> dict[str, int]:
 def downloads(profile: Profile, run: Run) -> dict[str, float]:
     """{name: bytes} of what `run` reads from the hub: weights at 2 bytes a parameter, dictionaries
     at 4, texts, rows."""
+    if profile_of(profile.source):
+        return {}
     file = file_of(profile, run)
     task, target, explainer = (run.parameters.get(k, "") for k in ("task", "target", "explainer"))
     if run.notebook == PUBLISHED:

@@ -32,6 +32,9 @@ MODELS = {
         asset="smollm2-135m-instruct", licence="Apache-2.0", parameters=135e6
     ),
     "gemma3-270m": ModelSpec(asset="gemma3-270m", licence=GEMMA, parameters=268e6),
+    "qwen2.5-coder-0.5b-instruct": ModelSpec(
+        asset="qwen2.5-coder-0.5b-instruct", licence="Apache-2.0", parameters=630e6
+    ),
     "llama-3.1-8b": _gated("meta-llama/Llama-3.1-8B", "Llama 3.1 community", 8.03e9),
     "llama-3.1-8b-instruct": _gated(
         "meta-llama/Llama-3.1-8B-Instruct", "Llama 3.1 community", 8.03e9

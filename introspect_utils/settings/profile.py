@@ -16,6 +16,7 @@ import yaml
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import REPO
 from introspect_utils.settings.reading import UniqueKeys, nearest, read_dataclass
+from introspect_utils.settings.rehearsal import profile_of, rehearsed
 from introspect_utils.settings.sections import (
     Ablation,
     AsReleased,
@@ -83,6 +84,8 @@ def load_profile(name_or_path: str | Path) -> Profile:
     text, params = str(name_or_path), REPO / "params"
     files = sorted([*params.glob("*.yaml"), *params.glob("*/*.yaml")])
     known = {path.relative_to(params).with_suffix("").as_posix(): path for path in files}
+    if of := profile_of(text):
+        return _rehearsal(text, of, known)
     path = Path(text).resolve() if text.endswith((".yaml", ".yml")) else known.get(text)
     if path is None:
         raise UserError(f"there is no profile {text!r}; {nearest(text, list(known))}")
@@ -106,6 +109,21 @@ def load_profile(name_or_path: str | Path) -> Profile:
     profile = _profile(path, settings, name, source)
     parts = tuple(load_profile(part) for part in known if part.startswith(f"{source}/"))
     return replace(profile, parts=parts)
+
+
+def _rehearsal(source: str, of: str, known: dict[str, Path]) -> Profile:
+    """The profile or part `of` with the numbers of a rehearsal, and its parts."""
+    (whole, _, part), name = of.partition("/"), source.partition("/")[0]
+    if of not in known:
+        raise UserError(f"{source}: there is no profile {of!r}; {nearest(of, list(known))}")
+    settings = rehearsed(_read(known[whole]))
+    if part:
+        settings = _merged(settings, rehearsed(_read(known[of])))
+    parts = [other for other in known if other.startswith(f"{of}/")]
+    made = _profile(known[of], settings, name, source)
+    return replace(
+        made, parts=tuple(load_profile(name + other.removeprefix(whole)) for other in parts)
+    )
 
 
 def _read(path: Path) -> Any:

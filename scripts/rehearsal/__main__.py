@@ -1,0 +1,44 @@
+"""`./run_all.sh rehearsal`: the profile `paper` with a stand-in for each model and download
+(files.py), served by a hub (hub.py) and a chat server (chat.py) on this machine.
+`rehearsal-published` and `rehearsal-paper-lite` rehearse those profiles. What the run itself does
+is the profile's own code: only the addresses of the hub and of the chat model differ."""
+
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+
+from chat import Chat
+from files import write_all
+from hub import Hub
+
+from introspect_utils.settings.paths import REPO, artifacts_dir
+
+
+def main() -> int:
+    name, *extra = sys.argv[1:]
+    folder = artifacts_dir("rehearsal") / "stand-ins"
+    if not (folder / "done").is_file():
+        print(f"Writing the stand-ins into {folder}", flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        write_all(folder)
+        (folder / "done").touch()
+    with ExitStack() as open_ones:
+        hub, chat = (open_ones.enter_context(server) for server in (Hub(folder), Chat()))
+        given = {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(folder / "hub-cache"),
+            "HF_TOKEN": "hf_none",
+        }
+        given |= {"OPENAI_BASE_URL": chat.url, "OPENAI_API_KEY": "none"}
+        offline = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"}
+        given |= {key: value for key, value in os.environ.items() if key not in {*given, *offline}}
+        command = [sys.executable, "-P", "-m", "introspect_utils.runs.run_all", name, *extra]
+        status = subprocess.run(command, env=given, cwd=REPO).returncode
+        print(f"The chat model's replies: {dict(chat.said)}")
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,81 @@
+"""An OpenAI-compatible chat server on loopback that describes and judges at random, and behaves as
+badly as real ones do: it is busy (429), fails (500), refuses (400), cuts replies short, thinks
+aloud, and says a sentence before the answer."""
+
+import hashlib
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+WORDS = ["rivers", "dates of birth", "verbs of motion", "names of cities", "music", "commas"]
+
+
+class Chat(ThreadingHTTPServer):
+    """The server, at `url` while it is open as a context; `said` counts what it did."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url, self.said = f"http://127.0.0.1:{self.server_port}/v1", Counter()
+        self.asked, self.lock = Counter(), threading.Lock()
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        prompt = request["messages"][-1]["content"]
+        number = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
+        with self.server.lock:
+            self.server.asked[prompt] += 1
+            first = self.server.asked[prompt] == 1
+        if first and number % 7 == 0:
+            return self.fail("busy", 429, {"Retry-After": "0.1"})
+        if first and number % 31 == 0:
+            return self.fail("failed", 500)
+        if number % 211 == 0:
+            return self.fail("refused", 400)
+        judged = "rating" in prompt.lower() or "similar" in prompt.lower()
+        text = str(1 + number % 5) if judged else WORDS[number % len(WORDS)]
+        if first and number % 13 == 0:
+            return self.reply("cut short", f"<think>It may be that {text}", "length")
+        kinds = ("plain", "in bold", "with a sentence", "thinking")
+        forms = ("{}", "**{}**", "Sure! Here is my answer:\n{}", "<think>{} perhaps.</think>\n{}")
+        kind = number % 4 if not judged else number % 2
+        return self.reply(kinds[kind], forms[kind].replace("{}", text), "stop")
+
+    def reply(self, what: str, text: str, finish: str) -> None:
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}}
+        usage = {"prompt_tokens": 100, "completion_tokens": len(text.split()), "total_tokens": 110}
+        body = {"id": "1", "object": "chat.completion", "created": 0, "model": "stand-in"}
+        self.send(
+            what, 200, body | {"choices": [choice | {"finish_reason": finish}], "usage": usage}
+        )
+
+    def fail(self, what: str, status: int, headers: dict | None = None) -> None:
+        self.send(what, status, {"error": {"message": f"the stand-in is {what}"}}, headers)
+
+    def send(self, what: str, status: int, body: dict, headers: dict | None = None) -> None:
+        with self.server.lock:
+            self.server.said[what] += 1
+        encoded = json.dumps(body).encode()
+        self.send_response(status)
+        sized = {"Content-Type": "application/json", "Content-Length": str(len(encoded))}
+        for name, value in (sized | (headers or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(encoded)
+
+    def log_message(self, *_) -> None:
+        pass
