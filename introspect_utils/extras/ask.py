@@ -1,21 +1,20 @@
-"""One token of a text, and what can be said of it (notebook 13): a function for each thing asked.
-
-models = load(profile, "smollm2-135m-instruct") v = activation(models, text, position, layer)
-models.explainer.describe(v, layer)                      # the explanation nearest_features(models,
-v, layer)                       # what NN-layer would say simulated(models, text, v, layer,
-description)           # a_v as the description has it, beside the true one patched(models, text,
-position, layer, into)             # eq. 4, and what the patching explainer says of it
-"""
+"""One token of a text, and what can be said of it (notebook 13): a function for each thing asked,
+and a widget that asks them all of the token that is clicked."""
 
 from __future__ import annotations
 
+import html
+import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import pandas as pd
 import torch
+from ipywidgets import HTML, Button, HBox, Text, ToggleButtons, VBox
 from torch import Tensor
 
 from introspect_utils.explainer.explainer import Explainer
+from introspect_utils.extras.labelling import table_html
 from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.language_model import LanguageModel
@@ -23,10 +22,10 @@ from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import clean_run, pad_left, patched_logits
 from introspect_utils.models.residual_store import mean_residual, open_residuals, token_activations
 from introspect_utils.models.tokens import token_ids, token_spans
+from introspect_utils.report.figures import token_html
 from introspect_utils.runs.beside import self_explainer
 from introspect_utils.runs.plan import plan
 from introspect_utils.runs.run import checkpoint
-from introspect_utils.scores.neighbours import nearest
 from introspect_utils.scores.simulator import Simulator, load_simulator
 from introspect_utils.scores.simulator_scores import score_predictions
 from introspect_utils.settings.errors import UserError
@@ -55,14 +54,6 @@ class Models:
     max_new_tokens: int
 
 
-class Neighbour(NamedTuple):
-    """A training feature: its name, its description, its cosine with v."""
-
-    name: str
-    description: str
-    cosine: float
-
-
 class Simulated(NamedTuple):
     """a_v on a text, true (binned) and simulated [T] 0..10, and their correlation r (eq. 2)."""
 
@@ -72,12 +63,8 @@ class Simulated(NamedTuple):
 
 
 class Patched(NamedTuple):
-    """A patch of `block` (layers) at `token`: the answer before it, what it does to the answer, and
-    what the explainer says.
-
-    `before` is a token; `real` and `predicted` are explanations (eq. 5), `predicted` None where no
-    explainer is trained.
-    """
+    """A patch of `block` (layers) at `token`: the answer `before` it (a token), and what it does to
+    the answer, `real` and `predicted` (eq. 5), None where no explainer is trained."""
 
     block: tuple[int, ...]
     token: str
@@ -108,25 +95,22 @@ def load(profile: Profile, target: str) -> Models:
     lm = load_model(target, profile.device, profile.dtype, profile.seeds[0])
     simulator = load_simulator(profile, lm)
     gold = task_features.chosen_descriptions(profile, target)
-    rows = task_features.split(
-        directions, gold, explained.parameters["n_train"], explained.parameters["seed"]
-    )["train"]
+    asked = explained.parameters
+    rows = task_features.split(directions, gold, asked["n_train"], asked["seed"])["train"]
     training = directions.take(rows)
-    layers = profile.features.layers
+    means = {}
+    for layer in profile.features.layers:
+        means[layer] = mean_residual(open_residuals(folder / "residuals", layer)).to(lm.device)
+    trained = patching and checkpoint(profile, patching.id).is_file()
     return Models(
         target=lm,
         explainer=_load_explainer(profile, explained.id),
         simulator=simulator,
         training=training,
         descriptions=[gold[name] for name in training.names],
-        means={
-            layer: mean_residual(open_residuals(folder / "residuals", layer)).to(lm.device)
-            for layer in layers
-        },
+        means=means,
         center=profile.features.act_center,
-        patching=_load_explainer(profile, patching.id)
-        if patching and checkpoint(profile, patching.id).is_file()
-        else None,
+        patching=_load_explainer(profile, patching.id) if trained else None,
         max_new_tokens=profile.generation.max_new_tokens,
     )
 
@@ -158,16 +142,15 @@ def explanation(models: Models, v: Tensor, layer: int) -> str:
     return models.explainer.describe(v, layer, max_new_tokens=models.max_new_tokens)
 
 
-def nearest_features(models: Models, v: Tensor, layer: int, n: int = 5) -> list[Neighbour]:
-    """The `n` training features of the layer most like v, by cosine, the most similar first: the
-    first is NN-layer's answer."""
-    allowed = torch.tensor([of_feature == layer for of_feature in models.training.layers])
-    found = []
-    for _ in range(min(n, int(allowed.sum()))):
-        [row], [cosine] = nearest(models.training.vectors, v[None].cpu(), allowed=allowed)
-        found.append(Neighbour(models.training.names[row], models.descriptions[row], cosine.item()))
-        allowed[row] = False
-    return found
+def nearest_features(models: Models, v: Tensor, layer: int, n: int = 5) -> pd.DataFrame:
+    """The `n` training features of the layer most like v, the most similar first (its description
+    is NN-layer's answer): `feature`, `description` and `cosine`."""
+    rows = models.training.where(layer=layer)
+    cosines = torch.cosine_similarity(models.training.vectors[rows], v[None].cpu())
+    names = [models.training.names[row] for row in rows]
+    descriptions = [models.descriptions[row] for row in rows]
+    found = pd.DataFrame({"feature": names, "description": descriptions, "cosine": cosines})
+    return found.nlargest(n, "cosine")
 
 
 @torch.inference_mode()
@@ -178,79 +161,139 @@ def simulated(models: Models, text: str, v: Tensor, layer: int, description: str
     """
     a = token_activations(models.target, text, layer) @ v
     tokens = torch.tensor([token_ids(models.target.tokenizer, text)])
-    moments = (models.means[layer] @ v, a.max())
-    own = Exemplars(
-        tokens,
-        torch.zeros(1, 1, dtype=torch.int64),
-        a[None, None].cpu(),
-        *(m[None].cpu() for m in moments),
-        n_top=1,
-    )
+    mean, peak = (models.means[layer] @ v)[None].cpu(), a.max()[None].cpu()
+    sequence = torch.zeros(1, 1, dtype=torch.int64)
+    own = Exemplars(tokens, sequence, a[None, None].cpu(), mean, peak, n_top=1)
     predicted = models.simulator.expected([description], tokens[None]).cpu()
-    return Simulated(
-        own.binned()[0, 0], predicted[0, 0], score_predictions(predicted, own, [0]).r.item()
-    )
+    r = score_predictions(predicted, own, [0]).r.item()
+    return Simulated(own.binned()[0, 0], predicted[0, 0], r)
 
 
 def patched(models: Models, text: str, position: int, layer: int, into: str) -> Patched:
-    """T_patch (eq. 4, 5) with the text as x' and `into` as x, and the patching explainer's
-    prediction.
+    """T_patch (eq. 4, 5) with the text as x' and `into` as x, the token counted from the end in
+    both, and the patching explainer's prediction.
 
-    The token is counted from the end in both. Patched is the block of layers that the explainer
-    knows `layer` in, without an explainer the layer alone. Raises `UserError` where `into` has no
-    token so far from its end.
+    Patched is the block of layers that the explainer knows `layer` in, without an explainer the
+    layer alone. Raises `UserError` where `into` has no token so far from its end.
     """
     known = models.patching.layers if models.patching else ()
     block = next((block for block in known if layer in block), (layer,))
     from_end = len(token_texts(models.target, text)) - position
-    row = _patch(models.target, text, into, from_end, block)
+    target, spans = models.target, token_spans(models.target.tokenizer, into)[1]
+    if from_end > len(spans):
+        raise UserError(
+            f"{into!r} has no token number {from_end} from its end to be patched: click a later "
+            "token, or lengthen it"
+        )
+    pad, device = target.tokenizer.pad_token_id, target.device
+    batches = [pad_left([target.encode(read)], pad, device) for read in (into, text)]
+    clean, source = (clean_run(target.model, *batch, layers=block) for batch in batches)
+    # avg over the block of h(l, t)(x')
+    v = torch.stack([source.residual[layer][0, -from_end] for layer in block]).mean(0)
+    first = torch.tensor([0], device=device)
+    logits = patched_logits(target.model, clean, block, from_end, first, v[None])
+    after = logits.argmax(-1)
+    token, before = into[slice(*spans[-from_end])], target.tokenizer.decode(clean.next_token)
+    row = {  # of `patching.patch_outcomes`, with what a question and its answer are made of
+        "layer": list(block),
+        "input_tokens": pieces(into, spans),
+        "original_continuation": [before],
+        "ablated_continuation": [target.tokenizer.decode(after)],
+        "is_different": bool(after != clean.next_token),
+        "patch_position": {
+            "orig_text_token": token,
+            "intervention_vector": v.float().cpu().numpy(),
+        },
+    }
     real, predicted, right = task_patching.answer(row), None, None
     if models.patching:
         form = models.patching.settings.prompt
         question = task_patching.question(row, "full", task_patching.TEMPLATES[0], form)
         [predicted] = models.patching.explain([question], max_new_tokens=models.max_new_tokens)
         changed, content = outcome.parse(predicted)
-        right = changed == row["is_different"] and outcome.same(
-            content, row["ablated_continuation"][0]
-        )
-    return Patched(
-        block,
-        row["patch_position"]["orig_text_token"],
-        row["original_continuation"][0],
-        real,
-        predicted,
-        right,
+        same = outcome.same(content, row["ablated_continuation"][0])
+        right = changed == row["is_different"] and same
+    return Patched(block, token, before, real, predicted, right)
+
+
+def neighbours_html(found: pd.DataFrame) -> str:
+    """The nearest training features as a table."""
+    return table_html(
+        *found.itertuples(index=False), head=("Nearest training features", "Description", "Cosine")
     )
 
 
-def _patch(
-    target: LanguageModel, text: str, into: str, from_end: int, block: tuple[int, ...]
-) -> dict:
-    """One row as `patching.patch_outcomes` gives them, with the columns that a question and its answer
-    are made of."""
-    spans = token_spans(target.tokenizer, into)[1]
-    ids = target.encode(into)
-    if from_end > len(token_texts(target, into)):
-        raise UserError(
-            f"{into!r} has no token number {from_end} from its end to be patched: click a later "
-            "token, or lengthen it"
-        )
-    pad, device = target.tokenizer.pad_token_id, target.device
-    clean = clean_run(target.model, *pad_left([ids], pad, device), layers=block[:1])
-    source = clean_run(target.model, *pad_left([target.encode(text)], pad, device), layers=block)
-    v = torch.stack([source.residual[layer][0, -from_end] for layer in block]).mean(
-        0
-    )  # avg over the block of h(l, t)(x')
-    row = torch.tensor([0], device=device)
-    token = patched_logits(target.model, clean, block, from_end, row, v[None]).argmax(-1)
-    return {
-        "layer": list(block),
-        "input_tokens": pieces(into, spans),
-        "original_continuation": [target.tokenizer.decode(clean.next_token)],
-        "ablated_continuation": [target.tokenizer.decode(token)],
-        "is_different": bool(token != clean.next_token),
-        "patch_position": {
-            "orig_text_token": into[slice(*spans[-from_end])],
-            "intervention_vector": v.float().cpu().numpy(),
-        },
-    }
+def simulated_html(description: str, tokens: list[str], found: Simulated) -> str:
+    """The explanation over the text, shaded by the true activation, then by the simulated one."""
+    both = (part[None].numpy() for part in (found.true, found.predicted))
+    return token_html(description, [tokens], *both, found.r).data
+
+
+def patched_html(found: Patched) -> str:
+    """What the patch does to the answer, predicted against real."""
+    none = "no explainer is trained: see notebooks/06_train_activation_patching.ipynb"
+    first, last = found.block[0], found.block[-1]
+    where = f"layer {first}" if first == last else f"layers {first} to {last}"
+    verdict = {None: "", True: " (right)", False: " (wrong)"}[found.right]
+    return table_html(
+        (f"Patched into {found.token!r} at {where}", f"the answer was {found.before!r}"),
+        ("Predicted", (found.predicted or none) + verdict),
+        ("Real", found.real),
+    )
+
+
+def answer_html(models: Models, text: str, position: int, layer: int, into: str) -> str:
+    """All four of one token. Where the text cannot be patched into `into`, the reason stands in the
+    last one's place."""
+    v, tokens = activation(models, text, position, layer), token_texts(models.target, text)
+    said = explanation(models, v, layer)
+    try:
+        patch = patched_html(patched(models, text, position, layer, into))
+    except UserError as error:
+        patch = f"<p>{html.escape(str(error))}</p>"
+    token = html.escape(repr(tokens[position]))
+    head = f"<p>At layer {layer}, <b>{token}</b> encodes: <b>{html.escape(said)}</b></p>"
+    simulation = simulated_html(said, tokens, simulated(models, text, v, layer, said))
+    return head + simulation + neighbours_html(nearest_features(models, v, layer)) + patch
+
+
+def widget(models: Models, text: str, into: str, position: int, layer: int) -> VBox:
+    """A text whose tokens are buttons, the layers, the text that the activation is patched into,
+    and below the answer: first to what is given here, then to what is clicked."""
+    wide = {"style": {"description_width": "7em"}, "layout": {"width": "95%"}}
+    text_box = Text(text, description="Text", continuous_update=False, **wide)
+    into_box = Text(into, description="Patched into", continuous_update=False, **wide)
+    layers = [of_explainer for (of_explainer,) in models.explainer.layers]
+    narrow = {"button_width": "4em"}
+    layer_box = ToggleButtons(options=layers, value=layer, description="Layer", style=narrow)
+    tokens, answer = HBox(layout={"flex_flow": "row wrap"}), HTML()
+
+    def refresh(_change=None) -> None:
+        for number, button in enumerate(tokens.children):
+            button.button_style = "primary" if number == position else ""
+        asked, start = (text_box.value, position, layer_box.value, into_box.value), time.monotonic()
+        try:
+            said = answer_html(models, *asked)
+            answer.value = f"{said}<p>{time.monotonic() - start:.1f} s</p>"
+        except UserError as error:
+            answer.value = html.escape(str(error))
+
+    def click(button: Button) -> None:
+        nonlocal position
+        position = tokens.children.index(button)
+        refresh()
+
+    def spell(_change=None) -> None:
+        nonlocal position
+        shown = token_texts(models.target, text_box.value)
+        position = max(min(position, len(shown) - 1), 0)
+        tokens.children = [Button(description=t, layout={"width": "auto"}) for t in shown]
+        for button in tokens.children:
+            button.on_click(click)
+        refresh()
+
+    spell()
+    text_box.observe(spell, "value")
+    for box in (into_box, layer_box):
+        box.observe(refresh, "value")
+    return VBox([text_box, tokens, layer_box, into_box, answer])

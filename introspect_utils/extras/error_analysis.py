@@ -10,19 +10,16 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from introspect_utils.extras.labelling import Labelling
+from introspect_utils.extras.labelling import Labelling, table_html
 from introspect_utils.features.directions import marked_text
 from introspect_utils.features.exemplars import Exemplars
+from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.report.paper import ERROR_CATEGORIES
 from introspect_utils.scores.judge import THRESHOLDS, load_judge
 from introspect_utils.settings.errors import UserError
-
-if TYPE_CHECKING:
-    from introspect_utils.models.language_model import LanguageModel
 
 SPARSE = 0.5  # share of the top exemplars
 DOUBT = 0.05  # of a cosine
@@ -57,14 +54,10 @@ def sorted_by_rule(
     """The cases with what the rule looks at (`active`, `exemplars`, `cosine`) and its `automatic`
     category; also of no case. `exemplars` are the cases', `judge` the engine that scored them."""
     pairs = list(zip(cases["generation"], cases["gold"], strict=True))
-    columns = {
-        "active": active_share(exemplars),
-        "exemplars": excerpts(lm, exemplars),
-        "cosine": load_judge("embedding", device=device).cosines(pairs),
-    }
-    for name, values in columns.items():
-        dtype = object if name == "exemplars" else float
-        cases = cases.assign(**{name: pd.Series(list(values), index=cases.index, dtype=dtype)})
+    texts = pd.Series(excerpts(lm, exemplars), index=cases.index, dtype=object)
+    cosines = load_judge("embedding", device=device).cosines(pairs)
+    cases = cases.assign(active=active_share(exemplars), exemplars=texts, cosine=cosines)
+    cases = cases.astype({"active": float, "cosine": float})
     rule = [automatic_category(case, doubtful_cosine(judge)) for case in cases.itertuples()]
     return cases.assign(automatic=pd.Series(rule, index=cases.index, dtype=object))
 
@@ -84,23 +77,19 @@ def active_share(exemplars: Exemplars) -> list[float]:
 def excerpts(lm: LanguageModel, exemplars: Exemplars, span: int = 8) -> list[list[str]]:
     """The top exemplars of each direction, best first, `span` tokens either side of the <<<most
     active>>> one."""
-    contexts = exemplars.tokens[exemplars.sequences[:, : exemplars.n_top]].tolist()
-    peaks = exemplars.activations[:, : exemplars.n_top].argmax(-1).tolist()
-    return [
-        [
-            marked_text(lm, ids[max(0, t - span) : t + span + 1], min(t, span))
-            for ids, t in zip(*of_one, strict=True)
-        ]
-        for of_one in zip(contexts, peaks, strict=True)
-    ]
+    contexts = exemplars.tokens[exemplars.sequences[:, : exemplars.n_top]]  # [n, n_top, T]
+    peaks = exemplars.activations[:, : exemplars.n_top].argmax(-1)  # [n, n_top]
+    found = []
+    for of_one in zip(contexts.tolist(), peaks.tolist(), strict=True):
+        places = zip(*of_one, strict=True)
+        around = [(ids[max(0, t - span) : t + span + 1], min(t, span)) for ids, t in places]
+        found.append([marked_text(lm, *part) for part in around])
+    return found
 
 
 def doubtful_cosine(judge: str) -> float:
-    """From which cosine of the two descriptions on a score of 0 by this judge is doubted.
-
-    The embedding judge scores above 0 from THRESHOLDS[0] on: there it contradicts a chat model. Its
-    own zeros are doubted where the cosine is at most DOUBT below.
-    """
+    """From which cosine of the two descriptions on a score of 0 by this judge is doubted: from
+    THRESHOLDS[0], where the embedding judge scores above 0; its own zeros, from DOUBT below."""
     return THRESHOLDS[0] - (DOUBT if judge == "embedding" else 0)
 
 
@@ -141,13 +130,9 @@ class ErrorLabels(Labelling):
     def as_html(self, number: int) -> str:
         """Case `number`: the two descriptions with their simulator scores above the exemplars."""
         case = self.cases.iloc[number]
-        rows = "".join(
-            f"<tr><td><b>{who}</b></td><td>{html.escape(text)}</td><td>{r:.2f}</td></tr>"
-            for who, text, r in (
-                ("Gold description", case["gold"], case["gold_simulator"]),
-                ("Explainer", case["generation"], case["simulator"]),
-            )
+        rows = (
+            ("Gold description", case["gold"], case["gold_simulator"]),
+            ("Explainer", case["generation"], case["simulator"]),
         )
         shown = "".join(f"<li>{html.escape(text)}</li>" for text in case["exemplars"])
-        head = f"<tr><th>{case['feature']}</th><th></th><th>Simulator</th></tr>"
-        return f"<table>{head}{rows}</table><ol>{shown}</ol>"
+        return table_html(*rows, head=(case["feature"], "", "Simulator")) + f"<ol>{shown}</ol>"

@@ -7,17 +7,15 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import ipywidgets
 import numpy as np
+import pandas as pd
 
 from introspect_utils.models.chat import Endpoint, complete
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import replaced
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from ipywidgets import VBox
 
 ASK = """Two descriptions of features were predicted. Which is closer to what was expected?
 
@@ -29,6 +27,15 @@ Prediction 2: {}
 
 Answer 1 (prediction 1 is better), 2 (prediction 2 is better) or 0 (both are equally good), and \
 nothing else."""
+
+
+def table_html(*rows: Sequence, head: Sequence[str] = ()) -> str:
+    """Rows of cells as a table; a number has two digits."""
+    html_rows = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    for row in rows:
+        texts = [cell if isinstance(cell, str) else f"{cell:.2f}" for cell in row]
+        html_rows += "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in texts) + "</tr>"
+    return f"<table>{html_rows}</table>"
 
 
 class Labelling:
@@ -70,15 +77,11 @@ class Labelling:
         """The item of that number."""
         raise NotImplementedError
 
-    def show(self) -> VBox:
+    def show(self) -> ipywidgets.VBox:
         """The widget: the next item above its buttons. It goes on where the labels end."""
-        import ipywidgets
-
-        text = ipywidgets.HTML()
-        buttons = [
-            ipywidgets.Button(description=name, layout={"width": "auto"})
-            for name in self.buttons.values()
-        ]
+        text, labels = ipywidgets.HTML(), {name: label for label, name in self.buttons.items()}
+        wide = {"width": "auto"}
+        buttons = [ipywidgets.Button(description=name, layout=wide) for name in labels]
 
         def refresh() -> None:
             done, n = len(self.labels), len(self.items)
@@ -87,15 +90,12 @@ class Labelling:
             for button in buttons:
                 button.disabled = done == n
 
-        def on_click(label):
-            def click(_button) -> None:
-                self.label(label)
-                refresh()
+        def click(button: ipywidgets.Button) -> None:
+            self.label(labels[button.description])
+            refresh()
 
-            return click
-
-        for label, button in zip(self.buttons, buttons, strict=True):
-            button.on_click(on_click(label))
+        for button in buttons:
+            button.on_click(click)
         refresh()
         return ipywidgets.VBox([text, ipywidgets.HBox(buttons)])
 
@@ -117,9 +117,8 @@ class Validation(Labelling):
         drawn = rated.sample(2 * min(n, len(rated) // 2), random_state=seed)
         judged = drawn["judge"].to_numpy(dtype=float)
         self.differences = judged[::2] - judged[1::2]  # by how much prediction 1 is rated higher
-        super().__init__(
-            drawn[["gold", "generation"]].to_numpy().reshape(-1, 4).tolist(), folder, by
-        )
+        items = drawn[["gold", "generation"]].to_numpy().reshape(-1, 4).tolist()
+        super().__init__(items, folder, by)
 
     def ask(self, endpoint: Endpoint) -> None:
         """A chat model labels what has no label yet. Raises what `chat.complete` raises."""
@@ -137,10 +136,9 @@ class Validation(Labelling):
 
     def as_html(self, number: int) -> str:
         """Comparison `number` as a table."""
-        item = [html.escape(text) for text in self.items[number]]
-        head = "<tr><th></th><th>Expected</th><th>Prediction</th></tr>"
-        one, two = (f"<td>{item[i]}</td><td>{item[i + 1]}</td>" for i in (0, 2))
-        return f"<table>{head}<tr><td>1</td>{one}</tr><tr><td>2</td>{two}</tr></table>"
+        expected_1, prediction_1, expected_2, prediction_2 = self.items[number]
+        rows = ("1", expected_1, prediction_1), ("2", expected_2, prediction_2)
+        return table_html(*rows, head=("", "Expected", "Prediction"))
 
 
 def agreement(a: Sequence[float], b: Sequence[float]) -> dict:

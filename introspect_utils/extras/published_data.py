@@ -2,18 +2,15 @@
 without a model.
 
 Rows of patching and input ablation are taken as they are, their split too. Of features
-(`sae_archive`) the vectors, the chosen descriptions and the sequences are theirs; what is scored on
+(`archives`) the vectors, the chosen descriptions and the sequences are theirs; what is scored on
 a sequence is the `context` tokens around its highest activation.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from transformers import PreTrainedTokenizerBase
 
-from introspect_utils.extras import sae_archive
-from introspect_utils.extras.archives import joined
+from introspect_utils.extras import archives
 from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.load import load_tokenizer
@@ -82,11 +79,8 @@ def surface_predictions(task: str, rows: Rows) -> pd.DataFrame:
     )
 
 
-def published_features(
-    wanted: Features, target: str, folder: Path
-) -> tuple[Directions, Exemplars, pd.DataFrame]:
-    """(directions, exemplars, descriptions) of the authors' archives; what is converted of them is
-    kept in `folder`.
+def published_features(asked: Features, target: str) -> tuple[Directions, Exemplars, pd.DataFrame]:
+    """(directions, exemplars, descriptions) of the authors' archives.
 
     The held-out directions come first: SAE features, full activations and activation differences,
     up to `n_test` and `n_act` of each layer that have enough sequences. They alone have exemplars.
@@ -94,64 +88,37 @@ def published_features(
     order. The table has a row for each SAE feature: `feature` (its name), `split`, `layer`,
     `description` (the chosen label), `score` (the published one).
 
-    Raises `UserError` as `sae_archive` does.
+    Raises `UserError` as `archives` does. Memory: one layer's features at a time, and of the
+    exemplar files only the rows asked for.
     """
-    paths = {data: archive(wanted.published, data) for data in ARCHIVES}
-    others = {data: sae_archive.vectors(paths[data], data) for data in ("act", "dact")}
-    sae_archive.convert(paths["sae"], folder, others["act"].vectors.shape[1])
-    tokenizer, n_train = load_tokenizer(target), -(-max(wanted.sizes) // len(wanted.layers))
-    held_out, training, labels = [], [], {}
-    for layer in wanted.layers:
-        known = {
-            split: sae_archive.descriptions(folder, split, layer) for split in ("train", "test")
-        }
-        labels |= {f"sae/{layer}/{row['feature']}": row for rows in known.values() for row in rows}
-        n_rows = max((row["n_rows"] for row in known["test"]), default=0)
-        test, rows = (
-            sae_archive.directions(folder, "test", layer),
-            [row["row"] for row in known["test"]],
-        )
-        held_out.append(
-            _with_exemplars(
-                paths["sae"], wanted, tokenizer, layer, test, rows, n_rows, wanted.n_test
-            )
-        )
+    paths = {data: archive(asked.published, data) for data in ARCHIVES}
+    others = {data: archives.other_vectors(paths[data], data) for data in ("act", "dact")}
+    described = {split: archives.descriptions(paths["sae"], split) for split in ("train", "test")}
+    tokenizer, n_train = load_tokenizer(target), -(-max(asked.sizes) // len(asked.layers))
+    sizes = asked.context, asked.n_top, asked.n_random
+    held_out, training, chosen = [], [], []
+    for layer in asked.layers:
+        of_layer = {}
+        for split, known in described.items():
+            of_layer[split] = known[known["layer"] == layer]
+        test = of_layer["test"].dropna(subset="row")[: asked.n_test]
+        pairs = {"test": test, "train": of_layer["train"][:n_train]}
+        sae = archives.sae_directions(paths["sae"], layer, others["act"].vectors.shape[1], pairs)
+        training.append(sae["train"])
+        n_rows = int(of_layer["test"]["n_rows"].max()) if len(of_layer["test"]) else 0
+        parts = [("sae", sae["test"], test["row"].astype(int).tolist(), n_rows)]
         for data, part in others.items():
-            of_layer = part.take(part.where(layer=layer))
-            if n := len(of_layer):
-                held_out.append(
-                    _with_exemplars(
-                        paths[data], wanted, tokenizer, layer, of_layer, range(n), n, wanted.n_act
-                    )
-                )
-        train = sae_archive.directions(folder, "train", layer)
-        training.append(train.take(range(min(n_train, len(train)))))
-    directions = Directions.concat([part for part, _ in held_out] + training)
-    table = pd.DataFrame({name: getattr(directions, name) for name in ("names", "split", "layers")})
-    table = table.rename(columns={"names": "feature", "layers": "layer"}).iloc[
-        directions.where(data="sae")
-    ]
-    chosen = {
-        key: [labels[name][key] for name in table["feature"]] for key in ("description", "score")
-    }
-    return directions, joined([found for _, found in held_out]), table.assign(**chosen)
-
-
-def _with_exemplars(
-    path: Path,
-    wanted: Features,
-    tokenizer: PreTrainedTokenizerBase,
-    layer: int,
-    part: Directions,
-    rows: Sequence[int | None],
-    n_rows: int,
-    n: int,
-) -> tuple[Directions, Exemplars]:
-    """The first `n` directions that have `rows` in the exemplar files of an archive, those of them
-    with enough sequences."""
-    usable = [number for number, row in enumerate(rows) if row is not None][:n]
-    sizes = wanted.context, wanted.n_top, wanted.n_random
-    kept, found = sae_archive.exemplars(
-        path, layer, [rows[number] for number in usable], n_rows, tokenizer, *sizes
-    )
-    return part.take([usable[number] for number in kept]), found
+            numbers = part.where(layer=layer)
+            rows = list(range(len(numbers)))[: asked.n_act]
+            if rows:
+                parts.append((data, part.take(numbers[: len(rows)]), rows, len(numbers)))
+        for data, part, rows, n_rows in parts:
+            found = archives.sequences(paths[data], layer, rows, n_rows, tokenizer, *sizes)
+            held_out.append(part.take(list(found)))
+            chosen += found.values()
+    directions = Directions.concat(held_out + training)
+    exemplars = archives.make_exemplars(chosen, asked.n_top)
+    table = pd.DataFrame({"feature": directions.names, "split": directions.split})
+    known = pd.concat(described.values())[["feature", "split", "layer", "description", "score"]]
+    table = table.iloc[directions.where(data="sae")].merge(known, on=["feature", "split"])
+    return directions, exemplars, table

@@ -8,10 +8,11 @@ import argparse
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import yaml
 
 from introspect_utils.runs.plan import plan
-from introspect_utils.runs.run import Run
+from introspect_utils.runs.run import Run, checkpoint
 from introspect_utils.settings.errors import UserError, command
 from introspect_utils.settings.names import MODELS, VARIANTS, variant
 from introspect_utils.settings.paths import artifacts_dir, run_dir
@@ -20,12 +21,12 @@ from introspect_utils.settings.reading import nearest
 
 CARD = """---
 {head}---
-# {title}
+# {run}
 
 {what}
 
-Made by the companion of *Training Language Models to Explain Their Own Computations* (Li et al., arXiv 2511.08579): run
-`{run}` of the profile `{profile}`, commit `{commit}`.
+Made by the companion of *Training Language Models to Explain Their Own Computations* (Li et al.,
+arXiv 2511.08579): run `{run}` of the profile `{profile}`, commit `{commit}`.
 
 {use}
 
@@ -41,9 +42,7 @@ LOAD = """    from huggingface_hub import snapshot_download
     explainer = Explainer.load(snapshot_download("{name}"))"""
 READ = """    from datasets import load_dataset
 
-    rows = load_dataset("{name}", split="test")
-
-Columns: {columns}."""
+    rows = load_dataset("{name}", split="test")"""
 
 
 def main() -> None:
@@ -53,9 +52,7 @@ def main() -> None:
     )
     parser.add_argument("profile")
     parser.add_argument("run", help="id of a run, as listed by ./run_all.sh PROFILE --dry-run")
-    parser.add_argument(
-        "name", help="owner/name on the hub; it is made, private, where it is not there"
-    )
+    parser.add_argument("name", help="owner/name on the hub; made, private, where it is not there")
     asked = parser.parse_args()
     profile = load_profile(asked.profile)
     runs = {run.id: run for run in plan(profile)}
@@ -74,88 +71,67 @@ def staged(profile: Profile, run: Run, name: str) -> tuple[Path, str]:
     Raises `UserError` when the run is not finished on this machine, or made neither an explainer
     nor Parquet files of rows.
     """
-    record, checkpoint = (
-        run_dir(profile.name, run.id) / "run.json",
-        artifacts_dir(profile.name) / "checkpoints" / run.id,
-    )
-    rows = [
-        path
-        for path in run.outputs
-        if path.suffix == ".parquet" and path.is_relative_to(artifacts_dir(profile.name))
-    ]
-    files = (
-        [path for path in checkpoint.iterdir() if path.is_file()] if checkpoint.is_dir() else rows
-    )
+    artifacts = artifacts_dir(profile.name)
+    record, trained = run_dir(profile.name, run.id) / "run.json", checkpoint(profile, run.id).parent
+    kind = "model" if trained.is_dir() else "dataset"
+    if kind == "model":
+        files = [path for path in trained.iterdir() if path.is_file()]
+    else:
+        rows = [path for path in run.outputs if path.suffix == ".parquet"]
+        files = [path for path in rows if path.is_relative_to(artifacts)]
     if not record.is_file() or not files or not all(path.is_file() for path in files):
         raise UserError(
             f"{run.id} has no explainer and no rows here: choose a run of notebooks 02, 03 or 05 "
             "to 07, and run it"
         )
-    folder = artifacts_dir(profile.name) / "shared" / run.id
+    folder = artifacts / "shared" / run.id
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:
         (folder / path.name).unlink(missing_ok=True)
         (folder / path.name).symlink_to(path)
     made = json.loads(record.read_text("utf-8"))
-    kind = "model" if checkpoint.is_dir() else "dataset"
-    (folder / "README.md").write_text(
-        (model_card if kind == "model" else data_card)(profile, run, made, name, files), "utf-8"
-    )
-    return folder, kind
-
-
-def model_card(profile: Profile, run: Run, made: dict, name: str, files: list[Path]) -> str:
-    target, explainer = run.parameters["target"], run.parameters["explainer"]
-    base = target if variant(explainer)[0] in VARIANTS else explainer
-    adapted = any(path.name == "adapter_config.json" for path in files)
-    head = {
-        "library_name": "peft" if adapted else "transformers",
-        "tags": ["introspection", made["task"]],
-    }
-    if base in MODELS and MODELS[base].hub:
-        head["base_model"] = MODELS[base].hub
-    what = (
-        f"An explainer ({explainer}) of {target}, trained on {made['n_train']:,} rows of the task "
-        f"{made['task']}; SHA-256 of its "
-        f"weights {made['checkpoint_sha256'][:16]}. The licence of its base, {base}, applies."
-    )
-    return _card(profile, run, made, head, what, LOAD.format(name=name))
-
-
-def data_card(profile: Profile, run: Run, made: dict, name: str, files: list[Path]) -> str:
-    import pyarrow.parquet as pq
-
-    head = {
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": p.stem, "path": p.name} for p in files],
-            }
-        ]
-    }
-    counts = ", ".join(f"{pq.read_metadata(path).num_rows:,} {path.stem}" for path in files)
-    what = f"Questions and true answers of the task {made['task']} on {run.parameters['target']}: {counts} rows."
-    return _card(
-        profile,
-        run,
-        made,
-        head,
-        what,
-        READ.format(name=name, columns=", ".join(pq.read_schema(files[0]).names)),
-    )
-
-
-def _card(profile: Profile, run: Run, made: dict, head: dict, what: str, use: str) -> str:
-    return CARD.format(
+    head, what, use = (_explainer if kind == "model" else _rows)(run, made, files)
+    card = CARD.format(
         head=yaml.safe_dump(head, sort_keys=False),
-        title=run.id,
         what=what,
         run=run.id,
         profile=profile.name,
         commit=made["commit"],
-        use=use,
+        use=use.format(name=name),
         settings=json.dumps(run.settings, indent=1),
     )
+    (folder / "README.md").write_text(card, "utf-8")
+    return folder, kind
+
+
+def _explainer(run: Run, made: dict, files: list[Path]) -> tuple[dict, str, str]:
+    """Of a trained explainer its card's head, what it is, and how it is loaded."""
+    target, explainer = run.parameters["target"], run.parameters["explainer"]
+    base = target if variant(explainer)[0] in VARIANTS else explainer
+    adapted = any(path.name == "adapter_config.json" for path in files)
+    head = {"library_name": "peft" if adapted else "transformers"}
+    head["tags"] = ["introspection", made["task"]]
+    if base in MODELS and MODELS[base].hub:
+        head["base_model"] = MODELS[base].hub
+    what = (
+        f"An explainer ({explainer}) of {target}, trained on {made['n_train']:,} rows of the task "
+        f"{made['task']}; SHA-256 of its weights {made['checkpoint_sha256'][:16]}. The licence of "
+        f"its base, {base}, applies."
+    )
+    return head, what, LOAD
+
+
+def _rows(run: Run, made: dict, files: list[Path]) -> tuple[dict, str, str]:
+    """Of rows the card's head, what they are, and how they are loaded."""
+    splits = [{"split": path.stem, "path": path.name} for path in files]
+    counts = ", ".join(f"{pq.read_metadata(path).num_rows:,} {path.stem}" for path in files)
+    what = (
+        f"Questions and true answers of the task {made['task']} on {run.parameters['target']}: "
+        f"{counts} rows."
+    )
+    columns = ", ".join(pq.read_schema(files[0]).names)
+    head = {"configs": [{"config_name": "default", "data_files": splits}]}
+    return head, what, f"{READ}\n\nColumns: {columns}."
 
 
 def push(folder: Path, name: str, kind: str) -> str:

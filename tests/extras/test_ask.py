@@ -12,7 +12,7 @@ from simulating import make_simulator
 from test_patching import PAIR
 
 from introspect_utils.explainer.explainer import Explainer
-from introspect_utils.extras import ask, ask_widget
+from introspect_utils.extras import ask
 from introspect_utils.features.directions import Directions
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual_store import token_activations
@@ -76,12 +76,11 @@ def test_the_nearest_features_are_of_the_layer_in_the_order_of_their_cosines(mod
     found = ask.nearest_features(models, v, 2, n=4)
     cosines = torch.cosine_similarity(models.training.vectors[6:], v[None]).numpy()
     order = np.argsort(-cosines)[:4]
-    assert [one.name for one in found] == [f"sae/2/{i}" for i in order]
-    assert [one.cosine for one in found] == pytest.approx(cosines[order], abs=1e-6)
+    assert found["feature"].tolist() == [f"sae/2/{i}" for i in order]
+    assert found["cosine"].tolist() == pytest.approx(cosines[order], abs=1e-6)
     asked = Directions(("act/2/0",), ("act",), ("test",), (2,), v[None], ("",))
-    assert nearest_descriptions(models.training, models.descriptions, asked, within_layer=True) == [
-        found[0].description
-    ]
+    answer = nearest_descriptions(models.training, models.descriptions, asked, within_layer=True)
+    assert answer == found["description"].tolist()[:1]
     assert len(ask.nearest_features(models, v, 1, n=50)) == 6
 
 
@@ -128,8 +127,8 @@ def test_a_patch_is_that_of_the_data_and_the_prediction_that_of_the_explainer(mo
 def test_without_its_explainer_a_patch_is_made_at_the_layer_and_the_notebook_named(models):
     found = ask.patched(dataclasses.replace(models, patching=None), TEXT, 3, 2, INTO)
     assert (found.block, found.predicted, found.right) == ((2,), None, None) and "<<<" in found.real
-    assert "06_train_activation_patching" in ask_widget.patched_html(found)
-    assert "(right)" in ask_widget.patched_html(found._replace(predicted=found.real, right=True))
+    assert "06_train_activation_patching" in ask.patched_html(found)
+    assert "(right)" in ask.patched_html(found._replace(predicted=found.real, right=True))
 
 
 def test_a_token_that_the_other_text_does_not_reach_is_refused(models):
@@ -157,29 +156,26 @@ def test_what_is_missing_names_its_notebook(tmp_path, monkeypatch):
 
 @pytest.fixture
 def widget(models):
-    return ask_widget.AskWidget(models, TEXT, INTO, position=3, layer=1)
+    return ask.widget(models, TEXT, INTO, position=3, layer=1)
 
 
 def test_a_click_asks_of_that_token_and_of_that_layer(models, widget):
-    text, tokens, layer, into, answer = widget.show().children
+    text, tokens, layer, into, answer = widget.children
     assert [button.description for button in tokens.children] == ask.token_texts(
         models.target, TEXT
     )
-    assert (
-        answer.value.startswith(ask_widget.answer_html(models, TEXT, 3, 1, INTO))
-        and widget.seconds > 0
-    )
+    assert answer.value.startswith(ask.answer_html(models, TEXT, 3, 1, INTO))
     tokens.children[1].click()
-    assert answer.value.startswith(ask_widget.answer_html(models, TEXT, 1, 1, INTO))
+    assert answer.value.startswith(ask.answer_html(models, TEXT, 1, 1, INTO))
     assert [button.button_style for button in tokens.children].index("primary") == 1
     layer.value = 2
-    assert answer.value.startswith(ask_widget.answer_html(models, TEXT, 1, 2, INTO))
+    assert answer.value.startswith(ask.answer_html(models, TEXT, 1, 2, INTO))
     into.value = "is"
     assert "has no token number" in answer.value and "Nearest training features" in answer.value
 
 
 def test_another_text_has_other_tokens_and_no_text_says_so(models, widget):
-    text, tokens, _, _, answer = widget.show().children
+    text, tokens, _, _, answer = widget.children
     text.value = "is <b>Rome</b>"
     assert [button.description for button in tokens.children] == ask.token_texts(
         models.target, "is <b>Rome</b>"
@@ -192,4 +188,4 @@ def test_another_text_has_other_tokens_and_no_text_says_so(models, widget):
     text.value = ""
     assert answer.value == "the text is empty: give at least one word" and tokens.children == ()
     text.value = "Rome"
-    assert answer.value.startswith(ask_widget.answer_html(models, "Rome", 0, 1, INTO))
+    assert answer.value.startswith(ask.answer_html(models, "Rome", 0, 1, INTO))

@@ -3,13 +3,12 @@ traceback, never a wrong result.
 
 What is not in the table stands with the code it is about: mistakes in a profile (test_profiles, 40
 cases), model names, folders, gated and truncated model files (test_models), wheels of another hash
-or shape (test_assets), pickles and archives (test_sae_archive), questions of MMLU (test_mmlu),
+or shape (test_assets), pickles and archives (test_archives), questions of MMLU (test_mmlu),
 hints (test_ablate_questions), facts (test_facts), a missing or wrong API key and a judge that
 answers in prose (test_chat), too little memory, a single class (test_gates).
 """
 
 import copy
-import gzip
 import json
 import re
 
@@ -22,7 +21,6 @@ from explaining import BLOCKS, TRAINING, make_examples, make_explainer, vectors
 from introspect_utils.data.facts import load_facts
 from introspect_utils.data.mmlu import multiple_choice
 from introspect_utils.explainer.train import train
-from introspect_utils.extras import neuronpedia
 from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.load import load_model
@@ -160,30 +158,6 @@ def profile(text):
     def case(folder):
         (folder / "mine.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
         load_profile(folder / "mine.yaml")
-
-    return case
-
-
-def exported(kind="explanations", line=None, **changes):
-    """Reads an export of Neuronpedia whose only line has these values."""
-    row = {
-        "modelId": "m",
-        "layer": "3-x",
-        "index": "7",
-        "description": "dogs",
-        "tokens": ["a", "b"],
-        "values": [0, 1.5],
-    }
-
-    def case(folder):
-        path = folder / "v1" / "m" / "3-x" / kind / "batch-0.jsonl.gz"
-        path.parent.mkdir(parents=True)
-        path.write_bytes(gzip.compress((line or json.dumps(row | changes)).encode()))
-        list(
-            getattr(neuronpedia, {"explanations": "descriptions"}.get(kind, kind))(
-                neuronpedia.Export(folder, "m", "3-x")
-            )
-        )
 
     return case
 
@@ -353,30 +327,6 @@ TABLE = {
     "a profile in UTF-16": (profile("seeds: [0]".encode("utf-16")), "mine.yaml"),
     "a profile with a zero byte": (profile(b"seeds: [0]\0"), "is not valid YAML"),
     "an empty profile": (profile(""), "the file: must be settings (key: value), got nothing"),
-    "an export: index 1.5": (
-        exported(index=1.5),
-        "line 1: index is 1.5; this is not one of Neuronpedia's exports",
-    ),
-    "an export: index true": (exported(index=True), "line 1: index is True"),
-    "an export: index -1": (exported(index=-1), "line 1: index is -1"),
-    "an export: index infinite": (exported(index=float("inf")), "line 1: index is inf"),
-    "an export: index of other digits": (exported(index="٣"), "line 1: index is '٣'"),
-    "an export: a number for a description": (exported(description=5), "line 1: description is 5"),
-    "an export: no tokens": (exported("activations", tokens=None), "line 1: tokens is None"),
-    "an export: a token that is a number": (
-        exported("activations", tokens=["a", 2]),
-        "line 1: tokens is ['a', 2]",
-    ),
-    "an export: values that are text": (
-        exported("activations", values=["1", "2"]),
-        "line 1: values is ['1', '2']",
-    ),
-    "an export: fewer values": (
-        exported("activations", values=[1]),
-        "feature 7 has 1 values for 2 tokens",
-    ),
-    "an export: a list": (exported(line="[1]"), "line 1: no modelId, layer, index, description"),
-    "an export: nested without end": (exported(line="[" * 99999), "is truncated or damaged"),
     "damaged directions": (damaged(Directions), "x.safetensors is damaged"),
     "damaged exemplars": (damaged(Exemplars), "x.safetensors is damaged"),
     "missing directions": (

@@ -1,7 +1,6 @@
 """Readers of foreign text under anything that may stand in it: a result that is right, or a
 `UserError`; nothing else."""
 
-import gzip
 import json
 import re
 
@@ -12,9 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from introspect_utils.extras import neuronpedia
 from introspect_utils.extras.archives import make_exemplars, window
-from introspect_utils.extras.neuronpedia import Export
 from introspect_utils.scores.judge import parse_rating
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import Profile, load_profile
@@ -93,52 +90,6 @@ def small_readers(text):
 
 
 test_small_readers, test_many_small_readers = small_readers
-
-
-@fuzzed(
-    row=st.dictionaries(st.sampled_from(["index", "description", "tokens", "values"]), JSON),
-    raw=st.binary(),
-)
-def exports(row, raw, tmp_path_factory):
-    export = Export(tmp_path_factory.mktemp("export"), "m", "3-x")
-    whole = {
-        "modelId": "m",
-        "layer": "3-x",
-        "index": "7",
-        "description": "dogs",
-        "tokens": ["a"],
-        "values": [1.0],
-    }
-    for kind, line in (
-        ("explanations", json.dumps(whole | row)),
-        ("activations", json.dumps(whole | row)),
-        ("raw", None),
-    ):
-        path = export.folder / "v1" / "m" / "3-x" / kind / "batch-0.jsonl.gz"
-        path.parent.mkdir(parents=True)
-        path.write_bytes(gzip.compress(line.encode() if line else raw))
-    index, label = row.get("index", "7"), row.get("description", "dogs")
-    try:
-        found = neuronpedia.descriptions(export)
-    except UserError:
-        pass
-    else:
-        assert all(part["feature"] == int(index) and type(index) in (str, int) for part in found)
-        assert [part["description"] for part in found] == (
-            [label.strip()] if label and label.strip() else []
-        )
-    try:
-        for part in neuronpedia.activations(export):
-            assert len(part.tokens) == len(part.values) and part.values.dtype == np.float32
-    except UserError:
-        pass
-    try:
-        assert neuronpedia.descriptions(export, "raw") == []
-    except UserError:
-        pass
-
-
-test_exports, test_many_exports = exports
 
 
 @fuzzed(
@@ -246,12 +197,7 @@ def windows(ids, values, length):
     if found is not None:
         assert len(found[0]) == len(found[1]) == length
         assert np.isfinite(found[1]).all() and ((0 <= found[0]) & (found[0] < 20)).all()
-        try:
-            _, made = make_exemplars([[found]], [[]], 1, 0)
-        except UserError:
-            assert found[1].max() <= 0
-        else:
-            assert made.peak.item() == found[1].max() > 0
+        assert make_exemplars([[found]], 1).peak.item() == found[1].max()
 
 
 test_windows, test_many_windows = windows
