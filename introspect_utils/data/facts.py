@@ -12,7 +12,6 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from introspect_utils.settings.errors import UserError
 PACKAGED = Path(__file__).parent / "facts.json"  # {relation: [[subject, object], ...]}
 FILES = (".json", ".jsonl")
 UNKNOWN = "unknown"  # the last answer option (E.2)
-NFC = partial(unicodedata.normalize, "NFC")  # one way to write a letter, for subjects and answers
 N_ANSWERS = 5  # answer options beside "unknown" (E.2)
 TEMPLATES = yaml.safe_load(PACKAGED.with_name("templates.yaml").read_text("utf-8"))
 
@@ -133,8 +131,9 @@ def _counterfact(row: dict, where: str) -> Fact:
             row = row["requested_rewrite"]
             row = row | {"target_true": row["target_true"]["str"]}
         keys = ("subject", "target_true", "prompt", "relation_id")
-        # subject and target carry a leading space in the flat format
-        subject, answer, prompt, relation = (NFC(row[key].strip()) for key in keys)
+        # subject and target carry a leading space in the flat format; a letter is written one way
+        texts = (unicodedata.normalize("NFC", row[key].strip()) for key in keys)
+        subject, answer, prompt, relation = texts
         start = prompt.find("{}") if nested else -1
         prompt = prompt.replace("{}", subject, 1) if nested else prompt
         fact = Fact(relation, subject, answer, prompt, start)

@@ -1,6 +1,7 @@
 """Rows of data sets: on the hub, and of the packaged asset."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from introspect_utils.data.assets import fetch
 from introspect_utils.settings.errors import UserError
@@ -20,7 +21,7 @@ def hub_rows(
 
     try:
         rows = datasets.load_dataset(source, config, split=split, streaming=n is not None)
-        return rows if n is None else list(rows.take(n))
+        return rows if n is None else list(islice(rows, n))
     # not found, no network, no such split, damaged
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

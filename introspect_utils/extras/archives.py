@@ -62,6 +62,8 @@ def descriptions(archive: Path, split: str) -> pd.DataFrame:
         raise UserError(
             f"{path} is no list of ((layer, feature), labels): {type(error).__name__} {error}"
         ) from error
+    if not rows:
+        raise UserError(f"{path} describes no feature: unpack the archive again")
     feature = ["layer", "number"]
     found = pd.DataFrame(rows, columns=[*feature, "description", "score"]).drop_duplicates(feature)
     found = found.merge(pairs.drop_duplicates(feature), how="left", on=feature)

