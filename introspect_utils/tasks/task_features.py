@@ -256,7 +256,7 @@ TASK = Task(
     ),
     predictions=predictions,
     wrong=wrong,
-    table_files=("table1", "table1_paired"),
+    table_files=("table1",),
     data_files=("directions.safetensors", "exemplars.safetensors", "candidates.parquet"),
     figure="figure_2",
     scoring_settings=("judge", "chat_model"),
