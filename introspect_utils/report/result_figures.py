@@ -16,7 +16,6 @@ from introspect_utils.report.figures import hints_followed
 from introspect_utils.report.paper import ERROR_CATEGORIES, LABEL_ERROR, lookup, model_name
 from introspect_utils.report.paper import PATCHING_METRICS as OUTCOMES
 from introspect_utils.report.tables import column, is_other, our_rows, paper_rows
-from introspect_utils.scores.metrics import wilson
 
 REFERENCE = {"1": "llama-3.1-8b", "4": "gemma-2-9b"}  # of Tables 2 and 3: qwen3-8b
 BARS = "score × 100; bars: 95% interval"
@@ -151,7 +150,7 @@ def hero(records: list[dict]) -> Figure | None:
             shown = []
             for label, (ours, quoted) in spec["rows"].items():
                 if line := by_key.get(tuple(ours.split(" "))):
-                    of_paper = paper.get(tuple((quoted or " ").split(" ")), {})
+                    of_paper = paper.get(tuple((quoted or "").split(" ")), {})
                     shown.append(Line(label, line.key, line.ours, of_paper))
             at, same = floor(found, name), {"table": f"{table}-paired", "target": target}
             above += word(pick(records, name, explainer=at and at["explainer"], **same)) == "above"
@@ -169,7 +168,9 @@ def hero(records: list[dict]) -> Figure | None:
 
 
 @STYLED
-def of_table(records: list[dict], tables: Sequence[str], columns: Sequence[str], rival: str):
+def of_table(
+    records: list[dict], tables: Sequence[str], columns: Sequence[str], rival: str = ""
+) -> Figure | None:
     """Tables as dot plots, a line of panels for each target, a panel for each column, with the
     column's floor (of paired differences: 0). The title says how self stands to a `rival` in the
     first column, or how often it is above."""
@@ -216,17 +217,15 @@ def figure_8(records: list[dict], least: int = 20) -> Figure | None:
     chosen = [r for r in cells if r["metric"] == metric]
     if not chosen:
         return None
-    shares, n = {r["condition"]: r["value"] for r in chosen}, chosen[0]["n"]
-    names = [*ERROR_CATEGORIES, LABEL_ERROR]
-    title = f"{shares[names[0]]:.0%} of zero scores: {names[0]}"
+    names, n = [*ERROR_CATEGORIES, LABEL_ERROR], chosen[0]["n"]
+    shares = pd.DataFrame(chosen).set_index("condition").loc[names, ["low", "value", "high"]]
+    low, share, high = 100 * shares.to_numpy(dtype=float).T
+    title = f"{share[0]:.0f}% of zero scores: {names[0]}"
     made, [[axes]] = figure(style.COLUMN, 2.2, title, 1, 1)
-    for y, name in enumerate(names):
-        share, low, high = (100 * end for end in wilson(round(shares[name] * n), n))
-        bar = {"xerr": [[share - low], [high - share]], "capsize": 2, "error_kw": {"lw": 0.8}}
-        axes.barh(y, share, color=style.FAINT, height=0.7, **bar)
-        for row in lookup(table="fig8", condition=name):
-            axes.plot(100 * row.value, y, **style.PAPER)
-    axes.set_yticks(range(len(names)), names)
+    bars = {"xerr": [share - low, high - share], "capsize": 2, "error_kw": {"lw": 0.8}}
+    axes.barh(names, share, color=style.FAINT, height=0.7, **bars)
+    paper = lookup(table="fig8")
+    axes.plot([100 * r.value for r in paper], [r.condition for r in paper], **style.PAPER)
     axes.set(xlim=(0, 100), xlabel="% of cases; bars: 95%; ◇ the paper")
     axes.set_title(f"{n} cases, sorted by {'a person' if metric == 'share' else 'a rule'}")
     axes.invert_yaxis()
