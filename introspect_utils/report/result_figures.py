@@ -82,12 +82,11 @@ def targets(records: Iterable[dict], *tables: str) -> list[tuple[str, str]]:
 def paper_of(table: str, target: str) -> dict[tuple[str, str], dict[str, dict]]:
     """The paper's rows beside a target of ours: of the same target, where it has it; of Table 3 the
     revised numbers (v3), where they are known."""
-    versions = [paper_rows(table, version) for version in ("v1", "v3")]
-    same = model_name(target)
-    if same not in {r["target"] for r, _ in versions[0]}:
+    rows, same = [*paper_rows(table), *paper_rows(table, "v3")], model_name(target)
+    if same not in {r["target"] for r, _ in rows}:
         same = REFERENCE.get(table[:1], "qwen3-8b")
     found: dict[tuple[str, str], dict[str, dict]] = {}
-    for r, by in versions[0] + versions[1]:
+    for r, by in rows:
         if r["target"] == same:
             found.setdefault((r["explainer"], r["condition"]), {}).update(by)
     return found
@@ -96,16 +95,16 @@ def paper_of(table: str, target: str) -> dict[tuple[str, str], dict[str, dict]]:
 def lines(records: list[dict], table: str, target: str, columns: Sequence[str]) -> list[Line]:
     """The rows of a table of one target without those that score as a row above them in every
     column (a control that changes nothing); of paired differences those to trained explainers."""
-    found, seen, paired = [], set(), table.endswith("-paired")
+    found, paired = {}, table.endswith("-paired")
     paper = {} if paired else paper_of(table, target)
     for r, by in our_rows(records, table):
         key = model_name(r["explainer"]), r["condition"]
         values = tuple(by[name]["value"] for name in columns if name in by)
         shown = r["target"] == target and (not paired or is_other(*key) and "@" not in key[0])
-        if shown and values and values not in seen:
-            seen.add(values)
-            found.append(Line(style.label(r["explainer"], key[1]), key, by, paper.get(key, {})))
-    return found
+        if shown and values:
+            line = Line(style.label(r["explainer"], key[1]), key, by, paper.get(key, {}))
+            found.setdefault(values, line)
+    return list(found.values())
 
 
 def floor(shown: Iterable[Line], name: str) -> dict | None:
