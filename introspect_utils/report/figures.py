@@ -109,18 +109,16 @@ def dictionary_quality(reports: Mapping[int, Mapping[str, float]]) -> plt.Figure
 
 
 @STYLED
-def score_bars(
-    scores: Mapping[str, Sequence[float]], ylabel: str = "simulator score (mean correlation)"
-) -> plt.Figure:
-    """Mean of each of `scores` (name -> scores [n] of n directions; the first is what the others
-    are baselines of), 95% bars."""
+def score_bars(scores: Mapping[str, Sequence[float]]) -> plt.Figure:
+    """Mean simulator score of each of `scores` (name -> scores [n] of n directions; the first is
+    what the others are baselines of), 95% bars."""
     axes = _axes(0.8 * len(scores) + 0.8, 2.2)
     for number, (name, values) in enumerate(scores.items()):
         mean = estimate(np.asarray(values, dtype=float)[None])
         look = {"color": style.GREY if number else style.BLUE, "capsize": 3, "width": 0.65}
         axes.bar(name.replace(" ", "\n"), mean.value, yerr=mean.value - mean.low, **look)
     axes.axhline(0, color=style.BLACK, lw=0.6)
-    axes.set_ylabel(f"{ylabel}, 95%")
+    axes.set_ylabel("simulator score (mean correlation), 95%")
     return closed(axes.figure)
 
 

@@ -115,7 +115,7 @@ def _scores(spec: dict, records: list[dict]) -> Table:
     lines = []
     for where, row, by in shown:
         cells = [_cell(by, name, spec.get("signed", False)) for name in spec["columns"]]
-        last = [_last(name, row, by) for name in spec["last"]]
+        last = [_last(name, row, by, spec["columns"]) for name in spec["last"]]
         name = style.label(row["explainer"], row["condition"])
         lines.append((f"{row['target']} ({where})", name, *cells, *last))
     notes = [note.format(bold=BOLD) for note in spec.get("notes", [])]
