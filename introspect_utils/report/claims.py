@@ -114,7 +114,8 @@ def _compared(part: dict, records: list[dict]) -> list[Comparison]:
 
 def _named(r: dict) -> str:
     """The target, the row and the column of a record."""
-    name, row = column(r), style.label(r["explainer"], r["condition"])
+    name = r["metric"] if r["data"] == "test" else f"{r['data']} {r['metric']}"
+    row = style.label(r["explainer"], r["condition"])
     return f"{row} of {r['target']}, {style.LABELS.get(name, name)}"
 
 
