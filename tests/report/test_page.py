@@ -12,10 +12,10 @@ import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+from matplotlib.figure import Figure
 from reading import Page
 from test_results import ablation_runs, all_runs, data_run, trained
 
-from introspect_utils.report import style
 from introspect_utils.report.claims import CLAIMS
 from introspect_utils.report.page import Report
 from introspect_utils.runs import record as run_files
@@ -51,6 +51,18 @@ def made_up(run):
     return trained(asked["condition"], asked["seed"], asked["n_train"], **names)
 
 
+def drawn_as_svg(savefig):
+    """`Figure.savefig` that draws what the report shows, and no PNG or PDF."""
+
+    def save(figure, path, **options):
+        if path.suffix == ".svg":
+            savefig(figure, path, **options)
+        else:
+            path.write_bytes(b"not drawn")
+
+    return save
+
+
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """(root, notebook 12 of the smoke profile executed in this process on made-up runs, the report
@@ -58,7 +70,7 @@ def executed(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(paths, "ROOT", root)
-        patched.setitem(style.SETTINGS, "savefig.dpi", 40)  # nobody looks at them
+        patched.setattr(Figure, "savefig", drawn_as_svg(Figure.savefig))
         *runs, tables = plan(load_profile("smoke"))
         for run in runs:
             made, said = made_up(run)
@@ -206,7 +218,8 @@ def exported(folder, *cells, code=True):
 def test_every_formula_of_the_notebooks_is_a_picture(tmp_path):
     notebooks = [nbformat.read(path, 4) for path in (paths.REPO / "notebooks").glob("*.ipynb")]
     cells = [cell for notebook in notebooks for cell in notebook.cells]
-    page = Page(exported(tmp_path, *(cell for cell in cells if cell.cell_type == "markdown")))
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    page = Page(exported(tmp_path, *map(nbformat.v4.new_markdown_cell, texts)))
     assert "$" not in page.text and "\\" not in page.text
     assert len(page.all("img")) > 20
     assert all(image["src"].startswith("data:") for image in page.all("img"))
