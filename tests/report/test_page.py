@@ -92,7 +92,7 @@ def executed(tmp_path_factory):
             if result.result is not None:
                 shown.append(shell.display_formatter.format(result.result)[0])
             cell.outputs = [nbformat.v4.new_output("display_data", data=data) for data in shown]
-        yield root, notebook, shell.user_ns["report"]
+    yield root, notebook, shell.user_ns["report"]
     InteractiveShell.clear_instance()
 
 

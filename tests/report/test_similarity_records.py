@@ -4,8 +4,8 @@ import pytest
 from describing import explainer_run, feature_runs
 from scipy.stats import spearmanr
 
-from introspect_utils.report.records import records
 from introspect_utils.report.claims import points, rank
+from introspect_utils.report.records import records
 from introspect_utils.report.similarity import METRICS, figure_6
 from introspect_utils.report.tables import COLUMNS, table
 
