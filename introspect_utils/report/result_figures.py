@@ -224,7 +224,7 @@ def figure_8(records: list[dict], least: int = 20) -> Figure | None:
     bars = {"xerr": [share - low, high - share], "capsize": 2, "error_kw": {"lw": 0.8}}
     axes.barh(names, share, color=style.FAINT, height=0.7, **bars)
     for row in lookup(table="fig8"):
-        axes.plot(100 * row.value, row.condition, **style.PAPER)
+        axes.plot([100 * row.value], [row.condition], **style.PAPER)
     axes.set(xlim=(0, 100), xlabel="% of cases; bars: 95%; ◇ the paper")
     axes.set_title(f"{n} cases, sorted by {'a person' if metric == 'share' else 'a rule'}")
     axes.invert_yaxis()
