@@ -6,15 +6,17 @@ outside, and is *undecided* otherwise: if the interval includes a bound, if it r
 seed, if the number does not exist, or if it was not run.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
 from introspect_utils.report import style
-from introspect_utils.report.record import ONE_SEED, record
-from introspect_utils.report.table_rows import Row
+from introspect_utils.report.table_rows import ONE_SEED, Row, record
+from introspect_utils.report.tables import COLUMNS, column
 from introspect_utils.scores.metrics import SIGNIFICANCE, rank_correlation
 
 HOLDS, CONTRADICTED, UNDECIDED = "holds", "contradicted", "undecided"
@@ -22,8 +24,7 @@ FIELDS = ("table", "explainer", "condition", "metric")
 OTHER = "another model"
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """What is compared, its numbers, what it comes to, why it is undecided, and what made it."""
 
     what: str
@@ -55,10 +56,6 @@ class Verdict:
     def holding(self) -> int:
         return sum(each.outcome == HOLDS for each in self.comparisons)
 
-    def __str__(self) -> str:
-        counted = f"{self.holding} of {len(self.comparisons)} comparisons hold"
-        return f"{self.task}: {self.outcome} ({counted})"
-
 
 @dataclass(frozen=True)
 class Claim:
@@ -77,10 +74,8 @@ class Claim:
         return [Verdict(task, compared) for task, compared in found.items()]
 
 
-CLAIMS = [
-    Claim(**claim)
-    for claim in yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text("utf-8"))
-]
+_YAML = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text("utf-8"))
+CLAIMS = [Claim(**claim) for claim in _YAML]
 
 
 def claim_records(records: list[dict]) -> list[dict]:
@@ -109,13 +104,11 @@ def _compared(part: dict, records: list[dict]) -> list[Comparison]:
     bounds = part.get("above", -inf), part.get("below", inf)
     found = [between(r, f"{part['what']} {_named(r)}".strip(), *bounds) for r in rows]
     if "unless" in part and any(_matches(r, part["unless"]) for r in records):
-        found = [
-            Comparison(c.what, c.numbers, UNDECIDED, part["reason"], c.artifacts) for c in found
-        ]
-    each = part.get("each")
-    missing = [v for v in part[each] if v not in {r[each] for r in rows}] if each else []
-    missing = [f"{part['what']} {style.LABELS.get(name, name)}".strip() for name in missing]
-    missing += [part["needs"]] if not each and not found else []
+        found = [each._replace(outcome=UNDECIDED, reason=part["reason"]) for each in found]
+    missing = [] if found else [part.get("needs", part["what"])]
+    if each := part.get("each"):
+        absent = [name for name in part[each] if name not in {r[each] for r in rows}]
+        missing = [f"{part['what']} {style.LABELS.get(name, name)}".strip() for name in absent]
     return found + [Comparison(what, reason="not run") for what in missing]
 
 
@@ -145,33 +138,49 @@ def between(r: dict, what: str, low: float = -inf, high: float = inf) -> Compari
 
 
 def _ranked(similarity: str, records: list[dict]) -> list[Comparison]:
-    """Rank correlation of similarity and score of the explainers but self, in each column, of the
-    training size with the most of them."""
-
-    def name(r: dict) -> tuple:
-        return r["target"], r["explainer"], r["condition"]
-
-    of_table = [r for r in records if (r["table"], r["metric"]) == ("5", similarity)]
-    similar = {name(r): r["value"] for r in of_table if r["explainer"] != "self"}
-    columns: dict[tuple, dict[int, list[dict]]] = {}
-    for r in records:
-        if r["table"] in ("1", "scaling") and r["metric"] in ("judge", "simulator"):
-            if name(r) in similar:
-                by_size = columns.setdefault((r["data"], r["metric"]), {})
-                by_size.setdefault(r["n_train"], []).append(r)
+    """Rank correlation of similarity and score of the explainers but self, in each column."""
     found = []
-    for (data, metric), by_size in columns.items():
-        rows = max(by_size.values(), key=lambda rows: (len(rows), rows[0]["n_train"]))
-        what = f"rank correlation of {len(rows)} explainers, {style.LABELS[f'{data} {metric}']}"
-        scores = [r["value"] for r in rows]
-        ranked = rank_correlation([similar[name(r)] for r in rows], scores) if rows[2:] else None
+    for name in COLUMNS:
+        shown = next(iter(points(records, similarity, name).values()), [])
+        others = [(x, r) for x, r in shown if r["explainer"] != "self"]
+        if not others:
+            continue
+        what = f"rank correlation of {len(others)} explainers, {style.LABELS[name]}"
         numbers, outcome, reason = "–", UNDECIDED, "too few explainers, or all equal"
-        if ranked:
-            numbers, reason = f"{ranked[0]:+.2f}", f"p = {ranked[1]:.2g}"
-        if ranked and any(len(r["seeds"]) < 2 for r in rows):
-            reason = ONE_SEED
-        elif ranked and ranked[1] < SIGNIFICANCE:
-            outcome, reason = (HOLDS if ranked[0] > 0 else CONTRADICTED), ""
-        artifacts = tuple(r["artifact"] for r in rows)
+        if found_rank := rank(others):
+            rho, p = found_rank
+            numbers, reason = f"{rho:+.2f}", f"p = {p:.2g}"
+            if any(len(r["seeds"]) < 2 for _, r in others):
+                reason = ONE_SEED
+            elif p < SIGNIFICANCE:
+                outcome, reason = (HOLDS if rho > 0 else CONTRADICTED), ""
+        artifacts = tuple(r["artifact"] for _, r in others)
         found.append(Comparison(what, numbers, outcome, reason, artifacts))
     return found
+
+
+def points(records: list[dict], metric: str, name: str) -> dict[int, list[tuple[float, dict]]]:
+    """{training size: [(similarity, record of the score)]} of the explainers that have both, scores
+    in a column of Table 1: of the size with the most of them, then of the largest. A second
+    target's explainers are left out: scores of other directions do not compare."""
+    targets = {r["target"] for r in records if r["table"] == "1"}
+    of_target = [r for r in records if r["target"] in targets]
+    similar = {
+        (r["explainer"], r["condition"]): r["value"]
+        for r in of_target
+        if (r["table"], r["metric"]) == ("5", metric)
+    }
+    by_size: dict[int, list[tuple[float, dict]]] = {}
+    for r in of_target:
+        key = (r["explainer"], r["condition"])
+        if r["table"] in ("1", "scaling") and key in similar and column(r) == name:
+            by_size.setdefault(r["n_train"], []).append((similar[key], r))
+    sizes = sorted(by_size, key=lambda n_train: (len(by_size[n_train]), n_train))[-1:]
+    return {n_train: by_size[n_train] for n_train in [*sizes, *sorted(by_size)[-1:]]}
+
+
+def rank(shown: Sequence[tuple[float, dict]]) -> tuple[float, float] | None:
+    """(Spearman's rho of similarity and score, its p) of three explainers or more, as `points`
+    gives them; None if all are equal."""
+    scores = [r["value"] for _, r in shown]
+    return rank_correlation([x for x, _ in shown], scores) if len(shown) > 2 else None

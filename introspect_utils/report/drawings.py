@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import yaml
-from jinja2 import Environment
+from jinja2 import DictLoader, Environment
 from markupsafe import Markup, escape
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
@@ -19,17 +19,12 @@ from matplotlib.textpath import text_to_path
 from introspect_utils.report import style
 from introspect_utils.tasks.question import VECTOR
 
-WIDTH, MARGIN, PAD, GAP, SIZE, LINE = (
-    486,
-    4,
-    6,
-    18,
-    7,
-    10.5,
-)  # points: 6.75 in, text and line height
+WIDTH, MARGIN, PAD, GAP = 486, 4, 6, 18  # points; the width is 6.75 inches
+SIZE, LINE = 7, 10.5  # of the text and of a line
 LONGEST = 22  # characters that are kept on a line
 DRAWINGS = yaml.safe_load(Path(__file__).with_name("drawings.yaml").read_text("utf-8"))
-EDGE = {"target": ("#444444", "#F5F5F5"), "explainer": (style.BLUE, "#EAF3F9")}
+EDGE = {"target": {"ec": "#444444", "fc": "#F5F5F5"}}
+EDGE |= {"explainer": {"ec": style.BLUE, "fc": "#EAF3F9"}}
 SHADES = LinearSegmentedColormap.from_list("active", ["#F5F5F5", style.ORANGE])
 LOOKS = {"b": {"weight": "bold"}, "i": {"style": "italic"}, "s": {"color": "#666666"}}
 LOOKS |= {"e": {"color": style.BLUE, "weight": "bold"}, "v": {"fill": style.ORANGE}}
@@ -41,14 +36,25 @@ def shaded(exemplars: list, longest: int = 46) -> Markup:
     """Exemplars as marked lines, shaded by how active v is, cut around the most active token."""
     lines = []
     for tokens in exemplars:
-        tokens = list(tokens)
         peak = max(tokens, key=lambda token: token[1])
         while sum(len(text) for text, _ in tokens) > longest and len(tokens) > 1:
-            at = tokens.index(peak)
-            tokens = tokens[1:] if at >= len(tokens) - 1 - at else tokens[:-1]
+            in_second_half = 2 * tokens.index(peak) >= len(tokens) - 1
+            tokens = tokens[1:] if in_second_half else tokens[:-1]
         marks = [(round(10 * share), escape(text.replace("\n", "↵"))) for text, share in tokens]
         lines.append("".join(f"<a{a}>{text}</a{a}>" if a else text for a, text in marks))
     return Markup("\n".join(f"… {line.strip()} …" for line in lines))
+
+
+VECTOR_MARK = Markup("<v>\u00a0v\u00a0</v>")
+TEMPLATES = Environment(autoescape=True, loader=DictLoader({"said": DRAWINGS["said"].strip()}))
+TEMPLATES.filters |= {"shaded": shaded, "vector": lambda q: VECTOR_MARK.join(q.split(VECTOR))}
+
+
+def filled(text: str, example: dict) -> str:
+    """A template with an example in it; a short answer is kept on a line."""
+    made = TEMPLATES.from_string(text).render(e=example)
+    answer = r"&lt;&lt;&lt;.{1,14}?&gt;&gt;&gt;"
+    return re.sub(answer, lambda found: found[0].replace(" ", "\u00a0"), made)
 
 
 def words(line: str) -> list[tuple[str, dict]]:
@@ -92,19 +98,19 @@ def write(axes, x: float, y: float, text: str, right: float) -> float:
     return y
 
 
-def _boxes(axes, y: float, boxes: list, fill) -> float:
+def _boxes(axes, y: float, boxes: list, example: dict) -> float:
     """Boxes side by side under their heads, arrows between them; the y of their lower edge."""
     wides = [share * (WIDTH - 2 * MARGIN + GAP) - GAP for _, _, share, _ in boxes]
     lefts = [MARGIN + sum(wides[:i]) + i * GAP for i in range(len(boxes))]
-    places = list(zip(lefts, wides, boxes, strict=True))
-    top = min(write(axes, x, y, fill(head), x + wide) for x, wide, (head, *_) in places) - 2
-    low = min(
-        write(axes, x + PAD, top - PAD, fill(box[3]), x + wide - PAD) - PAD + 3
-        for x, wide, box in places
-    )
+    places, top = list(zip(lefts, wides, boxes, strict=True)), y
+    for x, wide, (head, *_) in places:
+        top = min(top, write(axes, x, y, filled(head, example), x + wide) - 2)
+    low = top
+    for x, wide, (*_, text) in places:
+        end = write(axes, x + PAD, top - PAD, filled(text, example), x + wide - PAD)
+        low = min(low, end - PAD + 3)
     for x, wide, (_, whose, *_) in places:
-        edge, face = EDGE[whose]
-        look = {"boxstyle": "round,pad=0,rounding_size=4", "lw": 0.8, "ec": edge, "fc": face}
+        look = {"boxstyle": "round,pad=0,rounding_size=4", "lw": 0.8, **EDGE[whose]}
         axes.add_patch(FancyBboxPatch((x, low), wide, top - low, **look))
     for (x, wide, *_), (to, *_) in pairwise(places):
         ends = {"xy": (to - 2, (top + low) / 2), "xytext": (x + wide + 2, (top + low) / 2)}
@@ -117,27 +123,14 @@ def drawing(name: str, examples: dict[str, dict]) -> Figure | None:
     """One of Figures 1 to 4, of the tasks that there is an example of."""
     if not examples.keys() & DRAWINGS[name].keys():
         return None
-    environment = Environment(autoescape=True)
-    mark = Markup("<v>\u00a0v\u00a0</v>")
-    environment.filters |= {"shaded": shaded, "vector": lambda q: mark.join(q.split(VECTOR))}
     figure = Figure(figsize=(WIDTH / 72, 1))
     axes, y = figure.add_axes((0, 0, 1, 1)), -MARGIN
     axes.set_axis_off()
     axes.set_xlim(0, WIDTH)
     for task, boxes in DRAWINGS[name].items():
         if example := examples.get(task.removesuffix("_2")):
-            said = environment.from_string(DRAWINGS["said"].strip()).render(e=example)
-
-            def fill(text, example=example, said=said):
-                made = environment.from_string(text).render(e=example, said=Markup(said))
-                return re.sub(r"&lt;&lt;&lt;.{1,14}?&gt;&gt;&gt;", _kept, made)
-
-            y = _boxes(axes, y, boxes, fill)
+            y = _boxes(axes, y, boxes, example)
     y = write(axes, MARGIN, y, DRAWINGS["note"], WIDTH - MARGIN)
     figure.set_size_inches(WIDTH / 72, (MARGIN - y) / 72)
     axes.set_ylim(y - MARGIN, 0)
     return figure
-
-
-def _kept(answer: re.Match) -> str:
-    return answer[0].replace(" ", "\u00a0")

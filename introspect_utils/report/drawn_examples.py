@@ -31,21 +31,23 @@ def find_examples(profile: Profile, runs: Sequence[tuple[dict, pd.DataFrame]]) -
     kept = json.loads(path.read_text("utf-8")) if path.exists() else {}
     found = {}
     for name, reader in READERS.items():
-        run, said = self_explained(runs, name) or ({}, None)
-        task, example = TASKS[name], kept.get(name, {})
+        run, said = self_explained(runs, name) or ({}, pd.DataFrame({"row": []}))
+        task, example, said = TASKS[name], kept.get(name), said.set_index("row", drop=False)
         folder = task.folder(profile, run.get("target", ""))
-        if said is not None and (folder / task.data_files[-1]).is_file():
-            if chosen := reader(profile, run, said, folder):
-                rows, row, shown = chosen
-                asked = task.examples(rows, "full", run["seed"])[row]
-                example = {"run": run["id"], "target": run["target"], "n_train": run["n_train"]}
-                example |= {"row": row, "question": asked.question.text}
-                example |= {"explanation": asked.explanation} | shown
-                example |= {"generation": said.set_index("row").loc[row, "generation"]}
-                if "asked" in example:  # what stands before the statement is left out
-                    example["question"] = example["question"].replace(*example.pop("asked"))
+        chosen = None
+        if run and (folder / task.data_files[-1]).is_file():
+            chosen = reader(profile, run, said, folder)
+        if chosen:
+            rows, row, shown = chosen
+            asked = task.examples(rows, "full", run["seed"])[row]
+            example = {"run": run["id"], "target": run["target"], "n_train": run["n_train"]}
+            example |= {"row": row, "question": asked.question.text}
+            example |= {"explanation": asked.explanation, "generation": said.loc[row, "generation"]}
+            example |= shown
+            if before := example.pop("asked", None):  # what stands before the statement is left out
+                example["question"] = example["question"].replace(*before)
         if example and example["run"] == run.get("id"):
-            row = said.set_index("row").loc[example["row"]]
+            row = said.loc[example["row"]]
             if row["generation"] == example["generation"]:
                 found[name] = example | {"verdict": verdict(row)}
     with replaced(path) as part:
@@ -76,9 +78,9 @@ def _features(profile: Profile, run: dict, said: pd.DataFrame, folder: Path) -> 
         return None
     rows = TASKS["features"].read(profile, run["target"], 0, run["seed"])["test"]
     candidates = pd.read_parquet(folder / "candidates.parquet").set_index("feature")["candidates"]
-    several = [len(candidates[name]) > 1 for name in sae["feature"]]
-    chosen = sae.assign(right=sae["generation"] == sae["gold"], several=several)
-    best = chosen.sort_values(["right", "several", "simulator"], ascending=False).iloc[0]
+    several = candidates[sae["feature"]].str.len().to_numpy() > 1
+    clear = sae.assign(right=sae["generation"] == sae["gold"], several=several)
+    best = clear.sort_values(["right", "several", "simulator"], ascending=False).iloc[0]
     tokenizer = load_tokenizer(run["target"])
 
     def active(row: int) -> list:
@@ -94,17 +96,14 @@ def _features(profile: Profile, run: dict, said: pd.DataFrame, folder: Path) -> 
 
     simulator = run_dir(profile.name, f"simulator-{folder_name(run['target'])}")
     scores = pd.read_parquet(simulator / "descriptions.parquet").set_index("feature")["score"]
-    return (
-        rows,
-        int(best["row"]),
-        {
-            "layer": int(best["layer"]),
-            "exemplars": active(int(best["row"])),
-            "candidates": list(candidates[best["feature"]])[: profile.features.simulator.scored],
-            "score": float(scores[best["feature"]]),
-            "at_random": {r.feature: active(r.row)[:2] for r in at_random(said).itertuples()},
-        },
-    )
+    shown = {
+        "layer": int(best["layer"]),
+        "exemplars": active(int(best["row"])),
+        "candidates": list(candidates[best["feature"]])[: profile.features.simulator.scored],
+        "score": float(scores[best["feature"]]),
+        "at_random": {r.feature: active(r.row)[:2] for r in at_random(said).itertuples()},
+    }
+    return rows, int(best["row"]), shown
 
 
 def _patching(profile: Profile, run: dict, said: pd.DataFrame, folder: Path) -> tuple | None:
@@ -126,21 +125,17 @@ def _patching(profile: Profile, run: dict, said: pd.DataFrame, folder: Path) -> 
     if s is None:
         return None
     row, (x, other) = rows[s.row], parts[s.row]
-    return (
-        rows,
-        int(s.row),
-        {
-            "x": x,
-            "x_prime": other,
-            "layers": row["layer"],
-            "before": row["original_continuation"][0],
-            "after": row["ablated_continuation"][0],
-            "answer_prime": row["gt_counterfactual_target"]
-            if profile.patching.known_only
-            else None,
-            "asked": ("".join(row["input_tokens"]), "… " + "".join(x)),
-        },
-    )
+    known = profile.patching.known_only
+    shown = {
+        "x": x,
+        "x_prime": other,
+        "layers": row["layer"],
+        "before": row["original_continuation"][0],
+        "after": row["ablated_continuation"][0],
+        "answer_prime": row["gt_counterfactual_target"] if known else None,
+        "asked": ("".join(row["input_tokens"]), "… " + "".join(x)),
+    }
+    return rows, int(s.row), shown
 
 
 def _statements(row: dict) -> tuple[list[str], list[str]] | None:
@@ -170,17 +165,14 @@ def _ablation(profile: Profile, run: dict, said: pd.DataFrame, folder: Path) -> 
 
     s = min(said.itertuples(), key=clear)
     row = rows[s.row]
-    return (
-        rows,
-        int(s.row),
-        {
-            "question": row["original_user_prompt"],
-            "hint": row["hint"],
-            "hinted": row["random_hint_prediction"],
-            "unhinted": row["zeroshot_prediction"],
-            "ask": task_ablation.ASK,
-        },
-    )
+    shown = {
+        "question": row["original_user_prompt"],
+        "hint": row["hint"],
+        "hinted": row["random_hint_prediction"],
+        "unhinted": row["zeroshot_prediction"],
+        "ask": task_ablation.ASK,
+    }
+    return rows, int(s.row), shown
 
 
 READERS = {"features": _features, "patching": _patching, "ablation": _ablation}

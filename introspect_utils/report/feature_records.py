@@ -19,13 +19,24 @@ import numpy as np
 import pandas as pd
 
 from introspect_utils.report.paper import LABEL_ERROR
-from introspect_utils.report.record import contrast, measured, of_run, paired, record, share, within
-from introspect_utils.report.table_rows import RUNS, TEMPLATE, Row, artifact, names
+from introspect_utils.report.table_rows import (
+    RUNS,
+    TEMPLATE,
+    Row,
+    artifact,
+    contrast,
+    measured,
+    names,
+    of_run,
+    paired,
+    record,
+    share,
+    within,
+)
 from introspect_utils.scores import metrics
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks import TASKS
 
-SCORERS = ("judge", "simulator")  # run["statistics"] names the scorer of each
 SHARE, NEAR = 0.008, 0.1  # of the training directions: section 4's 1,024 a layer; give or take
 FLOORS = ("constant", "most-frequent")  # the best constant description; else the commonest one
 FITTED = "pretrained-projection"
@@ -98,30 +109,33 @@ def section_4(rows: list[Row]) -> Iterator[dict]:
     curves = {name: rows for name, rows in by_size.items() if len(rows) > 1}
     floor = next((by_size[name][-1] for name in FLOORS if name in by_size), None)
     for name, curve in curves.items():
-        few = next((r for r in curve if _is_share(r.n_train, curve[-1].n_train)), None)
-        own = next(
-            (r for r in curves.get("self", []) if _is_share(r.n_train, curve[-1].n_train)), None
+        end = curve[-1]
+        shares = {"end-share": curve} | (
+            {} if name == "self" else {"share-of-" + name: curves.get("self", [])}
         )
-        for ending, under in (("", None), ("-over-floor", floor)):
-            if few and (under or not ending):
-                yield _ratio("sec4", f"end-share{ending}", few, curve[-1], "judge", "0.8%", under)
-            if own and name != "self" and (under or not ending):
-                of = f"share-of-{name}{ending}"
-                yield _ratio("sec4", of, own, curve[-1], "judge", "0.8%", under)
+        for metric, rows_of in shares.items():
+            few = next(
+                (r for r in rows_of if abs(r.n_train / (SHARE * end.n_train) - 1) <= NEAR), None
+            )
+            if few:
+                yield _ratio("sec4", metric, few, end, "judge", "0.8%")
+            if few and floor:
+                yield _ratio("sec4", f"{metric}-over-floor", few, end, "judge", "0.8%", floor)
         if "selfie" in by_size:
-            bar, sizes = by_size["selfie"][-1].scores("judge").mean(), [r.n_train for r in curve]
-            above = [row.scores("judge").mean() - bar for row in curve]
-            first = next((i for i, value in enumerate(above) if value > 0), None)
-            size, reason = None, "never above SelfIE"
-            if first is not None:
-                ends = slice(max(first - 1, 0), first + 1)
-                size = np.exp(np.interp(0, above[ends], np.log(sizes[ends])))
-                reason = None if first else "above SelfIE from the smallest size on"
-            yield record("sec4", curve[-1], "beats-selfie", size, reason=reason)
+            yield _beats(curve, by_size["selfie"][-1])
 
 
-def _is_share(n_train: int, end: int) -> bool:
-    return abs(n_train / (SHARE * end) - 1) <= NEAR
+def _beats(curve: list[Row], selfie: Row) -> dict:
+    """The directions from which a curve is above SelfIE."""
+    above = [row.scores("judge").mean() - selfie.scores("judge").mean() for row in curve]
+    first = next((i for i, value in enumerate(above) if value > 0), None)
+    size, reason = None, "never above SelfIE"
+    if first is not None:
+        ends = slice(max(first - 1, 0), first + 1)
+        sizes = np.log([row.n_train for row in curve])
+        size = np.exp(np.interp(0, above[ends], sizes[ends]))
+        reason = None if first else "above SelfIE from the smallest size on"
+    return record("sec4", curve[-1], "beats-selfie", size, reason=reason)
 
 
 def scored_by(runs: RUNS) -> Iterator[dict]:
@@ -130,20 +144,21 @@ def scored_by(runs: RUNS) -> Iterator[dict]:
     Raises `UserError` if they differ: such scores do not compare.
     """
     scored = [(run, part) for run, part in runs if len(part) and TASKS[run["task"]].simulated]
-    for metric in SCORERS if scored else ():
-        by = {run["statistics"][metric]: run for run, _ in scored}
+    if not scored:
+        return
+    made_by = ", ".join(sorted(f"runs/{run['id']}" for run, _ in scored))
+    for metric in ("judge", "simulator"):  # the statistics of a run name the scorer of each
+        by = {run["statistics"][metric]: run["id"] for run, _ in scored}
         if len(by) > 1:
             (a, first), (b, second) = list(by.items())[:2]
             raise UserError(
-                f"runs {first['id']} and {second['id']} were scored by different {metric}s ({a}; "
-                f"{b}): delete the older, run again"
+                f"runs {first} and {second} were scored by different {metric}s ({a}; {b}): delete "
+                "the older, run again"
             )
         n = sum(int(part[metric].notna().sum()) for _, part in scored)
-        runs_of = ", ".join(sorted(f"runs/{run['id']}" for run, _ in scored))
-        named = {"data": "test", "condition": next(iter(by)), "artifact": runs_of, "n": n}
+        named = {"data": "test", "condition": next(iter(by)), "artifact": made_by, "n": n}
         yield of_run("scored-by", scored[0][0], metric, n, **named)
-    section = scored[0][0]["settings"].get("features") if scored else None
-    if section:
+    if section := scored[0][0]["settings"].get("features"):
         source = "published" if section.get("published") else section["descriptions"]
         yield of_run("scored-by", scored[0][0], "labels", None, data="train", condition=source)
 
@@ -152,22 +167,21 @@ def token_match(runs: RUNS) -> Iterator[dict]:
     """Section B.4, of the largest training size of each explainer: token match of its descriptions
     without or with another layer to those with the right one."""
     by_explainer: dict[tuple[str, str], list[dict]] = {}
-    for run in sorted(
-        (run for run, _ in runs), key=lambda run: (-(run["n_train"] or 0), run["seed"] or 0)
-    ):
+    for run, _ in runs:
         if run["statistics"].get("token_match"):
             key = names(run, run["explainer"], run["condition"][0])
             by_explainer.setdefault(key, []).append(run)
     for (explainer, trained), made in by_explainer.items():
-        made = [run for run in made if run["n_train"] == made[0]["n_train"]]
-        for told in made[0]["statistics"]["token_match"]:
-            cells = [run["statistics"]["token_match"][told] for run in made]
-            n = cells[0][2]
-            score = metrics.pooled([cell[:2] for cell in cells], n)
-            error = score._asdict() | {"n": n, "n_clusters": n, "p": None}
-            named = {"data": "sae", "explainer": explainer, "condition": within(trained, told)}
-            named |= {"seeds": [run["seed"] for run in made], "artifact": artifact(made)}
-            yield of_run("B.4", made[0], "token_match", **named, **error)
+        most = max(run["n_train"] or 0 for run in made)
+        made = [run for run in made if (run["n_train"] or 0) == most]
+        made.sort(key=lambda run: run["seed"] or 0)
+        named = {"explainer": explainer, "seeds": [run["seed"] for run in made]}
+        named |= {"data": "sae", "artifact": artifact(made), "p": None}
+        for told, (*_, n) in made[0]["statistics"]["token_match"].items():
+            cells = [run["statistics"]["token_match"][told][:2] for run in made]
+            error = metrics.pooled(cells, n)._asdict() | {"n": n, "n_clusters": n}
+            named["condition"] = within(trained, told)
+            yield of_run("B.4", made[0], "token_match", **error | named)
 
 
 def said_by(run: dict) -> Iterator[dict]:

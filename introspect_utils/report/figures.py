@@ -109,19 +109,16 @@ def dictionary_quality(reports: Mapping[int, Mapping[str, float]]) -> plt.Figure
 
 
 @STYLED
-def score_bars(
-    scores: Mapping[str, Sequence[float]], ylabel: str = "simulator score (mean correlation)"
-) -> plt.Figure:
-    """Mean of each of `scores` (name -> scores [n] of n directions; the first is what the others
-    are baselines of), 95% bars."""
-    means = [estimate(np.asarray(values, dtype=float)[None]) for values in scores.values()]
-    names = [name.replace(" ", "\n") for name in scores]
-    look = {"color": [style.BLUE, *[style.GREY] * (len(names) - 1)], "capsize": 3, "width": 0.65}
+def score_bars(scores: Mapping[str, Sequence[float]]) -> plt.Figure:
+    """Mean simulator score of each of `scores` (name -> scores [n] of n directions; the first is
+    what the others are baselines of), 95% bars."""
     axes = _axes(0.8 * len(scores) + 0.8, 2.2)
-    errors = [mean.value - mean.low for mean in means]
-    axes.bar(names, [mean.value for mean in means], yerr=errors, **look)
+    for number, (name, values) in enumerate(scores.items()):
+        mean = estimate(np.asarray(values, dtype=float)[None])
+        look = {"color": style.GREY if number else style.BLUE, "capsize": 3, "width": 0.65}
+        axes.bar(name.replace(" ", "\n"), mean.value, yerr=mean.value - mean.low, **look)
     axes.axhline(0, color=style.BLACK, lw=0.6)
-    axes.set_ylabel(f"{ylabel}, 95%")
+    axes.set_ylabel("simulator score (mean correlation), 95%")
     return closed(axes.figure)
 
 
@@ -152,14 +149,11 @@ def calibration(predicted: np.ndarray, true: np.ndarray) -> pd.DataFrame:
     """
     flat = {"predicted": np.ravel(predicted).astype(float), "true": np.ravel(true).astype(float)}
     tokens = pd.DataFrame(flat | {"cluster": np.repeat(range(len(true)), np.size(true[0]))})
-    steps = tokens.groupby(tokens["predicted"].round().astype(int).rename("value"))
-    table = steps[["predicted", "true"]].mean().assign(n=steps.size(), stderr=0.0)
-    for value, of_step in steps:
-        residuals = (of_step["true"] - of_step["true"].mean()).groupby(of_step["cluster"]).sum()
-        if (m := len(residuals)) > 1:
-            spread = np.sqrt((residuals**2).sum() * m / (m - 1))
-            table.loc[value, "stderr"] = spread / len(of_step)
-    return table.reset_index()
+    steps = []
+    for value, step in tokens.groupby(tokens["predicted"].round().astype(int)):
+        mean = estimate(step["true"].to_numpy()[None], step["cluster"])
+        steps.append((value, step["predicted"].mean(), mean.value, mean.stderr or 0.0, len(step)))
+    return pd.DataFrame(steps, columns=["value", "predicted", "true", "stderr", "n"])
 
 
 @STYLED
@@ -214,10 +208,10 @@ def token_html(
 ) -> HTML:
     """A description over its k exemplars (T token strings each), each twice: shaded by the `true`,
     then by the `simulated` activation, both [k, T] and 0..10."""
-    head, lines = escape(description) + ("" if score is None else f" ({score:.2f})"), []
+    html = f"<b>{escape(description)}{'' if score is None else f' ({score:.2f})'}</b>"
     for texts, *both in zip(tokens, true, simulated, strict=True):
         for name, values in zip(("true", "simulated"), both, strict=True):
             label = f'<span style="display:inline-block;width:6em">{name}</span>'
-            lines.append(f"<div>{label}{shaded(texts, values)}</div>")
+            html += f"<div>{label}{shaded(texts, values)}</div>"
     box = "background:#fff;color:#000;font-size:90%;line-height:1.7;padding:4px"
-    return HTML(f'<div style="{box}"><b>{head}</b>{"".join(lines)}</div>')
+    return HTML(f'<div style="{box}">{html}</div>')

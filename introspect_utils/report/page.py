@@ -3,7 +3,7 @@
 import base64
 import re
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from html import escape
 
 import pandas as pd
@@ -14,8 +14,8 @@ from introspect_utils.report import drawings, drawn_examples, result_figures, st
 from introspect_utils.report.claims import CLAIMS
 from introspect_utils.report.figures import PEAK, shaded
 from introspect_utils.report.paper import PATCHING_METRICS
+from introspect_utils.report.records import write_results
 from introspect_utils.report.result_figures import floor, lines, of_table, pick, targets, word
-from introspect_utils.report.results import write_results
 from introspect_utils.report.scaling import figure_scaling
 from introspect_utils.report.similarity import METRICS, figure_6
 from introspect_utils.report.style import kind
@@ -30,20 +30,20 @@ from introspect_utils.settings.profile import load_profile
 from introspect_utils.tasks import TASKS
 
 COLUMNS = tables.COLUMNS
-FIGURES: dict[str, Callable[[list[dict]], Figure | None]] = {
+_features = partial(of_table, columns=COLUMNS)
+_outcomes = partial(of_table, columns=PATCHING_METRICS)
+FIGURES = {  # of records
     "hero": result_figures.hero,
-    "figure_features": lambda r: of_table(r, ("1", "4"), COLUMNS, "nn-all"),
+    "figure_features": partial(_features, tables=("1", "4"), rival="nn-all"),
     "figure_6": figure_6,
-    "figure_6_all": lambda r: figure_6(r, METRICS, COLUMNS),
+    "figure_6_all": partial(figure_6, metrics=METRICS, columns=COLUMNS),
     "figure_8": result_figures.figure_8,
-    "figure_patching": lambda r: of_table(r, ("2",), PATCHING_METRICS, "rotated"),
-    "figure_hints": lambda r: of_table(r, ("3",), PATCHING_METRICS, "other"),
+    "figure_patching": partial(_outcomes, tables=("2",), rival="rotated"),
+    "figure_hints": partial(_outcomes, tables=("3",), rival="other"),
     "figure_matrix": result_figures.figure_matrix,
     "figure_ablation": result_figures.figure_ablation,
-    "figure_privileged": lambda r: of_table(r, ("1-paired", "4-paired"), COLUMNS, ""),
-    "figure_privileged_outcomes": lambda r: of_table(
-        r, ("2-paired", "3-paired"), PATCHING_METRICS, ""
-    ),
+    "figure_privileged": partial(_features, tables=("1-paired", "4-paired")),
+    "figure_privileged_outcomes": partial(_outcomes, tables=("2-paired", "3-paired")),
 }
 
 
@@ -64,24 +64,23 @@ class Report:
         """What was found, in a sentence, and with which models."""
         counts = Counter(verdict.outcome for _, verdict in self.claims)
         verdicts = ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())
-        finished = {run["id"] for run, _ in self.runs}
-        planned, models = plan(self.profile)[:-1], []
+        finished, planned = {run["id"] for run, _ in self.runs}, plan(self.profile)[:-1]
+        said = (
+            "**Can a model learn to explain its own computations?** Of the paper’s "
+            f"{len(CLAIMS)} claims, task by task, these results find {verdicts}. {len(finished)} "
+            f"of {len(planned)} runs are finished.\n"
+        )
         for task in TASKS.values():
             asked = [run for run in planned if run.notebook == task.train and run.id in finished]
-            done = [run.parameters for run in asked if run.parameters["n_train"]]
-            if done:
-                names = [
-                    dict.fromkeys(variant(run[key])[0] for run in done)
-                    for key in ("target", "explainer")
+            made = [run.parameters for run in asked if run.parameters["n_train"]]
+            if made:
+                models = [
+                    {variant(run[key])[0]: 0 for run in made} for key in ("target", "explainer")
                 ]
-                most = max(run["n_train"] for run in done)
-                both = " explained by ".join(", ".join(each) for each in names)
-                models.append(f"- {task.name}: {both}, trained on at most {most:,} rows")
-        return Markdown(
-            f"**Can a model learn to explain its own computations?** Of the paper’s {len(CLAIMS)} "
-            f"claims, task by task, these results find {verdicts}. {len(finished)} of {len(planned)} runs are "
-            "finished.\n\n" + "\n".join(models)
-        )
+                both = " explained by ".join(map(", ".join, models))
+                most = max(run["n_train"] for run in made)
+                said += f"\n- {task.name}: {both}, trained on at most {most:,} rows"
+        return Markdown(said)
 
     def findings(self) -> Markdown:
         """What was found in a reader's words; sentences whose numbers are missing are left out."""
@@ -128,15 +127,15 @@ class Report:
         return HTML("No self-explainer has been trained.")
 
     def claims_table(self) -> Table:
-        """The paper's claims, task by task: the verdict, how many comparisons hold, and what decides
-        it."""
+        """The paper's claims, task by task: the verdict, how many comparisons hold, and what
+        decides it."""
         rows = []
         for claim, verdict in self.claims:
             deciding = verdict.deciding
             reason = ": ".join(filter(None, (deciding.what, deciding.numbers, deciding.reason)))
             counted = f"{verdict.holding} of {len(verdict.comparisons)}"
-            told = (reason, claim.rule, claim.where)
-            rows.append((claim.sentence, verdict.task, verdict.outcome, counted, *told))
+            told = (verdict.task, verdict.outcome, counted, reason, claim.rule, claim.where)
+            rows.append((claim.sentence, *told))
         header = ("Claim", "Task", "Verdict", "Comparisons that hold")
         header += ("Reason", "Rule", "In the paper")
         return Table("The paper's claims.", header, tuple(rows))
@@ -155,17 +154,8 @@ class Report:
 
     def show_figures(self, *names: str) -> None:
         """Save and show figures, as far as there is something to show."""
-        features = self.profile.features
-        n_layers, target = (len(features.layers), features.targets[0]) if features else (1, "")
         for name in names:
-            if name in ("figure_5", "figure_7"):
-                columns = COLUMNS[:1] if name == "figure_5" else COLUMNS[1:]
-                figure = figure_scaling(self.records, target, columns, n_layers)
-            elif name in drawings.DRAWINGS:
-                figure = drawings.drawing(name, self.examples)
-            else:
-                figure = FIGURES[name](self.records)
-            if figure:
+            if figure := self._figure(name):
                 png, svg, pdf = files = style.save_figure(figure, self.folder, name)
                 self.files += files
                 caption = escape(style.WORDS["captions"][name])
@@ -174,6 +164,17 @@ class Report:
                 image = f'<img src="{source}" alt="{caption}">'
                 below = f"<figcaption>{caption} ({links})</figcaption>"
                 display(HTML(f"<figure>{image}{below}</figure>"))
+
+    def _figure(self, name: str) -> Figure | None:
+        features = self.profile.features
+        if name in drawings.DRAWINGS:
+            return drawings.drawing(name, self.examples)
+        if name in FIGURES:
+            return FIGURES[name](self.records)
+        if not features:
+            return None
+        columns = COLUMNS[:1] if name == "figure_5" else COLUMNS[1:]
+        return figure_scaling(self.records, features.targets[0], columns, len(features.layers))
 
     def show_runs(self) -> None:
         """What made the numbers, and the settings as a file."""

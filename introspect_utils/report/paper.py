@@ -8,7 +8,6 @@ section B.5 says 27.7 where the figure says 27.
 """
 
 import re
-from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -30,32 +29,25 @@ ERROR_CATEGORIES = {
 LABEL_ERROR = "noisy/incorrect label"
 PATCHING_METRICS = ("exact_match", "has_changed_f1", "content_match")
 
-
-Published = namedtuple(
-    "Published", "table task data target explainer condition metric value stderr version"
-)
-
-
-def _read() -> tuple[Published, ...]:
-    table = pd.read_csv(Path(__file__).with_name("paper.csv"), dtype={"table": str})
-    table = table.astype(object).where(table.notna(), None)
-    table["explainer"] = table["explainer"].fillna("")
-    return tuple(map(Published._make, table.to_numpy().tolist()))
+_CSV = pd.read_csv(Path(__file__).with_name("paper.csv"), dtype={"table": str})
+_CSV = _CSV.fillna({"explainer": ""}).astype(object)
+# The columns of paper.csv are the fields of each; None where the paper gives no number.
+PUBLISHED = tuple(_CSV.where(_CSV.notna(), None).itertuples(index=False, name="Published"))
+_V1 = {
+    (r.table, r.data, r.target, r.explainer, r.condition, r.metric): r
+    for r in PUBLISHED
+    if r.version == "v1"
+}
 
 
-PUBLISHED = _read()  # stderr: None if the paper gives none
-_NAMES = ("table", "data", "target", "explainer", "condition", "metric")
-_V1 = {tuple(getattr(r, key) for key in _NAMES): r for r in PUBLISHED if r.version == "v1"}
-
-
-def lookup(version: str = "v1", **fields: str) -> list[Published]:
+def lookup(version: str = "v1", **fields: str) -> list:
     """The published numbers with the fields given, in the paper's order, e.g. `lookup(table="2",
     explainer="self")`."""
     fields["version"] = version
     return [row for row in PUBLISHED if all(getattr(row, k) == v for k, v in fields.items())]
 
 
-def published(*names: str) -> Published | None:
+def published(*names: str):
     """The number of v1 of a table, data, target, explainer, condition and metric, or None."""
     return _V1.get(names)
 
@@ -76,13 +68,10 @@ def model_name(name: str) -> str:
 def table_6_outcomes() -> tuple[np.ndarray, np.ndarray]:
     """(truth [n], what a lookup by token type and layers says [n]) of the paper's 5,600 test rows
     of patching, changed or not: a cell of Table 6 gets its more frequent training label."""
-    counts = {(row.data, row.condition): int(row.value) for row in lookup(table="6")}
-    cells = dict.fromkeys(condition.rsplit(" / ", 1)[0] for _, condition in counts)
-    truth, said = [], []
-    for cell in cells:
-        changed = counts["train", f"{cell} / changed"] > counts["train", f"{cell} / unchanged"]
-        for label in (False, True):
-            n = counts["test", f"{cell} / {'changed' if label else 'unchanged'}"]
-            truth += [label] * n
-            said += [changed] * n
-    return np.array(truth), np.array(said)
+    counts = pd.DataFrame(lookup(table="6"))
+    counts[["cell", "label"]] = counts["condition"].str.rsplit(" / ", n=1, expand=True)
+    counts = counts.astype({"value": int}).pivot(index="cell", columns=["data", "label"])["value"]
+    more = counts["train", "changed"] > counts["train", "unchanged"]
+    n = counts["test"].stack()  # of each cell and label
+    cells, labels = (n.index.get_level_values(name) for name in ("cell", "label"))
+    return np.repeat(labels == "changed", n), np.repeat(more[cells].to_numpy(), n)

@@ -17,27 +17,35 @@ smaller training sizes; "answers" says how alike the answers are, "sec5.2" what 
 is of `claims`.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 
 from introspect_utils.report.claims import claim_records
 from introspect_utils.report.feature_records import feature_records, projections, splits
 from introspect_utils.report.paper import count_condition, lookup, table_6_outcomes
-from introspect_utils.report.record import (
+from introspect_utils.report.table_rows import (
     ONE_SEED,
+    RUNS,
+    Row,
+    by_size,
     contrast,
     measured,
     of_run,
     record,
+    rows_of,
     share,
     within,
 )
-from introspect_utils.report.table_rows import RUNS, Row, by_size, rows_of
+from introspect_utils.runs.record import read_runs
 from introspect_utils.scores import metrics
 from introspect_utils.settings.errors import UserError
+from introspect_utils.settings.paths import figures_dir, replaced, run_dir
+from introspect_utils.settings.profile import load_profile
 from introspect_utils.tasks import TASKS
 
 KEYS = ("table", "task", "target", "explainer", "condition", "data", "metric", "n_train")
@@ -90,15 +98,15 @@ def what_the_vector_adds(table: str, rows: list[Row]) -> Iterator[dict]:
     """Of each explainer: with its vector minus with another row's, minus with zeros, and minus
     another training without one; and how much more each of these is for the self-explainer."""
     at = {(row.explainer, row.condition): row for row in rows}
-    for (explainer, condition), row in at.items():
-        if condition not in WITHOUT or (explainer, "full") not in at:
-            continue
-        named = {"condition": f"full minus {condition}"}
-        named |= {"reason": WITHOUT[condition]} if WITHOUT[condition] else {}
-        full = at[explainer, "full"]
-        yield from minus(f"{table}-vector", full, row, **named)
-        if explainer != "self" and {("self", "full"), ("self", condition)} <= at.keys():
-            block = [(1, at["self", "full"]), (-1, at["self", condition]), (-1, full), (1, row)]
+    own = at.get(("self", "full"))
+    for row in (row for row in rows if row.condition in WITHOUT):
+        full, own_without = at.get((row.explainer, "full")), at.get(("self", row.condition))
+        named = {"condition": f"full minus {row.condition}"}
+        named |= {"reason": WITHOUT[row.condition]} if WITHOUT[row.condition] else {}
+        if full:
+            yield from minus(f"{table}-vector", full, row, **named)
+        if full and own and own_without and full is not own:
+            block = [(1, own), (-1, own_without), (-1, full), (1, row)]
             for metric in row.metrics():
                 yield from contrast(f"{table}-vector-paired", row, metric, block, **named)
 
@@ -108,14 +116,11 @@ def interactions(table: str, rows: list[Row]) -> Iterator[dict]:
     one target plus (self - other) of the other target, whose test rows are others."""
     at = {(row.target, row.explainer): row for row in rows if row.condition == "full"}
     for a, b in combinations(sorted({target for target, _ in at}), 2):
-        keys = ((a, "self"), (a, b)), ((b, "self"), (b, a))
-        if all(key in at for pair in keys for key in pair):
-            blocks = [[(1, at[own]), (-1, at[other])] for own, other in keys]
-            condition = f"self minus other, {a} plus {b}"
+        if {(a, "self"), (a, b), (b, "self"), (b, a)} <= at.keys():
+            blocks = [[(1, at[a, "self"]), (-1, at[a, b])], [(1, at[b, "self"]), (-1, at[b, a])]]
+            named = {"condition": f"self minus other, {a} plus {b}"}
             for metric in at[a, b].metrics():
-                yield from contrast(
-                    f"{table}-interaction", at[a, b], metric, *blocks, condition=condition
-                )
+                yield from contrast(f"{table}-interaction", at[a, b], metric, *blocks, **named)
 
 
 def behind(row: Row) -> Iterator[dict]:
@@ -153,11 +158,12 @@ def counts(run: dict) -> Iterator[dict]:
         cells = run["statistics"].get(f"table{table}", [])
         for cell in cells:
             n = sum(c["changed"] + c["unchanged"] for c in cells if c["split"] == cell["split"])
+            named = {"data": cell["split"], "n": n}
             for name in ("unchanged", "changed"):
-                of = [cell["token_type"], cell["layers"]] if "token_type" in cell else []
-                condition = count_condition(*of, name) if of else name
-                named = {"data": cell["split"], "condition": condition, "n": n}
-                yield of_run(table, run, "count", cell[name], **named)
+                condition = name
+                if "token_type" in cell:
+                    condition = count_condition(cell["token_type"], cell["layers"], name)
+                yield of_run(table, run, "count", cell[name], condition=condition, **named)
     for cell in run["statistics"].get("followed", []):
         condition = f"{cell['subject']} / {'right' if cell['right'] else 'wrong'}"
         named = {"data": "train and test", "condition": condition}
@@ -176,10 +182,8 @@ def table_6_lookup() -> dict:
 def tables(runs: RUNS, largest: list[Row], smaller: list[Row], described: dict) -> Iterator[dict]:
     """The tables of all tasks with their differences: the first target of a task has its own, later
     ones may have another (Tables 1 and 4)."""
-    targets: dict[str, str] = {}
+    targets = {run["task"]: run["target"] for run, _ in reversed(runs)}  # the first of each
     groups: dict[tuple, list[Row]] = {}
-    for run, _ in runs:
-        targets.setdefault(run["task"], run["target"])
     for row in largest + splits(largest, described):
         task = TASKS[row.task]
         later = row.target != targets[row.task] and task.later_table
@@ -243,3 +247,22 @@ def checked(found: Iterable[dict]) -> list[dict]:
     if twice:
         raise UserError(f"{len(twice)} records occur twice, the first is {twice[0]}: rename one")
     return [r | {"p": None if r["p"] is None else float(f"{r['p']:.4g}")} for r in found]
+
+
+def results(profile: str) -> list[dict]:
+    """The records of the finished runs of a profile (name or .yaml file)."""
+    runs, described, name = read_runs(profile), {}, load_profile(profile).name
+    for run, _ in runs:
+        file = run_dir(name, run["id"]) / "descriptions.parquet"
+        if file.exists():
+            described[run["target"]] = pd.read_parquet(file)
+    return records(runs, described)
+
+
+def write_results(profile: str) -> list[dict]:
+    """Write `results.json` of a profile, a record a line; same runs, same bytes. Returns it."""
+    found = results(profile)
+    lines = [json.dumps(r, ensure_ascii=False, allow_nan=False) for r in found]
+    with replaced(figures_dir(load_profile(profile).name) / "results.json") as path:
+        path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+    return found

@@ -16,7 +16,6 @@ from introspect_utils.report.figures import hints_followed
 from introspect_utils.report.paper import ERROR_CATEGORIES, LABEL_ERROR, lookup, model_name
 from introspect_utils.report.paper import PATCHING_METRICS as OUTCOMES
 from introspect_utils.report.tables import column, is_other, our_rows, paper_rows
-from introspect_utils.scores.metrics import wilson
 
 REFERENCE = {"1": "llama-3.1-8b", "4": "gemma-2-9b"}  # of Tables 2 and 3: qwen3-8b
 BARS = "score × 100; bars: 95% interval"
@@ -83,12 +82,11 @@ def targets(records: Iterable[dict], *tables: str) -> list[tuple[str, str]]:
 def paper_of(table: str, target: str) -> dict[tuple[str, str], dict[str, dict]]:
     """The paper's rows beside a target of ours: of the same target, where it has it; of Table 3 the
     revised numbers (v3), where they are known."""
-    versions = [paper_rows(table, version) for version in ("v1", "v3")]
-    same = model_name(target)
-    if same not in {r["target"] for r, _ in versions[0]}:
+    rows, same = [*paper_rows(table), *paper_rows(table, "v3")], model_name(target)
+    if same not in {r["target"] for r, _ in rows}:
         same = REFERENCE.get(table[:1], "qwen3-8b")
     found: dict[tuple[str, str], dict[str, dict]] = {}
-    for r, by in versions[0] + versions[1]:
+    for r, by in rows:
         if r["target"] == same:
             found.setdefault((r["explainer"], r["condition"]), {}).update(by)
     return found
@@ -97,16 +95,16 @@ def paper_of(table: str, target: str) -> dict[tuple[str, str], dict[str, dict]]:
 def lines(records: list[dict], table: str, target: str, columns: Sequence[str]) -> list[Line]:
     """The rows of a table of one target without those that score as a row above them in every
     column (a control that changes nothing); of paired differences those to trained explainers."""
-    found, seen, paired = [], set(), table.endswith("-paired")
+    found, paired = {}, table.endswith("-paired")
     paper = {} if paired else paper_of(table, target)
     for r, by in our_rows(records, table):
         key = model_name(r["explainer"]), r["condition"]
         values = tuple(by[name]["value"] for name in columns if name in by)
         shown = r["target"] == target and (not paired or is_other(*key) and "@" not in key[0])
-        if shown and values and values not in seen:
-            seen.add(values)
-            found.append(Line(style.label(r["explainer"], key[1]), key, by, paper.get(key, {})))
-    return found
+        if shown and values:
+            line = Line(style.label(r["explainer"], key[1]), key, by, paper.get(key, {}))
+            found.setdefault(values, line)
+    return list(found.values())
 
 
 def floor(shown: Iterable[Line], name: str) -> dict | None:
@@ -151,7 +149,7 @@ def hero(records: list[dict]) -> Figure | None:
             shown = []
             for label, (ours, quoted) in spec["rows"].items():
                 if line := by_key.get(tuple(ours.split(" "))):
-                    of_paper = paper.get(tuple((quoted or " ").split(" ")), {})
+                    of_paper = paper.get(tuple((quoted or "").split(" ")), {})
                     shown.append(Line(label, line.key, line.ours, of_paper))
             at, same = floor(found, name), {"table": f"{table}-paired", "target": target}
             above += word(pick(records, name, explainer=at and at["explainer"], **same)) == "above"
@@ -169,7 +167,9 @@ def hero(records: list[dict]) -> Figure | None:
 
 
 @STYLED
-def of_table(records: list[dict], tables: Sequence[str], columns: Sequence[str], rival: str):
+def of_table(
+    records: list[dict], tables: Sequence[str], columns: Sequence[str], rival: str = ""
+) -> Figure | None:
     """Tables as dot plots, a line of panels for each target, a panel for each column, with the
     column's floor (of paired differences: 0). The title says how self stands to a `rival` in the
     first column, or how often it is above."""
@@ -216,17 +216,15 @@ def figure_8(records: list[dict], least: int = 20) -> Figure | None:
     chosen = [r for r in cells if r["metric"] == metric]
     if not chosen:
         return None
-    shares, n = {r["condition"]: r["value"] for r in chosen}, chosen[0]["n"]
-    names = [*ERROR_CATEGORIES, LABEL_ERROR]
-    title = f"{shares[names[0]]:.0%} of zero scores: {names[0]}"
+    names, n = [*ERROR_CATEGORIES, LABEL_ERROR], chosen[0]["n"]
+    shares = pd.DataFrame(chosen).set_index("condition").loc[names, ["low", "value", "high"]]
+    low, share, high = 100 * shares.to_numpy(dtype=float).T
+    title = f"{share[0]:.0f}% of zero scores: {names[0]}"
     made, [[axes]] = figure(style.COLUMN, 2.2, title, 1, 1)
-    for y, name in enumerate(names):
-        share, low, high = (100 * end for end in wilson(round(shares[name] * n), n))
-        bar = {"xerr": [[share - low], [high - share]], "capsize": 2, "error_kw": {"lw": 0.8}}
-        axes.barh(y, share, color=style.FAINT, height=0.7, **bar)
-        for row in lookup(table="fig8", condition=name):
-            axes.plot(100 * row.value, y, **style.PAPER)
-    axes.set_yticks(range(len(names)), names)
+    bars = {"xerr": [share - low, high - share], "capsize": 2, "error_kw": {"lw": 0.8}}
+    axes.barh(names, share, color=style.FAINT, height=0.7, **bars)
+    for row in lookup(table="fig8"):
+        axes.plot([100 * row.value], [row.condition], **style.PAPER)
     axes.set(xlim=(0, 100), xlabel="% of cases; bars: 95%; ◇ the paper")
     axes.set_title(f"{n} cases, sorted by {'a person' if metric == 'share' else 'a rule'}")
     axes.invert_yaxis()

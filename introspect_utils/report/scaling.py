@@ -7,22 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from introspect_utils.report import result_figures as plot
 from introspect_utils.report import style
 from introspect_utils.report.paper import lookup
-from introspect_utils.report.result_figures import (
-    BAR,
-    BARS,
-    FLOOR,
-    FLOOR_NAME,
-    STYLED,
-    figure,
-    floor,
-    interval,
-    legend,
-    lines,
-    pick,
-    word,
-)
 from introspect_utils.report.tables import column
 
 SHARE = 0.008  # of the training directions: the paper's 1,024 a layer
@@ -80,40 +67,39 @@ def sentence(found: dict[tuple[str, str], Curve]) -> list[dict]:
     return rows
 
 
-@STYLED
+@plot.STYLED
 def figure_scaling(
     records: list[dict], target: str, columns: Sequence[str], n_layers: int
 ) -> Figure | None:
     """Figures 5 and 7: score against training directions a layer; the floor, and SelfIE, which has
     no training directions, as lines."""
     found = {name: curves(records, target, name) for name in columns}
-    if not any(found.values()):
-        return None
-    nearest = pick(records, columns[0], table="1-paired", explainer="nn-all")
     every = [r for by_key in found.values() for curve in by_key.values() for r in curve]
-    sizes = sorted({r["n_train"] // n_layers for r in every})
-    title = f"At {sizes[-1]:,} a layer self is {word(nearest)} nearest neighbours"
-    title += f" ({style.LABELS[columns[0]]})" if len(columns) > 1 else ""
-    width = style.PAGE if len(columns) > 1 else style.COLUMN
-    made, grid = figure(width, 2.8 if len(columns) > 1 else 3.6, title, 1, len(columns))
+    if not every:
+        return None
+    sizes, one = sorted({r["n_train"] // n_layers for r in every}), len(columns) == 1
+    nearest = plot.pick(records, columns[0], table="1-paired", explainer="nn-all")
+    title = f"At {sizes[-1]:,} a layer self is {plot.word(nearest)} nearest neighbours"
+    title += "" if one else f" ({style.LABELS[columns[0]]})"
+    size = (style.COLUMN, 3.6) if one else (style.PAGE, 2.8)
+    made, grid = plot.figure(*size, title, 1, len(columns))
     handles = {}
     for axes, (name, by_key) in zip(grid[0], found.items(), strict=True):
-        shown = lines(records, "1", target, [name])
         for key, curve in by_key.items():
             if style.kind(*key) != "baseline":
                 at = [r["n_train"] / n_layers for r in curve], [100 * r["value"] for r in curve]
-                bars = {"yerr": list(map(interval, curve)), **style.look(*key), **BAR}
+                bars = {"yerr": list(map(plot.interval, curve)), **style.look(*key), **plot.BAR}
                 handles[style.label(*key)] = axes.errorbar(*at, **bars)
-        for line in shown:
-            if line.key == ("selfie", "full"):
-                look = {"color": style.look("selfie")["color"], "lw": 0.8, "ls": "-."}
-                handles["SelfIE"] = axes.axhline(100 * line.ours[name]["value"], **look)
-        if at_floor := floor(shown, name):
-            handles[FLOOR_NAME] = axes.axhline(100 * at_floor["value"], **FLOOR)
+        shown = plot.lines(records, "1", target, [name])
+        for line in (line for line in shown if line.key == ("selfie", "full")):
+            look = {"color": style.SELFIE, "lw": 0.8, "ls": "-."}
+            handles["SelfIE"] = axes.axhline(100 * line.ours[name]["value"], **look)
+        if at_floor := plot.floor(shown, name):
+            handles[plot.FLOOR_NAME] = axes.axhline(100 * at_floor["value"], **plot.FLOOR)
         axes.set(xscale="log", title=style.LABELS[name], xlabel="training directions per layer")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(lw=0.3, alpha=0.5)
-    grid[0, 0].set_ylabel(BARS)
-    legend(made, handles, 1 if len(columns) == 1 else 3)
+    grid[0, 0].set_ylabel(plot.BARS)
+    plot.legend(made, handles, 1 if one else 3)
     return made

@@ -36,19 +36,19 @@ def answers(generations: pd.Series) -> str:
     return said
 
 
-def vector(predictions: pd.DataFrame, metric: str, own: str = "full") -> str:
-    """What the explainer's own vectors add to a score over those of other rows ("shuffled-vector"),
-    with the same weights."""
+def vector(predictions: pd.DataFrame, metric: str) -> str:
+    """What the explainer's own vectors add to a score over those of other rows, with the same
+    weights."""
     scores = predictions.pivot_table(index="row", columns="condition", values=metric).astype(float)
     if "shuffled-vector" not in scores:
         return "This explainer was not asked with other rows' vectors."
-    scores = scores.dropna(subset=[own, "shuffled-vector"])
-    difference = scores[own] - scores["shuffled-vector"]
-    mean, error = 100 * difference.mean(), 100 * difference.sem()
+    scores = 100 * scores[["full", "shuffled-vector"]].dropna()
+    own, other = scores["full"], scores["shuffled-vector"]
+    mean, error = (own - other).mean(), (own - other).sem()
     said = (
-        f"{metric.replace('_', ' ')}: {100 * scores[own].mean():.1f}, with another row's vector "
-        f"{100 * scores['shuffled-vector'].mean():.1f}: the vector adds {mean:.1f} ± {error:.1f} "
-        f"points over {len(scores)} test rows."
+        f"{metric.replace('_', ' ')}: {own.mean():.1f}, with another row's vector "
+        f"{other.mean():.1f}: the vector adds {mean:.1f} ± {error:.1f} points over {len(scores)} "
+        "test rows."
     )
     if mean > 2 * error:
         return f"{said} The explainer reads it."

@@ -1,5 +1,5 @@
-"""The look of every figure: one colour and one marker for each kind of row (`words.yaml`), fonts,
-sizes; and files that are the same bytes each time."""
+"""The look of every figure and the names of rows (`words.yaml`), one colour and one marker for each
+kind of row; and files that are the same bytes each time."""
 
 from pathlib import Path
 
@@ -17,25 +17,7 @@ BLUE, SKY, SELFIE = "#0072B2", "#56B4E9", KINDS["selfie"][0]
 CHANGED = ListedColormap(["#FFFFFF", "#F3D9A0"])  # unchanged, changed
 COLUMN, PAGE = 3.3, 6.75  # inches: figures are drawn at the size they are printed at
 PAPER = {"marker": "D", "mfc": "none", "color": "#666666", "ms": 4, "mew": 0.7, "ls": "", "lw": 0.7}
-SETTINGS = {
-    "font.family": "DejaVu Sans",
-    "font.size": 7,
-    "axes.titlesize": 7.5,
-    "axes.labelsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "figure.titlesize": 8,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.dpi": 150,
-    "savefig.dpi": 200,
-    "text.hinting": "no_hinting",  # so that text is as wide in a PNG as it is in a PDF
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "introspect_utils",
-    "pdf.fonttype": 42,
-}
+SETTINGS = WORDS["look"]
 
 
 def kind(explainer: str, condition: str = "full") -> str:
@@ -44,10 +26,9 @@ def kind(explainer: str, condition: str = "full") -> str:
     name = explainer.removeprefix(AS_PUBLISHED)
     if name in BASELINES:
         return "baseline"
-    longer = (
-        each for each in ("untrained", "selfie", "sibling", "rotated") if name.startswith(each)
-    )
-    found = next(longer, name if name in KINDS else "other")
+    families = ("untrained", "selfie", "sibling", "rotated")
+    of_family = (family for family in families if name.startswith(family))
+    found = next(of_family, name if name in KINDS else "other")
     if found == "self" and condition.endswith("-vector"):
         return "without-vector"
     return "not-told" if found == "self" and condition in ("no-layer", "no-token") else found

@@ -47,43 +47,42 @@ class Table:
         return [*self.notes, *(f"`{each}`: {'; '.join(names)}" for each, names in rows.items())]
 
     def lines(self, text: Callable[[str], str], bold: str) -> list[list[str]]:
-        """The rows as text in which special characters are escaped, and bold cells marked."""
-
-        def shown(cell):
-            is_bold = isinstance(cell, Score) and cell.bold
-            return bold.format(text(str(cell))) if is_bold else text(str(cell))
-
-        return [[shown(cell) for cell in row] for row in self.rows]
+        """The header and the rows as text in which special characters are escaped, and bold cells
+        marked."""
+        lines = [[text(name) for name in self.header]]
+        for row in self.rows:
+            marks = [bold if isinstance(cell, Score) and cell.bold else "{}" for cell in row]
+            cells = [mark.format(text(str(cell))) for mark, cell in zip(marks, row, strict=True)]
+            lines.append(cells)
+        return lines
 
     def markdown(self) -> str:
         """GitHub Markdown, the notes as a list below."""
-
-        def text(cell):
-            return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", "\\n")
-
-        lines = [self.header, ["---"] * len(self.header), *self.lines(text, "**{}**")]
-        body = [f"| {' | '.join(line)} |" for line in lines]
+        signs = str.maketrans({"\\": "\\\\", "|": "\\|", "\n": "\\n"})
+        head, *body = self.lines(lambda cell: cell.translate(signs), "**{}**")
+        lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body)]
         notes = [f"- {note}" for note in self.all_notes()]
-        return "\n".join([self.caption, "", *body, "", *notes]).rstrip() + "\n"
+        return "\n".join([self.caption, "", *lines, "", *notes]).rstrip() + "\n"
 
     def _repr_html_(self) -> str:
         """HTML: a wide table scrolls, numbers stand flush right, the notes are folded."""
+        head, *body = self.lines(escape, "<b>{}</b>")
         columns = [list(map(str, column)) for column in zip(*self.rows, strict=True)]
-        tags = ['td class="number"' if all(map(NUMBER.fullmatch, c)) else "td" for c in columns]
-        lines = [[f"<th>{escape(name)}</th>" for name in self.header]]
-        for line in self.lines(escape, "<b>{}</b>"):
-            lines.append([f"<{tag}>{cell}</td>" for tag, cell in zip(tags, line, strict=True)])
-        body = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
+        tags = ['<td class="number">' if all(map(NUMBER.fullmatch, c)) else "<td>" for c in columns]
+        html = "<tr><th>" + "</th><th>".join(head) + "</th></tr>"
+        for line in body:
+            cells = [f"{tag}{cell}</td>" for tag, cell in zip(tags, line, strict=True)]
+            html += f"<tr>{''.join(cells)}</tr>"
         notes = "".join(f"<li>{_code(note)}</li>" for note in self.all_notes())
         notes = f"<details><summary>Notes</summary><ul>{notes}</ul></details>" if notes else ""
-        wide = f'<div class="wide"><table>{body}</table></div>'
+        wide = f'<div class="wide"><table>{html}</table></div>'
         return f"<figure><figcaption>{escape(self.caption)}</figcaption>{wide}{notes}</figure>"
 
     def csv(self) -> str:
         """Numbers × 100; a column of scores becomes three: score, standard error, whether bold."""
         columns = {}
-        for number, name in enumerate(self.header):
-            columns[name] = cells = [row[number] for row in self.rows]
+        for name, cells in zip(self.header, zip(*self.rows, strict=True), strict=True):
+            columns[name] = cells
             if any(isinstance(cell, Score) for cell in cells):
                 scores = [cell if isinstance(cell, Score) else None for cell in cells]
                 columns[name] = [s and f"{100 * s.value:.4f}" for s in scores]
@@ -94,13 +93,12 @@ class Table:
 
     def latex(self) -> str:
         """A booktabs table, to be included where `\\usepackage{booktabs}` is."""
-        lines = [list(map(tex, self.header)), *self.lines(tex, r"\textbf{{{}}}")]
-        head, *body = (" & ".join(line) + r" \\" for line in lines)
-        top = [r"\begin{table}", r"\centering\small", rf"\caption{{{tex(self.caption)}}}"]
-        top += [rf"\begin{{tabular}}{{{'l' * len(self.header)}}}", r"\toprule", head, r"\midrule"]
+        head, *body = self.lines(tex, r"\textbf{{{}}}")
+        look = {"caption": tex(self.caption), "column_format": "l" * len(head)}
+        made = pd.DataFrame(body, columns=head).to_latex(index=False, **look)
         notes = [rf"\par\footnotesize {tex(note)}" for note in self.all_notes()]
-        end = [r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""]
-        return "\n".join([*top, *body, *end])
+        made = made.replace("\\begin{table}", "\\begin{table}\n\\centering\\small")
+        return made.replace("\\end{table}", "\n".join([*notes, "\\end{table}"]))
 
 
 def _code(text: str) -> str:
@@ -108,15 +106,8 @@ def _code(text: str) -> str:
     return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
-SIGNS = {
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "≥": r"$\geq$",
-    "Δ": r"$\Delta$",
-    "–": "--",
-    "→": "$\\to$",
-}
-SIGNS |= {"“": "``", "”": "''", "’": "'", "…": r"\ldots{}", "\n": r"\textbackslash{}n"}
+SIGNS = {"±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "Δ": r"$\Delta$", "→": r"$\to$"}
+SIGNS |= {"–": "--", "“": "``", "”": "''", "’": "'", "…": r"\ldots{}", "\n": r"\textbackslash{}n"}
 SIGNS |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SIGNS |= {character: rf"\{character}" for character in "&%$#_{}"}
 

@@ -1,6 +1,8 @@
-"""What one row of a table rests on: the predictions of an explainer under a condition, by training
-seed."""
+"""What one row of a table rests on, the predictions of an explainer under a condition by training
+seed; and the records of `results.json` that are made of it. What a record's keys mean, `records`
+says."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -8,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from introspect_utils.explainer.published import trained_from
-from introspect_utils.report.paper import AS_PUBLISHED
+from introspect_utils.report.paper import AS_PUBLISHED, model_name, published
 from introspect_utils.scores import metrics
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks import TASKS
@@ -16,23 +18,12 @@ from introspect_utils.tasks.conditions import UNTRAINED
 
 RUNS = list[tuple[dict, pd.DataFrame]]  # run.json and predictions of each
 TEMPLATE = r"the word '\S*'"  # a description that only names a word
-# metrics that are no column of the predictions: (a column they need, per-row scores of a part [n])
-DERIVED = {
-    "has_changed_f1": (
-        "is_different",
-        lambda part: metrics.f1_rows(
-            metrics.codes(part["is_different"]), metrics.codes(part["predicted_changed"])[None]
-        )[0],
-    ),
-    "unparseable": ("is_different", lambda part: part["predicted_changed"].isna()),
-    "predicted_changed": (
-        "is_different",
-        lambda part: metrics.codes(part["predicted_changed"]) == 1,
-    ),
-    "predicts_hint": ("hint", lambda part: part["predicted_content"] == part["hint"]),
-    "judge_high": ("judge", lambda part: part["judge"] >= 0.75),
-    "one_word": ("gold", lambda part: part["generation"].str.fullmatch(TEMPLATE)),
-}
+ONE_SEED = "one training seed"
+FORM = (
+    "table task data target explainer condition metric value stderr low high n clusters n_clusters "
+    "stderr_by seeds n_train trained_parameters paper artifact p reason"
+).split()
+OF_ROW = "task data target explainer condition seeds n_train trained_parameters artifact".split()
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +45,7 @@ class Row:
 
     def scores(self, metric: str) -> np.ndarray:
         """Per-row scores [s, n], whose mean is the metric."""
-        _, derived = DERIVED.get(metric, (None, lambda part: part[metric]))
-        return np.stack([np.asarray(derived(part), dtype=float) for part in self.parts])
+        return np.stack([np.asarray(part[metric], dtype=float) for part in self.parts])
 
     @cached_property
     def columns(self) -> set[str]:
@@ -64,8 +54,7 @@ class Row:
 
     def metrics(self, *extra: str) -> list[str]:
         """The task's metrics and `extra` ones, as far as the row has numbers of them."""
-        every = (*TASKS[self.task].metrics, *extra)
-        return [name for name in every if DERIVED.get(name, (name,))[0] in self.columns]
+        return [name for name in (*TASKS[self.task].metrics, *extra) if name in self.columns]
 
     @cached_property
     def clusters(self) -> dict[str, np.ndarray]:
@@ -115,14 +104,15 @@ def rows_of(runs: RUNS) -> list[Row]:
     first: dict[tuple, tuple[str, np.ndarray]] = {}
     for run, predictions in runs:
         table = predictions if "data" in predictions else predictions.assign(data="test")
-        for (explainer, condition, data), part in table.groupby(["explainer", "condition", "data"]):
-            key = run["task"], run["target"], data, *names(run, explainer, condition)
-            part = part.sort_values("row")
-            parts.setdefault((*key, run["n_train"]), []).append((run, part))
+        by = table.sort_values("row").groupby(["explainer", "condition", "data"])
+        for (explainer, condition, data), part in by:
+            test_set = run["task"], run["target"], data
+            key = *test_set, *names(run, explainer, condition), run["n_train"]
+            parts.setdefault(key, []).append((run, _with_derived(part)))
             # the question "locate" (C.1) has answers of its own
             columns = ["row"] if condition == "locate" else list(TASKS[run["task"]].test_row)
             rows = part[columns].to_numpy()
-            other, expected = first.setdefault((*key[:3], len(columns)), (run["id"], rows))
+            other, expected = first.setdefault((*test_set, len(columns)), (run["id"], rows))
             if not np.array_equal(expected, rows):
                 raise UserError(
                     f"runs {other} and {run['id']} were scored on different test rows: delete the "
@@ -137,6 +127,23 @@ def rows_of(runs: RUNS) -> list[Row]:
         known = made[0]["trained_parameters"] or 0, training.get("epochs")
         found.append(Row(*key, seeds, artifact(made), *known, tables))
     return found
+
+
+def _with_derived(part: pd.DataFrame) -> pd.DataFrame:
+    """Predictions with the per-row scores that are made of other columns. Says "changed" is false
+    of an answer that cannot be parsed."""
+    made = {}
+    if "is_different" in part:
+        said = metrics.codes(part["predicted_changed"])
+        f1 = metrics.f1_rows(metrics.codes(part["is_different"]), said[None])[0]
+        made = {"has_changed_f1": f1, "unparseable": said == metrics.UNPARSEABLE}
+        made["predicted_changed"] = said == 1
+    if "hint" in part:
+        made["predicts_hint"] = part["predicted_content"] == part["hint"]
+    if "judge" in part:
+        made["judge_high"] = part["judge"].ge(0.75).where(part["judge"].notna())
+        made["one_word"] = part["generation"].str.fullmatch(TEMPLATE)
+    return part.assign(**made)
 
 
 def artifact(runs: list[dict]) -> str:
@@ -156,5 +163,99 @@ def by_size(rows: list[Row]) -> tuple[list[Row], list[Row]]:
         largest = n == max(sizes[row.task, row.target, row.explainer])
         return largest and (n in (0, max(of_self)) or n not in of_self)
 
-    largest = [row for row in rows if in_tables(row)]
-    return largest, [row for row in rows if row not in largest]
+    return [row for row in rows if in_tables(row)], [row for row in rows if not in_tables(row)]
+
+
+def record(table: str, row: Row, metric: str, value: float | None, **fields) -> dict:
+    """One record of a row; `fields` in place of what they would be."""
+    known = {key: getattr(row, key) for key in OF_ROW}
+    known |= {"table": table, "metric": metric, "value": value, "stderr_by": {}}
+    known["n"] = len(row.parts[0]) if row.parts else None
+    if row.explainer.startswith(AS_PUBLISHED):
+        known["n_train"] = None  # the authors' training rows are not the run's
+    found = dict.fromkeys(FORM) | known | fields
+    target, explainer = model_name(row.target), model_name(row.explainer)
+    paper = published(table, row.data, target, explainer, found["condition"], metric)
+    numbers = {key: found[key] for key in ("value", "stderr", "low", "high")}
+    numbers = {k: None if v is None else round(float(v), 6) for k, v in numbers.items()}
+    return found | numbers | {"paper": paper and paper.value}
+
+
+def measured(
+    table: str,
+    row: Row,
+    metric: str,
+    scores: np.ndarray | None = None,
+    clusters: Mapping[str, np.ndarray] | None = None,
+    **fields,
+) -> dict:
+    """The record of per-row scores [s, n] with their error and p; by default the row's own.
+
+    Raises `UserError` for a score that is not a number.
+    """
+    fields = ({"p": None} if scores is None else {}) | fields
+    scores = row.scores(metric) if scores is None else scores
+    clusters = row.clusters if clusters is None else clusters
+    first, *others = [*clusters.items()] or [(None, np.arange(scores.shape[1]))]
+    try:
+        found = metrics.estimate(scores, first[1])
+    except ValueError as error:
+        raise UserError(f"{row.artifact}: {metric}, {error}") from None
+    error_by = {name: metrics.estimate(scores, ids).stderr for name, ids in others}
+    error = found._asdict() | {"n": scores.shape[1], "clusters": first[0]}
+    error |= {"n_clusters": len(set(first[1]))}
+    error |= {"stderr_by": {name: e and round(e, 6) for name, e in error_by.items()}}
+    return record(table, row, metric, **error | fields)
+
+
+def paired(rows: list[Row], metric: str) -> tuple[list[int], list[np.ndarray]]:
+    """(the training seeds that all trained rows have, the scores [s, n] of each row for them). What
+    is not trained has the same scores for every seed."""
+    trained = [row for row in rows if row.trained]
+    seeds = [s for s in (trained or rows)[0].seeds if all(s in row.seeds for row in trained)]
+    n = len(seeds) if trained else 1
+    places = [[row.seeds.index(s) for s in seeds] if row.trained else [0] * n for row in rows]
+    return seeds, [row.scores(metric)[at] for row, at in zip(rows, places, strict=True)]
+
+
+def contrast(
+    table: str, row: Row, metric: str, *blocks: list[tuple[int, Row]], **fields
+) -> list[dict]:
+    """The record, as one of `row`, of a sum of signed rows: paired by test row within a block and
+    by training seed over all; the blocks are of different test rows. Without a p if it rests on
+    one training seed; none at all if there is no seed in common."""
+    rows = [r for block in blocks for _, r in block]
+    seeds, scores = paired(rows, metric)
+    if not scores[0].size:
+        return []
+    at = iter(scores)
+    parts = [sum(sign * next(at) for sign, _ in block) for block in blocks]
+    first = [block[0][1].clusters for block in blocks]
+    shared = [name for name in first[0] if all(name in of_block for of_block in first)]
+    clusters = {name: np.hstack([of_block[name] for of_block in first]) for name in shared}
+    if len(seeds) < 2 and any(row.trained for row in rows):
+        because = fields.get("reason")
+        fields |= {"p": None, "reason": f"{because}, {ONE_SEED}" if because else ONE_SEED}
+    scores = parts[0] if len(parts) == 1 else metrics.summed(parts)
+    return [measured(table, row, metric, scores, clusters, seeds=seeds, **fields)]
+
+
+def within(condition: str, part: str) -> str:
+    """The condition of a number about a part of what an explainer said under `condition`."""
+    return part if condition == "full" else f"{condition}, {part}"
+
+
+def of_run(table, run, metric, value, data="", explainer="", condition="", **fields) -> dict:
+    """A number that a run gives itself, of an explainer if one is named."""
+    row = Row(run["task"], run["target"], data, explainer, condition, None, [], artifact([run]))
+    if explainer:
+        made = {"n_train": run["n_train"], "seeds": [run["seed"]]}
+        row = replace(row, **made, trained_parameters=run["trained_parameters"] or 0)
+    return record(table, row, metric, value, **fields)
+
+
+def share(hits: int, n: int) -> dict:
+    """Error and interval (Wilson's) of a share of n."""
+    value, low, high = metrics.wilson(hits, n)
+    error = (value * (1 - value) / n) ** 0.5
+    return {"value": value, "stderr": error, "low": low, "high": high, "n": n, "n_clusters": n}

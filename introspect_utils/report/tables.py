@@ -32,8 +32,7 @@ ONE_SEED = "One training seed: the standard errors are over the test rows only."
 BOLD = "Bold: not significantly different from the best row of the same target (paired t-test, "
 BOLD += "p ≥ 0.05)."
 TYPES = (*TOKEN_TYPES, "other tokens")  # of Table 6, the last of ours alone
-UNSAID = {"n": None, "seeds": [], "n_train": None, "trained_parameters": 0}
-UNSAID |= {"artifact": None, "p": None}
+UNSAID = {"n": None, "seeds": [], "n_train": None, "trained_parameters": 0, "p": None}
 ROW = tuple[dict, dict[str, dict]]  # any record of a table row, and its records by column
 
 
@@ -143,10 +142,7 @@ def _cell(by: dict[str, dict], name: str, signed: bool) -> Score | str:
     r, error = by[name], by.get(f"{name}_sd", {}).get("value", by[name]["stderr"])
     if r["metric"] == "constant":
         return f"{r['value']:.2f}"
-    p = r["p"]
-    return (
-        Score(r["value"], error, bold(p), True, p) if signed else Score(r["value"], error, bold(p))
-    )
+    return Score(r["value"], error, bold(r["p"]), signed, r["p"] if signed else None)
 
 
 def _last(name: str, row: dict, by: dict[str, dict], columns: list[str]) -> str:
@@ -172,18 +168,21 @@ def _counts(spec: dict, records: list[dict]) -> Table:
     for where, found in (("here", ours), ("paper", [row._asdict() for row in lookup(table=table)])):
         for r in found:
             *parts, label = r["condition"].rsplit(" / ", 2)
-            numbers = re.findall(r"\d+", parts[1]) if parts else []
-            type_ = TYPES.index(parts[0]) if parts and parts[0] in TYPES else len(TYPES) - 1
-            names = (TYPES[type_], f"{numbers[0]}–{numbers[-1]}") if parts else ()
-            order = (where, r["target"], r["data"] != "train", type_, *map(int, numbers[:1]))
+            order, names = (), ()
+            if parts:  # a token type and layers
+                type_ = TYPES.index(parts[0]) if parts[0] in TYPES else len(TYPES) - 1
+                layers = [int(number) for number in re.findall(r"\d+", parts[1])]
+                order = (type_, layers[0])
+                names = (TYPES[type_], f"{layers[0]}–{layers[-1]}")
+            order = (where, r["target"], r["data"] != "train", *order)
             row = (f"{r['target']} ({where})", r["data"], *names)
             cells.append({"order": order, "row": row, "label": label, "value": int(r["value"])})
     sums = pd.DataFrame(cells).pivot_table("value", ["order", "row"], "label", "sum", fill_value=0)
-    made_by = {f"{r['target']} (here)": r["artifact"] for r in ours}
     lines = [
         (*row, int(n["changed"]), int(n["unchanged"]), Score(n["changed"] / max(n.sum(), 1)))
         for (_, row), n in sums.iterrows()
     ]
     header = ("Target", "Split", *spec["counts"], "Changed", "Unchanged", "Share changed")
+    made_by = {f"{r['target']} (here)": r["artifact"] for r in ours}
     artifacts = tuple(made_by[line[0]] for line in lines if line[0] in made_by)
     return Table(spec["caption"], header, tuple(lines), (), artifacts)

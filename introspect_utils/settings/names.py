@@ -1,50 +1,28 @@
-"""Names that a profile may use: models, explainers made from the target, and folders for them."""
+"""Names that a profile may use: models (`models.yaml`), explainers made from the target, and
+folders for them."""
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from introspect_utils.settings.reading import nearest
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Where a named model comes from: exactly one of `asset` (introspect_utils.data.assets), `hub`
-    id, or `tiny` (random weights)."""
+    """Where a named model comes from: exactly one of `asset`, `hub` and `tiny`."""
 
     asset: str | None = None
     hub: str | None = None
     tiny: str | None = None
     gated: bool = False
-    licence: str = ""
-    parameters: float = 0.0  # 0: too few to matter
+    parameters: float = 0.0
 
 
-def _gated(hub: str, licence: str, parameters: float) -> ModelSpec:
-    return ModelSpec(hub=hub, gated=True, licence=licence, parameters=parameters)
-
-
-GEMMA = "Gemma terms of use"
-MODELS = {
-    "tiny-llama": ModelSpec(tiny="llama"),
-    "tiny-qwen3": ModelSpec(tiny="qwen3"),
-    "tiny-gemma3": ModelSpec(tiny="gemma3"),
-    "smollm2-135m-instruct": ModelSpec(
-        asset="smollm2-135m-instruct", licence="Apache-2.0", parameters=135e6
-    ),
-    "gemma3-270m": ModelSpec(asset="gemma3-270m", licence=GEMMA, parameters=268e6),
-    "qwen2.5-coder-0.5b-instruct": ModelSpec(
-        asset="qwen2.5-coder-0.5b-instruct", licence="Apache-2.0", parameters=630e6
-    ),
-    "llama-3.1-8b": _gated("meta-llama/Llama-3.1-8B", "Llama 3.1 community", 8.03e9),
-    "llama-3.1-8b-instruct": _gated(
-        "meta-llama/Llama-3.1-8B-Instruct", "Llama 3.1 community", 8.03e9
-    ),
-    "llama-3-8b": _gated("meta-llama/Meta-Llama-3-8B", "Llama 3 community", 8.03e9),
-    "llama-3.1-70b": _gated("meta-llama/Llama-3.1-70B", "Llama 3.1 community", 70.6e9),
-    "qwen3-8b": ModelSpec(hub="Qwen/Qwen3-8B", licence="Apache-2.0", parameters=8.19e9),
-    "gemma-2-9b": _gated("google/gemma-2-9b", GEMMA, 9.24e9),
-    "gemma-2-9b-it": _gated("google/gemma-2-9b-it", GEMMA, 9.24e9),
-}
+_YAML = yaml.safe_load(Path(__file__).with_name("models.yaml").read_text("utf-8"))
+MODELS = {name: ModelSpec(**spec) for name, spec in _YAML.items()}
 # Explainers made from the target (introspect_utils.explainer.variants).
 VARIANTS = ("self", "sibling", "rotated")
 

@@ -7,9 +7,9 @@ the keys of its sections replace those of the profile. Of the tasks it has those
 """
 
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -17,62 +17,7 @@ from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import REPO
 from introspect_utils.settings.reading import UniqueKeys, nearest, read_dataclass
 from introspect_utils.settings.rehearsal import profile_of, rehearsed
-from introspect_utils.settings.sections import (
-    Ablation,
-    AsReleased,
-    Dtype,
-    ExplainerSettings,
-    Features,
-    Generation,
-    Number0,
-    OwnTask,
-    Patching,
-    Training,
-    Variants,
-)
-
-TASK_SECTIONS = ("features", "patching", "ablation")
-
-
-@dataclass(frozen=True)
-class Profile:
-    name: (
-        str  # of the folders under artifacts/ and figures/: the file's stem, of a part its folder's
-    )
-    source: str  # what `load_profile` finds this file by: mini, paper/qwen, or a path
-    parts: tuple["Profile", ...]
-    as_released: bool  # as in the authors' code
-    device: Literal["auto", "cpu", "cuda"]
-    dtype: Dtype
-    seeds: tuple[Number0, ...]
-    features: Features | None
-    patching: Patching | None
-    explainer: ExplainerSettings
-    training: Training
-    generation: Generation
-    ablation: Ablation | None
-    joint: bool  # train one self-explainer on all tasks at once, too
-    variants: Variants
-    tasks: dict[str, OwnTask] | None  # of your own, beside the three above
-
-    def section(self, task: str) -> Any:
-        """The settings of a task; None if the profile leaves it out."""
-        return getattr(self, task) if task in TASK_SECTIONS else (self.tasks or {}).get(task)
-
-    def explainer_for(self, task: str) -> ExplainerSettings:
-        """The explainer's settings for a task: `explainer`, with the prompt of the task's section
-        if it has one."""
-        capped = self.as_released and self.training_for(task).tuning == "lora"
-        rank = self.training.lora_r if capped else self.explainer.projection_rank
-        prompt = getattr(self.section(task), "prompt", None) or self.explainer.prompt
-        return replace(self.explainer, prompt=prompt, projection_rank=rank)
-
-    def training_for(self, task: str) -> Training:
-        """The training settings of a task, or of the "simulator": `training`, with what the
-        section has of its own."""
-        section = self.features.simulator if task == "simulator" else self.section(task)
-        own = {field.name: getattr(section, field.name, None) for field in fields(Training)}
-        return replace(self.training, **{k: v for k, v in own.items() if v is not None})
+from introspect_utils.settings.sections import TASK_SECTIONS, AsReleased, Profile
 
 
 def load_profile(name_or_path: str | Path) -> Profile:

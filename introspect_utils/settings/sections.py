@@ -5,7 +5,7 @@ a check: it returns what is wrong with the value, or None.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -28,21 +28,16 @@ def place(*words: str):
 
 
 def facts_source(value: str) -> str | None:
-    is_file = value.endswith((".json", ".jsonl"))
-    if is_file and not Path(value).is_file():
-        return f"there is no file {value}"
-    given = "a CounterFact .json or .jsonl file, or a hub id such as owner/name"
-    fits = is_file or value == "packaged" or "/" in value
-    return None if fits else f"got {value!r}; give 'packaged', {given}"
+    if value.endswith((".json", ".jsonl")):
+        return None if Path(value).is_file() else f"there is no file {value}"
+    given = "'packaged', a CounterFact .json or .jsonl file, or a hub id such as owner/name"
+    return None if value == "packaged" or "/" in value else f"got {value!r}; give {given}"
 
 
-def dictionary_source(value: str) -> str | None:
-    if value == "trained" or ("/" in value and value.count("{}") == 1):
-        return None
-    known = "a SAELens release and id, as llama_scope_lxr_32x/l{}r_32x"
-    return f"got {value!r}; give 'trained', or {known}"
-
-
+dictionary_source = must(
+    lambda v: v == "trained" or ("/" in v and v.count("{}") == 1),
+    "got VALUE; give 'trained', or a SAELens release and id, as llama_scope_lxr_32x/l{}r_32x",
+)
 wording = must(lambda v: v.count("{}") == 1, "must hold {} once, where the letter goes, got VALUE")
 Count = Annotated[int, at_least(1)]
 Number0 = Annotated[int, at_least(0)]
@@ -225,3 +220,47 @@ class AsReleased(Training):
 class Generation:
     batch_size: Count
     max_new_tokens: Count
+
+
+TASK_SECTIONS = ("features", "patching", "ablation")
+
+
+@dataclass(frozen=True)
+class Profile:
+    name: (
+        str  # of its folders under artifacts/ and figures/: the file's stem, of a part its folder's
+    )
+    source: str  # what `load_profile` finds this file by: mini, paper/qwen, or a path
+    parts: tuple["Profile", ...]
+    as_released: bool  # as in the authors' code
+    device: Literal["auto", "cpu", "cuda"]
+    dtype: Dtype
+    seeds: tuple[Number0, ...]
+    features: Features | None
+    patching: Patching | None
+    explainer: ExplainerSettings
+    training: Training
+    generation: Generation
+    ablation: Ablation | None
+    joint: bool  # train one self-explainer on all tasks at once, too
+    variants: Variants
+    tasks: dict[str, OwnTask] | None  # of your own, beside the three above
+
+    def section(self, task: str) -> Any:
+        """The settings of a task; None if the profile leaves it out."""
+        return getattr(self, task) if task in TASK_SECTIONS else (self.tasks or {}).get(task)
+
+    def explainer_for(self, task: str) -> ExplainerSettings:
+        """The explainer's settings for a task: `explainer`, with the prompt of the task's section
+        if it has one."""
+        capped = self.as_released and self.training_for(task).tuning == "lora"
+        rank = self.training.lora_r if capped else self.explainer.projection_rank
+        prompt = getattr(self.section(task), "prompt", None) or self.explainer.prompt
+        return replace(self.explainer, prompt=prompt, projection_rank=rank)
+
+    def training_for(self, task: str) -> Training:
+        """The training settings of a task, or of the "simulator": `training`, with what the
+        section has of its own."""
+        section = self.features.simulator if task == "simulator" else self.section(task)
+        own = {field.name: getattr(section, field.name, None) for field in fields(Training)}
+        return replace(self.training, **{k: v for k, v in own.items() if v is not None})

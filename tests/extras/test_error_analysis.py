@@ -19,7 +19,7 @@ from introspect_utils.extras.error_analysis import (
 from introspect_utils.features.exemplars import find_exemplars
 from introspect_utils.report import result_figures
 from introspect_utils.report.paper import ERROR_CATEGORIES, LABEL_ERROR, PUBLISHED
-from introspect_utils.report.results import records
+from introspect_utils.report.records import records
 from introspect_utils.runs.record import read_run, write_run
 from introspect_utils.scores.judge import THRESHOLDS, ratings
 from introspect_utils.settings.errors import UserError

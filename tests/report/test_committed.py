@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from introspect_utils.report.results import results
+from introspect_utils.report.records import results
 from introspect_utils.report.tables import SPECS, table
 from introspect_utils.settings.paths import REPO, figures_dir
 

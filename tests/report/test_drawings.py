@@ -263,7 +263,10 @@ def test_what_a_model_says_is_no_mark():
     assert {"<b>5", "&", "{{", "<<<a\u00a0b>>>"} <= set(texts)
 
 
-def test_the_same_examples_give_the_same_bytes_in_the_fonts_and_colours_of_the_style(tmp_path):
+def test_the_same_examples_give_the_same_bytes_in_the_fonts_and_colours_of_the_style(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(style.SETTINGS, "savefig.dpi", 40)
     for folder in ("a", "b"):
         style.save_figure(drawings.drawing("figure_1", SMALL), tmp_path / folder, "figure_1")
     for form in ("png", "svg", "pdf"):

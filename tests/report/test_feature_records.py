@@ -13,7 +13,7 @@ from describing import (
 )
 from scipy.stats import t
 
-from introspect_utils.report import results
+from introspect_utils.report import records as results
 from introspect_utils.report.feature_records import FITTED
 from introspect_utils.runs import record as run_files
 from introspect_utils.settings.errors import UserError

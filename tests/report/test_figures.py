@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from introspect_utils.report import figures, style
@@ -98,7 +98,7 @@ def test_the_error_of_calibration_is_that_over_directions():
     """Directions differ, tokens of one hardly do: many tokens do not make the error small."""
     generator = np.random.default_rng(0)
     means, errors = [], []
-    for _ in range(300):
+    for _ in range(150):
         true = generator.normal(5, 1, (30, 1, 1)) + generator.normal(0, 0.1, (30, 4, 8))
         (step,) = figures.calibration(np.full(true.shape, 5.0), true).to_dict("records")
         means.append(step["true"])
@@ -160,6 +160,7 @@ def test_tokens_are_shaded_by_activation_true_above_simulated():
     )  # darker as the activation rises
 
 
+@settings(max_examples=25)
 @given(st.lists(st.text(max_size=8), min_size=1, max_size=5), st.text(max_size=12))
 def test_no_text_becomes_markup(tokens, description):
     values = np.zeros((1, len(tokens)))

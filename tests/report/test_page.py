@@ -1,6 +1,7 @@
 """Notebook 12 and the pages that notebooks become: what is in them, that nothing in them acts or is
 fetched, and how the report looks in a real browser."""
 
+import copy
 import json
 import re
 import shutil
@@ -11,10 +12,10 @@ import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+from matplotlib.figure import Figure
 from reading import Page
 from test_results import ablation_runs, all_runs, data_run, trained
 
-from introspect_utils.report import style
 from introspect_utils.report.claims import CLAIMS
 from introspect_utils.report.page import Report
 from introspect_utils.runs import record as run_files
@@ -50,13 +51,26 @@ def made_up(run):
     return trained(asked["condition"], asked["seed"], asked["n_train"], **names)
 
 
+def drawn_as_svg(savefig):
+    """`Figure.savefig` that draws what the report shows, and no PNG or PDF."""
+
+    def save(figure, path, **options):
+        if path.suffix == ".svg":
+            savefig(figure, path, **options)
+        else:
+            path.write_bytes(b"not drawn")
+
+    return save
+
+
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """(root, notebook 12 of the smoke profile executed in this process on made-up runs)."""
+    """(root, notebook 12 of the smoke profile executed in this process on made-up runs, the report
+    in it)."""
     root = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(paths, "ROOT", root)
-        patched.setitem(style.SETTINGS, "savefig.dpi", 40)  # nobody looks at them
+        patched.setattr(Figure, "savefig", drawn_as_svg(Figure.savefig))
         *runs, tables = plan(load_profile("smoke"))
         for run in runs:
             made, said = made_up(run)
@@ -78,14 +92,21 @@ def executed(tmp_path_factory):
             if result.result is not None:
                 shown.append(shell.display_formatter.format(result.result)[0])
             cell.outputs = [nbformat.v4.new_output("display_data", data=data) for data in shown]
-        yield root, notebook
+    yield root, notebook, shell.user_ns["report"]
     InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def report(executed, monkeypatch):
+    """The report that notebook 12 shows."""
+    monkeypatch.setattr(paths, "ROOT", executed[0])
+    return copy.copy(executed[2])
 
 
 @pytest.fixture(scope="module")
 def html(executed):
     """report.html."""
-    root, notebook = executed
+    root, notebook, _ = executed
     nbformat.write(notebook, root / "executed.ipynb")
     export_page(root / "executed.ipynb", root / "figures/smoke/report.html", code=False)
     return (root / "figures/smoke/report.html").read_text()
@@ -97,7 +118,7 @@ def page(html):
 
 
 def test_notebook_12_writes_what_its_run_promises(executed, html, monkeypatch):
-    root, _ = executed
+    root = executed[0]
     monkeypatch.setattr(paths, "ROOT", root)
     assert all(path.stat().st_size for path in plan(load_profile("smoke"))[-1].outputs)
     folder = root / "figures" / "smoke"
@@ -150,9 +171,7 @@ def test_what_a_model_wrote_is_text(page, html):
     assert "<script" not in html and "onerror=alert(1)&gt;" in html
 
 
-def test_every_claim_has_its_verdict_in_a_table(page, executed, monkeypatch):
-    monkeypatch.setattr(paths, "ROOT", executed[0])
-    report = Report("smoke")
+def test_every_claim_has_its_verdict_in_a_table(page, report):
     assert all(claim.sentence in page.text and claim.rule in page.text for claim in CLAIMS)
     rows = report.claims_table().rows
     verdicts = [verdict for claim in CLAIMS for verdict in claim.check(report.records)]
@@ -160,9 +179,7 @@ def test_every_claim_has_its_verdict_in_a_table(page, executed, monkeypatch):
     assert rows[0][3] == f"{verdicts[0].holding} of {len(verdicts[0].comparisons)}"
 
 
-def test_findings_have_the_numbers_of_the_records(executed, monkeypatch):
-    monkeypatch.setattr(paths, "ROOT", executed[0])
-    report = Report("smoke")
+def test_findings_have_the_numbers_of_the_records(report):
     [own] = [
         r
         for r in report.records
@@ -176,9 +193,8 @@ def test_findings_have_the_numbers_of_the_records(executed, monkeypatch):
     assert "Hints" not in report.findings().data and "Features" in report.findings().data
 
 
-def test_ten_predictions_are_drawn_at_random_the_same_each_time(executed, monkeypatch):
-    monkeypatch.setattr(paths, "ROOT", executed[0])
-    first, second = (Report("smoke").predictions().data for _ in range(2))
+def test_ten_predictions_are_drawn_at_random_the_same_each_time(report):
+    first, second = (report.predictions().data for _ in range(2))
     assert first == second and Page(first).text.count(HOSTILE) == 10
 
 
@@ -200,11 +216,13 @@ def exported(folder, *cells, code=True):
 
 
 def test_every_formula_of_the_notebooks_is_a_picture(tmp_path):
-    for path in sorted((paths.REPO / "notebooks").glob("*.ipynb")):
-        cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "markdown"]
-        page = Page(exported(tmp_path, *cells))
-        assert "$" not in page.text and "\\" not in page.text, path.name
-        assert all(image["src"].startswith("data:") for image in page.all("img")), path.name
+    notebooks = [nbformat.read(path, 4) for path in (paths.REPO / "notebooks").glob("*.ipynb")]
+    cells = [cell for notebook in notebooks for cell in notebook.cells]
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    page = Page(exported(tmp_path, *map(nbformat.v4.new_markdown_cell, texts)))
+    assert "$" not in page.text and "\\" not in page.text
+    assert len(page.all("img")) > 20
+    assert all(image["src"].startswith("data:") for image in page.all("img"))
 
 
 def test_a_formula_is_text_where_it_cannot_be_drawn(tmp_path):
@@ -228,28 +246,32 @@ def test_streams_are_put_together_and_widgets_left_out(tmp_path):
 # --- in Chromium
 
 
-def browse(folder, html, width):
-    """(width, scroll width, natural widths of the images) as a window of `width` has them."""
+def browse(folder, html, *widths):
+    """(width, scroll width, natural widths of the images) as windows of these widths have them."""
     probe = """<script>addEventListener("load", () => { const root = document.documentElement;
     document.querySelectorAll("details").forEach(each => each.open = true);
     document.title = JSON.stringify([root.clientWidth, root.scrollWidth,
       [...document.images].map(image => image.naturalWidth && image.clientWidth)]); });</script>"""
     allowed = html.replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'")
     (folder / "page.html").write_text(allowed.replace("</body>", f"{probe}</body>"))
-    frame = f'<iframe src="page.html" width="{width}" height="900" style="border:0"></iframe><pre></pre>'
-    frame += """<script>addEventListener("load", () => setTimeout(() => document.querySelector("pre")
-      .textContent = document.querySelector("iframe").contentDocument.title, 500))</script>"""
-    (folder / "frame.html").write_text(frame)
-    flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --allow-file-access-from-files --dump-dom"
-    flags += f" --virtual-time-budget=20000 --user-data-dir={folder / 'user'}"
+    frame = '<iframe src="page.html" width="{}" height="900" style="border:0"></iframe>'
+    frames = "".join(map(frame.format, widths))
+    frames += """<pre></pre><script>addEventListener("load", () => setTimeout(() =>
+      document.querySelector("pre").textContent = `[${[...document.querySelectorAll("iframe")]
+      .map(each => each.contentDocument.title)}]`, 500))</script>"""
+    (folder / "frame.html").write_text(frames)
+    flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --allow-file-access-from-files"
+    flags += f" --dump-dom --virtual-time-budget=20000 --user-data-dir={folder / 'user'}"
     line = [CHROMIUM, *flags.split(), (folder / "frame.html").as_uri()]
     done = subprocess.run(line, capture_output=True, text=True, timeout=100, check=True)
     return json.loads(re.search(r"<pre>(.+)</pre>", done.stdout)[1])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian: apt-get install chromium)")
-@pytest.mark.parametrize("width", [390, 1280])
-def test_in_chromium_nothing_is_wider_than_the_window(html, tmp_path, width):
-    window, scrolls, images = browse(tmp_path, html, width)
-    assert window == width and scrolls <= width
-    assert images and all(0 < image <= width for image in images)
+def test_in_chromium_nothing_is_wider_than_the_window(html, tmp_path):
+    widths = 390, 1280
+    for width, (window, scrolls, images) in zip(
+        widths, browse(tmp_path, html, *widths), strict=True
+    ):
+        assert window == width and scrolls <= width
+        assert images and all(0 < image <= width for image in images)

@@ -211,7 +211,8 @@ def test_a_row_has_one_look_everywhere():
     )
 
 
-def test_files_are_the_same_bytes_each_time_and_svg_text_stays_text(records, tmp_path):
+def test_files_are_the_same_bytes_each_time_and_svg_text_stays_text(records, tmp_path, monkeypatch):
+    monkeypatch.setitem(style.SETTINGS, "savefig.dpi", 40)
     first, second = (
         style.save_figure(figures.hero(records), tmp_path / name, "hero") for name in "ab"
     )

@@ -4,8 +4,9 @@ import pytest
 from describing import explainer_run, feature_runs
 from scipy.stats import spearmanr
 
+from introspect_utils.report.claims import points, rank
 from introspect_utils.report.records import records
-from introspect_utils.report.similarity import METRICS, figure_6, points, rank
+from introspect_utils.report.similarity import METRICS, figure_6
 from introspect_utils.report.tables import COLUMNS, table
 
 DIAL = {"rotated@0.25": 0.9, "rotated@0.5": 0.7, "sibling": 0.95}
@@ -35,7 +36,7 @@ def test_scores_compare_at_the_size_with_the_most_explainers(found):
 def test_the_rank_correlation_takes_equal_similarities_as_equal(found):
     [shown, _] = points(found, "dot_product", "sae simulator").values()
     pairs = [(x, r["value"]) for x, r in shown]
-    assert rank(shown) == pytest.approx(spearmanr(*zip(*pairs, strict=True)).statistic)
+    assert rank(shown)[0] == pytest.approx(spearmanr(*zip(*pairs, strict=True)).statistic)
     assert rank([(1.0 - 1e-7 * i, r) for i, (_, r) in enumerate(shown)]) is None
 
 

@@ -2,7 +2,7 @@ import dataclasses
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from introspect_utils.settings import profile as profiles
@@ -182,6 +182,7 @@ def test_an_unknown_profile_names_the_nearest(tmp_path):
             load_profile(tmp_path / name)
 
 
+@settings(max_examples=40)
 @given(
     text=st.text() | st.binary().map(lambda data: data.decode("latin-1")),
     at=st.integers(0, len(SMOKE)),

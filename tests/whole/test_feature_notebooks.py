@@ -12,7 +12,7 @@ from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.report import style
 from introspect_utils.report.paper import ERROR_CATEGORIES
-from introspect_utils.report.results import records
+from introspect_utils.report.records import records
 from introspect_utils.report.tables import table as made_table
 from introspect_utils.runs import record
 from introspect_utils.runs.beside import ASK

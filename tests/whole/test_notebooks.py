@@ -9,7 +9,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from introspect_utils.report import results
+from introspect_utils.report import records as results
 from introspect_utils.runs import record as run_files
 from introspect_utils.runs.plan import plan
 from introspect_utils.runs.run import PUBLISHED
