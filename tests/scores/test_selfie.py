@@ -1,6 +1,6 @@
 import pytest
 import torch
-from explaining import WIDTHS, vectors
+from explaining import vectors
 
 from introspect_utils.models.load import load_model
 from introspect_utils.scores.selfie import SCALES, best_of, prompt_ids, selfie
@@ -41,8 +41,10 @@ def by_hand(lm, v, texts, max_new_tokens):
     return lm.tokenizer.decode(said, skip_special_tokens=True).strip()
 
 
-@pytest.mark.parametrize("name", list(WIDTHS))
-@pytest.mark.parametrize(("prompt", "texts"), [("base", BASE), ("chat", CHAT)])
+@pytest.mark.parametrize(
+    ("name", "prompt", "texts"),
+    [("tiny-llama", "chat", CHAT), ("tiny-qwen3", "base", BASE), ("tiny-gemma3", "chat", CHAT)],
+)
 def test_each_vector_takes_the_place_of_the_word_at_each_scale(name, prompt, texts):
     lm = talkative(name)
     vs, scales = 7 * vectors(4, lm.width, seed=1), (1, 10)
