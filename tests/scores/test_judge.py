@@ -125,7 +125,7 @@ def test_what_is_unclear_is_no_rating(reply):
     assert parse_rating(reply) is None
 
 
-@given(st.text("12356 *_/.-#`ab\n²", max_size=4))
+@given(st.text("12356 *_.#`ab\n²", max_size=4))
 def test_short_texts_are_ratings_only_with_their_number(reply):
     rating = parse_rating(reply)
     assert rating is None or reply.strip(' *_`#."\n') == str(rating) or not reply.isprintable()
