@@ -21,7 +21,7 @@ def nearest(
     """(index, similarity), both [m], of the most similar of `train` [n, d] to `queries` [m, d].
 
     Of equal ones the first is taken; the cosine with a zero vector is 0. Raises `UserError` where
-    there is nothing to take.
+    there is nothing to take, or a vector is not finite.
     """
     if not len(train):
         raise UserError("nearest neighbours: there is no training direction to take")
@@ -31,6 +31,8 @@ def nearest(
         lengths, asked = torch.ones_like(lengths), torch.ones_like(asked)
     best = [(block @ train.T / lengths).max(1) for block in queries.split(QUERIES)]
     value, index = map(torch.cat, zip(*best, strict=True))
+    if not value.isfinite().all():
+        raise UserError("nearest neighbours: a vector is not finite: run notebook 01 again")
     return index, value / asked
 
 

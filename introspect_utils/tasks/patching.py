@@ -17,7 +17,7 @@ from introspect_utils.data.facts import Fact, FactPair
 from introspect_utils.data.prompts import Prompt, target_prompt
 from introspect_utils.features.pairs import TokenPair
 from introspect_utils.models.language_model import LanguageModel
-from introspect_utils.models.residual import clean_run, pad_left, patched_logits
+from introspect_utils.models.residual import CleanRun, clean_run, pad_left, patched_logits
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks.outcome import explanation, parse
 from introspect_utils.tasks.task_patching import cell
@@ -116,14 +116,13 @@ def _patch_batch(
     target: LanguageModel, batch: list[TokenPair], blocks: list[tuple[int, ...]], known_only: bool
 ) -> Iterator[dict]:
     bos, pad = target.encode(""), target.tokenizer.pad_token_id
-    clean, counterfactual = (
-        clean_run(
-            target.model,
-            *pad_left([bos + pair.texts[part] for pair in batch], pad, target.device),
-            layers=layers,
-        )
-        for part, layers in enumerate(([block[0] for block in blocks], range(target.n_layers)))
-    )
+
+    def run(part: int, layers: Sequence[int]) -> CleanRun:
+        texts = [bos + pair.texts[part] for pair in batch]
+        return clean_run(target.model, *pad_left(texts, pad, target.device), layers)
+
+    clean = run(0, [block[0] for block in blocks])  # of x, and of x'
+    counterfactual = run(1, range(target.n_layers))
     answers, others = clean.next_token.tolist(), counterfactual.next_token.tolist()
 
     def known(row: int) -> bool:

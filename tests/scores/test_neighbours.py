@@ -87,6 +87,17 @@ def test_no_product_is_larger_than_a_block_of_queries(monkeypatch):
     assert max(rows for rows, _ in shapes) == 3
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_vector_that_is_not_finite_is_an_error(value):
+    """One NaN among the training vectors made index 0 the neighbour of every query."""
+    broken = normal(5, 4, 0)
+    broken[3, 1] = value
+    for similarity in ("cosine", "dot"):
+        for pair in ((broken, normal(2, 4, 1)), (normal(2, 4, 1), broken)):
+            with pytest.raises(UserError, match="a vector is not finite"):
+                nearest(*pair, similarity)
+
+
 def test_nothing_to_choose_from():
     with pytest.raises(UserError, match="there is no training direction to take"):
         nearest(torch.ones(0, 2), torch.ones(1, 2))
