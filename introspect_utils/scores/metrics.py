@@ -117,10 +117,13 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, flo
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's correction of the p of several tests of one comparison."""
-    from statsmodels.stats.multitest import multipletests
-
-    return multipletests(p, method="holm")[1].tolist() if len(p) else []
+    """Holm's correction of the p of several tests of one comparison. (That of statsmodels takes
+    0.1 s a call: it collects garbage.)"""
+    order = np.argsort(p)
+    adjusted = np.empty(len(p))
+    steps = np.arange(len(p), 0, -1) * np.asarray(p, dtype=float)[order]
+    adjusted[order] = np.maximum.accumulate(steps).clip(max=1)
+    return adjusted.tolist()
 
 
 def wilson(hits: int, n: int) -> tuple[float, float, float]:
