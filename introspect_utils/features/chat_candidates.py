@@ -4,20 +4,15 @@ The format is that of Bills et al. (2023) and Choi et al. (2024): excerpts of te
 active tokens marked {{like this}}, a few worked examples, and a short phrase as the answer.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.chat import Endpoint, complete
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
-
-    from introspect_utils.features.exemplars import Exemplars
 
 MARKED = 0.5  # share of an excerpt's peak, from the corpus mean, from which a token is marked
 LONGEST = 200  # characters of a description

@@ -66,7 +66,7 @@ def train_dictionary(
         autocast=choose_compute_dtype(compute_dtype, device) == "bfloat16",
         logger=LoggingConfig(log_to_wandb=False),
     )
-    trainer, scale = _trainer(residuals.flatten(0, 1), config, d_sae, k, seed)
+    trainer = _trainer(residuals.flatten(0, 1), config, d_sae, k, seed)
     # SAETrainer.fit without its progress bar and its wandb histograms
     bar = {"unit": "token", "unit_scale": True, "mininterval": 10}
     with tqdm(total=n_samples, desc=folder.name, **bar) as progress:
@@ -75,7 +75,7 @@ def train_dictionary(
             trainer.n_training_steps += 1
             progress.set_postfix(loss=f"{loss.item():.3g}", refresh=False)
             progress.update(batch_size)
-    trainer.sae.fold_activation_norm_scaling_factor(scale)
+    trainer.sae.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
     trainer.sae.cfg.metadata.made_from = made_from
     # SAELens writes cfg.json last, so it means that the weights are there
     (folder / "cfg.json").unlink(missing_ok=True)
@@ -83,11 +83,9 @@ def train_dictionary(
     return load_dictionary(str(folder), device=device)
 
 
-def _trainer(
-    tokens: Tensor, config: SAETrainerConfig, d_sae: int, k: int, seed: int
-) -> tuple[SAETrainer, float]:
-    """SAELens's trainer of an untrained dictionary, and the scale that brings `tokens` [n, d] to a
-    mean norm of sqrt(d)."""
+def _trainer(tokens: Tensor, config: SAETrainerConfig, d_sae: int, k: int, seed: int) -> SAETrainer:
+    """SAELens's trainer of an untrained dictionary, which scales `tokens` [n, d] to a mean norm of
+    sqrt(d)."""
     from sae_lens import SAETrainer, TopKTrainingSAE, TopKTrainingSAEConfig
 
     width, normalize = tokens.shape[1], {"normalize_activations": "expected_average_only_in"}
@@ -103,7 +101,7 @@ def _trainer(
     sae.b_dec.data.copy_(scale * sample.mean(0))
     trainer = SAETrainer(config, sae, _batches(tokens, config.train_batch_size_samples, draw))
     trainer.activation_scaler.scaling_factor = scale
-    return trainer, scale
+    return trainer
 
 
 def _batches(tokens: Tensor, batch_size: int, draw: torch.Generator) -> Iterator[Tensor]:

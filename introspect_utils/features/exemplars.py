@@ -120,16 +120,14 @@ def find_exemplars(
     best = torch.full((n, n_top), -torch.inf, device=device)
     top = torch.zeros(n, n_top, dtype=torch.int64, device=device)
     mean = torch.zeros(n, dtype=torch.float64, device=device)
-    step, bar = max(1, TOKENS // length), {"unit": "token", "unit_scale": True, "mininterval": 10}
-    with tqdm(total=n_sequences * length, desc="exemplars", **bar) as progress:
-        for start in range(0, n_sequences, step):
-            h = residuals[start : start + step].float().flatten(0, 1)  # [tokens, d]
-            for first in range(0, n, DIRECTIONS):
-                rows = slice(first, first + DIRECTIONS)
-                a = vectors[rows] @ h.T  # [directions, tokens]
-                _merge_top(best[rows], top[rows], a.unflatten(1, (-1, length)).amax(2), start)
-                mean[rows] += a.mean(1).double() * (len(h) / (n_sequences * length))
-            progress.update(len(h))
+    step = max(1, TOKENS // length)
+    for start in tqdm(range(0, n_sequences, step), "exemplars", unit="block", mininterval=10):
+        h = residuals[start : start + step].float().flatten(0, 1)  # [tokens, d]
+        for first in range(0, n, DIRECTIONS):
+            rows = slice(first, first + DIRECTIONS)
+            a = vectors[rows] @ h.T  # [directions, tokens]
+            _merge_top(best[rows], top[rows], a.unflatten(1, (-1, length)).amax(2), start)
+            mean[rows] += a.mean(1).double() * (len(h) / (n_sequences * length))
     if not mean.isfinite().all():
         broken = mean.isfinite().logical_not().nonzero()[0].item()
         raise UserError(

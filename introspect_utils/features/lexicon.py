@@ -19,11 +19,9 @@ MARKS, MARK_CLASSES, SHAPES, COST = json.loads(
     Path(__file__).with_suffix(".json").read_text("utf-8")
 ).values()
 # endings, and the part of speech of the base form; for words in no list some more
-ENDINGS = (("ing", "verbs"), ("ed", "verbs"), ("s", "nouns"))
-OF_UNKNOWN = (("ing", "nouns"), ("ed", "nouns"), ("s", "verbs")) + (
-    ("er", "adjectives"),
-    ("est", "adjectives"),
-)
+ENDINGS = [("ing", "verbs"), ("ed", "verbs"), ("s", "nouns")]
+OF_UNKNOWN = [("ing", "nouns"), ("ed", "nouns"), ("s", "verbs")]
+OF_UNKNOWN += [("er", "adjectives"), ("est", "adjectives")]
 
 
 @cache

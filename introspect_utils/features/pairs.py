@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 
 from introspect_utils.data.facts import Fact, FactPair
 from introspect_utils.data.prompts import Prompt, target_prompt
@@ -52,10 +53,8 @@ class TokenPair:
             len(of_text) - max(i for i, span in enumerate(of_text) if span[0] < prompt.subject[1])
             for prompt, of_text in zip(prompts, spans, strict=True)
         }
-        shortest = min(map(len, ids))
-        equal = [a == b for a, b in zip(*ids, strict=False)]
-        n_aligned = shortest - ([*equal, False].index(False))
-        ends = [a == b for a, b in zip(ids[0][::-1], ids[1][::-1], strict=False)]
-        n_same = [*ends[: max(0, n_aligned - 1)], False].index(False)
+        n_aligned = min(map(len, ids)) - len(commonprefix(ids))
+        ends = commonprefix([of_text[::-1] for of_text in ids])
+        n_same = min(len(ends), max(0, n_aligned - 1))
         final = finals.pop() if len(finals) == 1 else 0
         return cls(pair, prompts, ids, spans[0], n_aligned, n_same, final)

@@ -1,21 +1,16 @@
 """The floors of Table 1, which know little of a direction."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from introspect_utils.features.directions import Directions
+from introspect_utils.models.language_model import LanguageModel
+from introspect_utils.scores.judge import Judge
 from introspect_utils.scores.neighbours import nearest
-
-if TYPE_CHECKING:
-    from introspect_utils.features.directions import Directions
-    from introspect_utils.models.language_model import LanguageModel
-    from introspect_utils.scores.judge import Judge
 
 
 def best_constant(

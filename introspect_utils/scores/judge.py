@@ -4,27 +4,22 @@ judge = load_judge("embedding")
 judge.rate([("words for animals", "names of animals")])   # [1.0]: one of 0, 0.25, 0.5, 0.75, 1
 """
 
-from __future__ import annotations
-
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from introspect_utils.data.assets import fetch
 from introspect_utils.models.chat import Endpoint, complete
 from introspect_utils.models.load import choose_device
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.reading import nearest
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Pair = tuple[str, str]  # (predicted, expected)
 
@@ -68,8 +63,6 @@ def load_judge(name: str, endpoint: Endpoint = GPT_4_1_MINI, device: str = "auto
         return ChatJudge(endpoint)
     if name != "embedding":
         raise UserError(f"no judge is called {name!r}; {nearest(name, ['embedding', 'openai'])}")
-    from transformers import AutoModel, AutoTokenizer
-
     folder = fetch("all-minilm-l6-v2")
     model = AutoModel.from_pretrained(folder, dtype=torch.float32)
     model = model.to(choose_device(device)).eval()

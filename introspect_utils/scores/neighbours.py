@@ -1,17 +1,13 @@
 """The nearest-neighbour baselines: the description of the most similar training direction (3.3)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from introspect_utils.features.directions import Directions
 from introspect_utils.settings.errors import UserError
-
-if TYPE_CHECKING:
-    from introspect_utils.features.directions import Directions
 
 Similarity = Literal["cosine", "dot"]
 TWIN = 0.5  # cosine above which a feature of another layer is a near-twin
@@ -20,30 +16,24 @@ QUERIES = 128  # at once: 0.5 GB of products with a million training vectors
 
 @torch.no_grad()
 def nearest(
-    train: Tensor, queries: Tensor, similarity: Similarity = "cosine", allowed: Tensor | None = None
+    train: Tensor, queries: Tensor, similarity: Similarity = "cosine"
 ) -> tuple[Tensor, Tensor]:
     """(index, similarity), both [m], of the most similar of `train` [n, d] to `queries` [m, d].
 
-    `allowed` [n] bool: which may be taken. Of equal ones the first is taken; the cosine with a zero
-    vector is 0. Raises `UserError` where nothing may be taken, or a vector is not finite.
+    Of equal ones the first is taken; the cosine with a zero vector is 0. Raises `UserError` where
+    there is nothing to take, or a vector is not finite.
     """
-    if not len(train) or (allowed is not None and not allowed.any()):
+    if not len(train):
         raise UserError("nearest neighbours: there is no training direction to take")
     train, queries = train.float(), queries.float()
-    lengths, asked = train.norm(dim=-1), queries.norm(dim=-1)
-    for name, norms in (("training", lengths), ("test", asked)):
-        for number in (~norms.isfinite()).nonzero().flatten().tolist():
-            raise UserError(f"{name} direction {number} is not finite: run notebook 01 again")
+    lengths, asked = (part.norm(dim=-1).clamp(min=1e-12) for part in (train, queries))
     if similarity == "dot":
         lengths, asked = torch.ones_like(lengths), torch.ones_like(asked)
-    index, value = [], []
-    for block in queries.split(QUERIES):
-        products = block @ train.T / lengths.clamp(min=1e-12)
-        if allowed is not None:
-            products[:, ~allowed] = -torch.inf
-        index.append(products.argmax(1))
-        value.append(products.gather(1, index[-1][:, None])[:, 0])
-    return torch.cat(index), torch.cat(value) / asked.clamp(min=1e-12)
+    best = [(block @ train.T / lengths).max(1) for block in queries.split(QUERIES)]
+    value, index = map(torch.cat, zip(*best, strict=True))
+    if not value.isfinite().all():
+        raise UserError("nearest neighbours: a vector is not finite: run notebook 01 again")
+    return index, value / asked
 
 
 def nearest_descriptions(
@@ -74,10 +64,10 @@ def twins(train: Directions, test: Directions) -> list[bool]:
     of another layer."""
     found = [False] * len(test)
     for layer in set(test.layers):
-        allowed = torch.tensor([of_train != layer for of_train in train.layers])
+        others = [i for i, of_train in enumerate(train.layers) if of_train != layer]
         rows = test.where(layer=layer)
-        if allowed.any():
-            _, cosine = nearest(train.vectors, test.vectors[rows], allowed=allowed)
+        if others:
+            _, cosine = nearest(train.vectors[others], test.vectors[rows])
             for row, twin in zip(rows, (cosine > TWIN).tolist(), strict=True):
                 found[row] = twin
     return found

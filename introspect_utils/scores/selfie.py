@@ -20,9 +20,6 @@ from introspect_utils.models.tokens import token_ids
 from introspect_utils.models.weights import generate_greedily
 from introspect_utils.settings.errors import UserError
 
-# Norms of the inserted vector. The paper writes v, 5v, ..., 50v, the authors' code takes v / ||v||
-# times the factor; so do we.
-SCALES = (1, 5, 10, 25, 50)
 WORD = "[v]"
 BASE = f"What is the meaning of the word '{WORD}'? The meaning of the word '{WORD}' is"
 USER, ASSISTANT = f"Briefly define the word '{WORD}'.", f"The meaning of the word '{WORD}' is"
@@ -44,13 +41,14 @@ def prompt_ids(lm: LanguageModel, prompt: Literal["base", "chat"]) -> tuple[list
 def selfie(
     lm: LanguageModel,
     vectors: Tensor,
-    scales: Sequence[float] = SCALES,
+    scales: Sequence[float],
     prompt: Literal["base", "chat"] = "base",
     batch_size: int = 32,
     max_new_tokens: int = 25,
 ) -> list[list[str]]:
-    """What `lm` says that vectors [n, width] mean, each inserted as scale * v / ||v||: texts as
-    generated, [scale][vector]. Raises `UserError` where the vectors are not of its width."""
+    """What `lm` says that vectors [n, width] mean, each inserted as scale * v / ||v|| (the paper
+    writes v, 5v, ..., 50v; this is what the authors' code does): texts as generated,
+    [scale][vector]. Raises `UserError` where the vectors are not of its width."""
     if (width := vectors.shape[-1]) != lm.width:
         raise UserError(f"SelfIE: {lm.name} has width {lm.width}, the vectors {width}")
     ids, places = prompt_ids(lm, prompt)
@@ -58,28 +56,27 @@ def selfie(
     direction = normalize(vectors.to(lm.device).float(), dim=-1)
     tokens = torch.cat([scale * direction for scale in scales]).to(embedded.dtype)
     said = []
-    with tqdm(total=len(tokens), desc="SelfIE", unit="row", mininterval=10) as progress:
-        for start in range(0, len(tokens), batch_size):
-            part = tokens[start : start + batch_size]
-            inputs = embedded.repeat(len(part), 1, 1)
-            inputs[:, places] = part.unsqueeze(1)
-            ids = generate_greedily(
-                lm,
-                max_new_tokens,
-                inputs_embeds=inputs,
-                attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long, device=lm.device),
-                past_key_values=read_shared(lm.model, inputs, places[0]),
-            )
-            texts = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
-            said += [text.strip() for text in texts]
-            progress.update(len(part))
+    starts = range(0, len(tokens), batch_size)
+    for start in tqdm(starts, "SelfIE", unit="batch", mininterval=10):
+        part = tokens[start : start + batch_size]
+        inputs = embedded.repeat(len(part), 1, 1)
+        inputs[:, places] = part.unsqueeze(1)
+        ids = generate_greedily(
+            lm,
+            max_new_tokens,
+            inputs_embeds=inputs,
+            attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long, device=lm.device),
+            past_key_values=read_shared(lm.model, inputs, places[0]),
+        )
+        texts = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        said += [text.strip() for text in texts]
     return [said[i * len(vectors) : (i + 1) * len(vectors)] for i in range(len(scales))]
 
 
 def best_of(
     descriptions: Sequence[Sequence[str]],
     scores: Sequence[Sequence[float]],
-    scales: Sequence[float] = SCALES,
+    scales: Sequence[float],
 ) -> list[tuple[str, float, float]]:
     """(text, scale, score) of each vector's highest score, the first of equal ones: an upper bound.
     `descriptions` and `scores` are [scale][vector]."""

@@ -11,9 +11,9 @@ questions *without* a hint. The same offset serves both runs: eq. 7 compares onl
 """
 
 import random
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+import pandas as pd
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -154,28 +154,22 @@ def try_wordings(
         [user_prompt(question, hint) for hint in ("", *(w.format(letter) for w in wordings))]
         for question, letter in zip(questions, letters, strict=True)
     ]
-    logprobs, table = letter_logprobs(target, prompts, answer_prefix), []
+    logprobs = letter_logprobs(target, prompts, answer_prefix)
+    hint, table = pd.Series(list(letters)), []
     for reading, offset in (("bare", None), ("calibrated", calibration(logprobs[:, 0]))):
-        unhinted = read(logprobs[:, 0], offset)
+        unhinted = pd.Series(read(logprobs[:, 0], offset))
         for variant, wording in enumerate(wordings, 1):
-            hinted = read(logprobs[:, variant], offset)
-            answers = list(zip(hinted, unhinted, letters, strict=True))
-            table.append(
-                {
-                    "reading": reading,
-                    "wording": wording,
-                    "changed": _share(h != u for h, u, _ in answers),
-                    "followed": _share(h == letter for h, _, letter in answers),
-                    "followed_elsewhere": _share(h == le for h, u, le in answers if u != le),
-                    "commonest": max(Counter(unhinted).values()) / len(unhinted),
-                }
-            )
+            hinted = pd.Series(read(logprobs[:, variant], offset))
+            elsewhere = (hinted == hint)[unhinted != hint]
+            shares = {
+                "changed": (hinted != unhinted).mean(),
+                "followed": (hinted == hint).mean(),
+                "followed_elsewhere": elsewhere.mean() if len(elsewhere) else 0,
+                "commonest": unhinted.value_counts(normalize=True).max(),
+            }
+            shares = {name: float(share) for name, share in shares.items()}
+            table.append({"reading": reading, "wording": wording} | shares)
     return table
-
-
-def _share(truths: Iterable[bool]) -> float:
-    truths = list(truths)
-    return sum(truths) / len(truths) if truths else 0.0
 
 
 def choose_wording(tried: Sequence[dict], calibrated: bool) -> str:
@@ -222,10 +216,8 @@ def hint_outcomes(
     letters, logprobs, rows = {}, {}, {}
     for number, (split, asked) in enumerate(questions.items()):
         letters[split] = draw_hints(len(asked), seed + number)
-        hints = [wording.format(letter) for letter in letters[split]]
-        prompts = [
-            [user_prompt(q, h) for h in ("", hint)] for q, hint in zip(asked, hints, strict=True)
-        ]
+        pairs = zip(asked, map(wording.format, letters[split]), strict=True)
+        prompts = [[user_prompt(question), user_prompt(question, hint)] for question, hint in pairs]
         logprobs[split] = letter_logprobs(target, prompts, answer_prefix)
     offset = calibration(logprobs["train"][:, 0]) if calibrated else None
     for split, asked in questions.items():
@@ -246,14 +238,9 @@ def statistics(rows: dict[str, Sequence[dict]]) -> list[dict]:
 def followed(rows: Sequence[dict]) -> list[dict]:
     """How often the answer becomes the hint's letter, for each subject and whether the unhinted
     answer was right, in questions whose hint names another letter than the unhinted answer."""
-    asked, follows = Counter(), Counter()
-    for row in rows:
-        letter, unhinted = row["hint_letter"], row["zeroshot_prediction"]
-        if letter != unhinted:
-            group = row["subject"], unhinted == row["correct_answer"]
-            asked[group] += 1
-            follows[group] += row["random_hint_prediction"] == letter
-    return [
-        {"subject": subject, "right": right, "n": n, "followed": follows[subject, right]}
-        for (subject, right), n in sorted(asked.items())
-    ]
+    table = pd.DataFrame(rows)
+    table["right"] = table["zeroshot_prediction"] == table["correct_answer"]
+    table["follows"] = table["random_hint_prediction"] == table["hint_letter"]
+    asked = table[table["hint_letter"] != table["zeroshot_prediction"]]
+    groups = asked.groupby(["subject", "right"])["follows"].agg(n="size", followed="sum")
+    return groups.reset_index().to_dict("records")

@@ -2,7 +2,7 @@
 place of training."""
 
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
@@ -56,20 +56,21 @@ def derangement(kinds: Sequence[Hashable], seed: int) -> list[int]:
 
     Raises `UserError` for a single row.
     """
-    counts, groups = Counter(kinds), defaultdict(list)
+    of_kind = defaultdict(list)
     for row, kind in enumerate(kinds):
-        groups[(kind,) if counts[kind] > 1 else "alone"].append(row)
-    alone = groups.pop("alone", [])
+        of_kind[kind].append(row)
+    groups = [rows for rows in of_kind.values() if len(rows) > 1]
+    alone = [rows[0] for rows in of_kind.values() if len(rows) == 1]
+    if len(alone) == 1 and not groups:
+        raise UserError(
+            "shuffled-vector: a single row has no other row's vector to take; give at least two"
+        )
     if len(alone) == 1:
-        if not groups:
-            raise UserError(
-                "shuffled-vector: a single row has no other row's vector to take; give at least two"
-            )
-        next(iter(groups.values())).extend(alone)
+        groups[0] += alone
     elif alone:
-        groups["alone"] = alone
+        groups.append(alone)
     rng, taken = random.Random(seed), [0] * len(kinds)
-    for rows in groups.values():
+    for rows in groups:
         rng.shuffle(rows)
         for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
             taken[row] = other

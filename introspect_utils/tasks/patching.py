@@ -17,7 +17,7 @@ from introspect_utils.data.facts import Fact, FactPair
 from introspect_utils.data.prompts import Prompt, target_prompt
 from introspect_utils.features.pairs import TokenPair
 from introspect_utils.models.language_model import LanguageModel
-from introspect_utils.models.residual import clean_run, pad_left, patched_logits
+from introspect_utils.models.residual import CleanRun, clean_run, pad_left, patched_logits
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks.outcome import explanation, parse
 from introspect_utils.tasks.task_patching import cell
@@ -69,12 +69,9 @@ def known_facts(
     """The facts whose object (its first token) the target gives as its greedy next token. Raises
     `UserError` if no object can be told by its first token."""
     texts = [target_prompt(fact, demonstrations[fact.relation]).text for fact in facts]
-    pairs = list(zip(texts, facts, strict=True))
-    ids, objects = (
-        [target.encode(text) for text in texts],
-        [_token(target, *pair) for pair in pairs],
-    )
-    if facts and not any(token is not None for token in objects):
+    ids = [target.encode(text) for text in texts]
+    objects = [_token(target, text, fact) for text, fact in zip(texts, facts, strict=True)]
+    if set(objects) == {None}:
         target.answer_token(texts[0], f" {facts[0].object}")  # raises
     by_length, known = sorted(range(len(facts)), key=lambda i: len(ids[i])), []
     for start in range(0, len(facts), batch_size):
@@ -119,21 +116,20 @@ def _patch_batch(
     target: LanguageModel, batch: list[TokenPair], blocks: list[tuple[int, ...]], known_only: bool
 ) -> Iterator[dict]:
     bos, pad = target.encode(""), target.tokenizer.pad_token_id
-    clean, counterfactual = (
-        clean_run(
-            target.model,
-            *pad_left([bos + pair.texts[part] for pair in batch], pad, target.device),
-            layers=layers,
-        )
-        for part, layers in enumerate(([block[0] for block in blocks], range(target.n_layers)))
-    )
+
+    def run(part: int, layers: Sequence[int]) -> CleanRun:
+        texts = [bos + pair.texts[part] for pair in batch]
+        return clean_run(target.model, *pad_left(texts, pad, target.device), layers)
+
+    clean = run(0, [block[0] for block in blocks])  # of x, and of x'
+    counterfactual = run(1, range(target.n_layers))
     answers, others = clean.next_token.tolist(), counterfactual.next_token.tolist()
 
     def known(row: int) -> bool:
-        pair, said = batch[row], (answers[row], others[row])
-        facts = (pair.pair.original, pair.pair.counterfactual)
-        of_both = zip(pair.prompts, said, facts, strict=True)
-        return all(token == _token(target, prompt.text, fact) for prompt, token, fact in of_both)
+        facts = (batch[row].pair.original, batch[row].pair.counterfactual)
+        of_both = zip(batch[row].prompts, facts, strict=True)
+        objects = [_token(target, prompt.text, fact) for prompt, fact in of_both]
+        return objects == [answers[row], others[row]]
 
     kept = [row for row in range(len(batch)) if not known_only or known(row)]
     for block in blocks:

@@ -63,8 +63,7 @@ def read_rows(path: Path, schema: pa.Schema = PATCHING) -> list[dict]:
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Rows of a Parquet file as a table, whose vectors take an eighth of the memory that those of
-    `read_rows` do.
+    """Rows of a Parquet file as a table: its vectors take an eighth of the memory.
 
     Raises `UserError` when it is missing, damaged or lacks a column, or when a value that is needed
     is null, empty, of another type, or a vector of another width or not finite; the row is named.
@@ -113,11 +112,10 @@ def asked_about(
     rows: dict[str, list[dict]], schema: pa.Schema = PATCHING
 ) -> tuple[set[str], set[str]]:
     """The facts, or the texts of the questions, that the training and the test rows are about."""
-
-    def about(row: dict) -> str:
-        return statement("".join(row["input_tokens"])) if schema is PATCHING else row["question"]
-
-    return tuple(set(map(about, rows[split])) for split in ("train", "test"))
+    parts = (rows["train"], rows["test"])
+    if schema is ABLATION:
+        return tuple({row["question"] for row in part} for part in parts)
+    return tuple({statement("".join(row["input_tokens"])) for row in part} for part in parts)
 
 
 def fetch(source: str, folder: Path, schema: pa.Schema, target: str) -> dict[str, int]:
@@ -125,11 +123,12 @@ def fetch(source: str, folder: Path, schema: pa.Schema, target: str) -> dict[str
     test.parquet) about `target` as {split}.parquet in `folder`: {split: rows}. The tokenizer's
     strings in it become text. Raises `UserError` as `read_table` does, and then leaves nothing
     there."""
-    counts = {}
+    counts, tokenizer = {}, load_tokenizer(target) if schema is PATCHING else None
     for split in ("train", "test"):
-        table = hub_rows("the published rows", source, split, instead="").with_format("arrow")[:]
-        if schema is PATCHING:
-            table = _as_text(table, target)
+        rows = hub_rows("the published rows", source, split, instead="")
+        if tokenizer and {"input_tokens", "patch_position"} <= set(rows.column_names):
+            rows = rows.map(_as_text, fn_kwargs={"tokenizer": tokenizer}, keep_in_memory=True)
+        table = rows.with_format("arrow")[:]
         for name in _optional(schema) - set(table.column_names):
             table = table.append_column(name, pa.nulls(len(table), pa.string()))
         folder.mkdir(parents=True, exist_ok=True)
@@ -152,32 +151,15 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> li
     return [*texts[:-1], text] if texts else []
 
 
-def _as_text(table: pa.Table, target: str) -> pa.Table:
-    """Published rows of patching with text in place of the tokenizer's strings, which hold no
-    spaces."""
-    if not {"input_tokens", "patch_position"} <= set(table.column_names):
-        return table  # `read_table` says so
-    tokenizer, rows = load_tokenizer(target), table["input_tokens"].to_pylist()
-    raw = [not re.search(r"\s", "".join(filter(None, tokens or ()))) for tokens in rows]
-
-    def converted(column: list) -> list:
-        return [
-            token_texts(tokenizer, tokens) if own and tokens and all(tokens) else tokens
-            for tokens, own in zip(column, raw, strict=True)
-        ]
-
-    table = table.set_column(
-        table.column_names.index("input_tokens"),
-        "input_tokens",
-        pa.array(converted(rows), TYPES["texts"]),
-    )
-    place = table["patch_position"].combine_chunks()
-    parts = {field.name: pc.struct_field(place, field.name) for field in place.type}
-    for name in {"orig_text_token", "counterfact_text_token"} & parts.keys():
-        texts = converted([token and [token] for token in parts[name].to_pylist()])
-        parts[name] = pa.array([text and text[0] for text in texts], pa.string())
-    place = pa.StructArray.from_arrays([*parts.values()], [*parts], mask=place.is_null())
-    return table.set_column(table.column_names.index("patch_position"), "patch_position", place)
+def _as_text(row: dict, tokenizer: PreTrainedTokenizerBase) -> dict:
+    """A published row of patching with text in place of the tokenizer's strings, which hold no
+    spaces. What is missing is left to `read_table`."""
+    tokens, place = row["input_tokens"], row["patch_position"]
+    if not tokens or not all(tokens) or not place or re.search(r"\s", "".join(tokens)):
+        return row
+    names = {"orig_text_token", "counterfact_text_token"} & place.keys()
+    texts = {name: "".join(token_texts(tokenizer, [place[name]])) for name in names if place[name]}
+    return row | {"input_tokens": token_texts(tokenizer, tokens), "patch_position": place | texts}
 
 
 def _problem(column: pa.Array, field: pa.Field) -> str | None:

@@ -43,7 +43,6 @@ def trained(data, tmp_path_factory):
 
 
 # --- training
-# ----------------------------------------------------------------------------------------------------------
 
 
 def test_training_finds_the_directions_that_the_data_are_made_of(data, trained):
@@ -135,7 +134,6 @@ def test_bfloat16_products_give_a_dictionary_too(data, tmp_path):
 
 
 # --- the report, against everything at once
-# --------------------------------------------------------------------------
 
 
 def test_report_and_alive_equal_brute_force(data, trained, monkeypatch):
@@ -160,7 +158,6 @@ def test_report_and_alive_equal_brute_force(data, trained, monkeypatch):
 
 
 # --- directions
-# --------------------------------------------------------------------------------------------------------
 
 
 def test_directions_of_a_dictionary_and_the_held_out_ones(trained):
@@ -187,7 +184,6 @@ def test_directions_of_a_dictionary_and_the_held_out_ones(trained):
 
 
 # --- released dictionaries, in their own formats
-# -----------------------------------------------------------------------
 
 
 def hub_with(monkeypatch, folder):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -31,9 +31,9 @@ def corpus(n_sequences, length=5, width=4, n=7, seed=0, low=-2, high=3):
 
 
 # --- oracle: everything at once, in float64
-# ----------------------------------------------------------------------------
 
 
+@settings(max_examples=30)
 @given(st.integers(3, 30), st.integers(1, 6), st.integers(1, 9), st.integers(0, 999))
 def test_equals_brute_force_with_ties_by_sequence_number(n_sequences, length, n, seed):
     n_top = min(n_sequences, 1 + seed % 7)
@@ -88,7 +88,6 @@ def test_what_is_not_finite_is_an_error(where):
 
 
 # --- the random others
-# -------------------------------------------------------------------------------------------------
 
 
 def test_random_others_are_different_and_equally_likely():
@@ -117,7 +116,6 @@ def test_too_few_sequences_is_an_error():
 
 
 # --- halves
-# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("n_top", "n_random"), [(6, 4), (5, 3), (1, 1), (2, 0)])
@@ -142,7 +140,6 @@ def test_describing_and_scoring_share_no_sequence(n_top, n_random):
 
 
 # --- bins
-# --------------------------------------------------------------------------------------------------------------
 
 
 def handmade(activations, mean, peak):
@@ -171,7 +168,6 @@ def test_a_constant_direction_is_in_bin_zero():
 
 
 # --- rows and files
-# ----------------------------------------------------------------------------------------------------
 
 
 def same(a, b):

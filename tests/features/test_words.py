@@ -35,10 +35,9 @@ def where(words, flag):
 
 
 # --- pieces and words
-# ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
 )
@@ -52,7 +51,7 @@ def test_any_text_is_cut_into_words_without_gaps(text):
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     st.lists(
         st.sampled_from(
@@ -110,7 +109,6 @@ def test_core():
 
 
 # --- what is known of a word
-# -----------------------------------------------------------------------------------------
 
 
 def test_what_is_known_of_a_word():

@@ -32,7 +32,7 @@ def asked(lm, rows):
 def test_the_answers_are_those_of_the_trained_explainer(rows, tmp_path):
     explainer = make_explainer()
     before = asked(explainer.lm, rows)
-    train(explainer, make_examples(), training_settings(epochs=3), tmp_path)
+    train(explainer, make_examples(), training_settings(), tmp_path)
     found = measured_again(explainer, rows, "Answer:")
     now = asked(explainer.lm, rows)
     assert not torch.allclose(now, before, atol=1e-3)  # its adapters are read

@@ -19,7 +19,6 @@ from introspect_utils.scores.judge import EmbeddingJudge, load_judge, parse_rati
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
 
-STEPS = (0, 0.25, 0.5, 0.75, 1)
 TEXTS = [
     "commas",
     "names of animals",
@@ -126,7 +125,7 @@ def test_what_is_unclear_is_no_rating(reply):
     assert parse_rating(reply) is None
 
 
-@given(st.text(max_size=4))
+@given(st.text("12356 *_.#`ab\n²", max_size=4))
 def test_short_texts_are_ratings_only_with_their_number(reply):
     rating = parse_rating(reply)
     assert rating is None or reply.strip(' *_`#."\n') == str(rating) or not reply.isprintable()
@@ -243,25 +242,3 @@ def test_the_embedding_judge_is_the_one_that_was_fitted(fitting):
         [("words for animals", "names of animals"), ("commas", "names of animals")]
     ) == [1, 0]
     assert (embedding.name, embedding.model) == ("embedding", "all-MiniLM-L6-v2")
-
-
-@pytest.mark.real
-def test_a_real_model_judges_over_http(smollm2, tmp_path):
-    def reply(request):
-        [prompt] = [smollm2.encode(smollm2.chat(request["prompt"]), special=True)]
-        tokens = smollm2.model.generate(
-            torch.tensor([prompt]), max_new_tokens=request["max_tokens"], do_sample=False
-        )
-        return smollm2.tokenizer.decode(tokens[0, len(prompt) :], skip_special_tokens=True)
-
-    pairs = [
-        ("words for animals", "names of animals"),
-        ("commas", "names of animals"),
-        ("music", "jazz"),
-    ]
-    with ChatServer(reply) as server:
-        judge_ = chat_judge(server, tmp_path, max_tokens=1, concurrency=2)
-        scores = judge_.rate(pairs)
-        assert judge_.rate(pairs) == scores
-    assert all(score in STEPS for score in scores)
-    assert sorted(server.delivered.values()) == [1, 1, 1]

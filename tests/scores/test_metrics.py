@@ -21,7 +21,7 @@ ANSWERS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(ANSWERS)
 def test_macro_f1_is_that_of_scikit_learn_with_a_third_prediction_label(rows):
     truth, predicted = [t for t, _ in rows], [p for _, p in rows]
@@ -36,7 +36,7 @@ def test_macro_f1_is_that_of_scikit_learn_with_a_third_prediction_label(rows):
     assert macro_f1(truth, predicted) == pytest.approx(expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(ANSWERS)
 def test_an_unparseable_answer_scores_below_a_right_one(rows):
     truth, predicted = [t for t, _ in rows], [p for _, p in rows]

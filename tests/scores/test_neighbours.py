@@ -26,19 +26,14 @@ def normal(n, d, seed):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
 
 
-@given(st.integers(1, 30), st.integers(0, 9), st.integers(1, 3), st.integers(0, 10**6), st.data())
-def test_the_first_of_the_most_similar_allowed_vectors_is_taken(n, m, d, seed, data):
+@given(st.integers(1, 30), st.integers(0, 9), st.integers(1, 3), st.integers(0, 10**6))
+def test_the_first_of_the_most_similar_vectors_is_taken(n, m, d, seed):
     train, queries = whole_numbers(n, d, seed), whole_numbers(m, d, seed + 1)
-    allowed = data.draw(st.none() | st.lists(st.booleans(), min_size=n, max_size=n).filter(any))
-    index, value = nearest(
-        train, queries, "dot", None if allowed is None else torch.tensor(allowed)
-    )
+    index, value = nearest(train, queries, "dot")
     assert index.dtype == torch.int64 and value.dtype == torch.float32
     for query, i, v in zip(queries.tolist(), index.tolist(), value.tolist(), strict=True):
         products = [sum(a * b for a, b in zip(query, row, strict=True)) for row in train.tolist()]
-        taken = [j for j in range(n) if allowed is None or allowed[j]]
-        best = max(products[j] for j in taken)
-        assert (i, v) == (next(j for j in taken if products[j] == best), best)
+        assert (i, v) == (products.index(max(products)), max(products))
 
 
 @given(
@@ -93,19 +88,17 @@ def test_no_product_is_larger_than_a_block_of_queries(monkeypatch):
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_vector_that_is_not_finite_is_named(value):
+def test_a_vector_that_is_not_finite_is_an_error(value):
     """One NaN among the training vectors made index 0 the neighbour of every query."""
     broken = normal(5, 4, 0)
     broken[3, 1] = value
-    with pytest.raises(UserError, match="training direction 3 is not finite"):
-        nearest(broken, normal(2, 4, 1))
-    with pytest.raises(UserError, match="test direction 3 is not finite"):
-        nearest(normal(2, 4, 1), broken, "dot")
+    for similarity in ("cosine", "dot"):
+        for pair in ((broken, normal(2, 4, 1)), (normal(2, 4, 1), broken)):
+            with pytest.raises(UserError, match="a vector is not finite"):
+                nearest(*pair, similarity)
 
 
 def test_nothing_to_choose_from():
-    with pytest.raises(UserError, match="there is no training direction to take"):
-        nearest(torch.ones(2, 2), torch.ones(1, 2), allowed=torch.zeros(2, dtype=torch.bool))
     with pytest.raises(UserError, match="there is no training direction to take"):
         nearest(torch.ones(0, 2), torch.ones(1, 2))
 

@@ -38,8 +38,9 @@ TINY = ["tiny-llama", "tiny-qwen3", "tiny-gemma3"]
 # --- the model
 
 
-@pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("n_layers", [1, 4])
+@pytest.mark.parametrize(
+    ("name", "n_layers"), [("tiny-llama", 1), ("tiny-qwen3", 4), ("tiny-gemma3", 4)]
+)
 def test_sharing_the_prompt_equals_separate_passes_without_padding(name, n_layers):
     """The oracle: one unpadded, uncached pass for every sequence, with the model's own layers, norm
     and positions."""
@@ -159,7 +160,7 @@ def test_a_description_and_text_longer_than_the_model_reads_are_refused():
     prompt = len(simulator.lm.encode(PROMPT.format("cities")))
     fits, longer = (torch.full((1, 1, most - prompt + more), 300) for more in (0, 1))
     assert simulator.expected(["cities"], fits).isfinite().all()
-    with pytest.raises(UserError, match=f"a description with its text has {most + 1:,} tokens"):
+    with pytest.raises(UserError, match=f"a text has {most + 1:,} tokens"):
         simulator.expected(["cities"], longer)
 
 
@@ -303,7 +304,7 @@ VALUES = npst.arrays(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=50)
 @given(VALUES, st.floats(0.01, 100), st.integers(0, 5))
 def test_pearson_is_that_of_scipy_and_zero_for_a_constant(a, scale, seed):
     b = (np.random.default_rng(seed).integers(-3, 4, a.shape) * scale).astype(np.float32)

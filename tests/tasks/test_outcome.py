@@ -2,7 +2,7 @@ import random
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from introspect_utils.tasks import TASKS, outcome
@@ -92,7 +92,6 @@ def test_what_is_no_outcome_is_unparseable(generation):
 
 
 # --- scores
-# ----------------------------------------------------------------------------------------------------------
 
 WORDS = st.sampled_from(["Rome", " Rome", "Paris", " Paris", "", " ", "\n", "\t", "rome"])
 ANSWERS = st.one_of(
@@ -100,6 +99,7 @@ ANSWERS = st.one_of(
 )
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(ANSWERS, st.booleans(), WORDS), min_size=1, max_size=12))
 def test_scores_against_counting_by_hand(rows):
     generations = [

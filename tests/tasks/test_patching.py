@@ -1,7 +1,7 @@
 import random
 import re
 from collections import Counter, defaultdict
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from introspect_utils.data.facts import Fact, FactPair, load_facts, make_pairs, sample_facts
 from introspect_utils.data.prompts import target_prompt
-from introspect_utils.models.load import load_model
+from introspect_utils.models.load import load_model, load_tokenizer
 from introspect_utils.models.residual import decoder_layers
 from introspect_utils.models.tokens import token_spans
 from introspect_utils.settings.errors import UserError
@@ -36,7 +36,6 @@ def words(text):
 
 
 # --- prompts
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_prompt_of_the_papers_example():
@@ -59,7 +58,7 @@ def test_demonstrations_stand_before_the_statement():
 @pytest.mark.parametrize(("n", "with_options"), [(0, True), (2, True), (2, False)])
 def test_spans_point_at_what_they_name(packaged, n, with_options):
     demonstrations = patching.choose_demonstrations(packaged, n, seed=0)
-    for pair in make_pairs(packaged, 300, seed=0):
+    for pair in make_pairs(packaged, 60, seed=0):
         fact, options = pair.original, pair.options if with_options else ()
         prompt = target_prompt(fact, demonstrations[fact.relation], options)
         assert prompt.text[slice(*prompt.subject)] == fact.subject
@@ -72,7 +71,6 @@ def test_spans_point_at_what_they_name(packaged, n, with_options):
 
 
 # --- token types
-# -----------------------------------------------------------------------------------------------------
 
 
 def test_token_types_of_the_papers_example():
@@ -126,7 +124,6 @@ def test_the_final_token_of_a_subject(subject, spans, expected):
 
 
 # --- tokens as text
-# --------------------------------------------------------------------------------------------------
 
 
 @given(
@@ -155,9 +152,9 @@ def test_a_character_of_several_tokens_is_spelled_once(tiny):
 
 
 @pytest.mark.real
-def test_input_tokens_of_the_real_tokenizer_join_to_the_text(smollm2):
+def test_input_tokens_of_the_real_tokenizer_join_to_the_text():
     text = "Îles Salomon, Chișinău, Côte d'Ivoire, 東京, 🙂 is"
-    ids, spans = token_spans(smollm2.tokenizer, text)
+    ids, spans = token_spans(load_tokenizer("smollm2-135m-instruct"), text)
     assert len(spans) > len(set(spans)) and len(ids) == len(
         spans
     )  # several tokens do share a character
@@ -165,12 +162,11 @@ def test_input_tokens_of_the_real_tokenizer_join_to_the_text(smollm2):
 
 
 # --- T_patch
-# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def pairs(packaged):
-    return make_pairs(packaged, 12, seed=1)
+    return make_pairs(packaged, 6, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -292,14 +288,12 @@ def test_the_vector_is_the_mean_over_the_block_of_the_counterfactual_residual(ti
             )
 
 
-@pytest.mark.parametrize("batch_size", [1, 7])
-def test_the_batch_size_changes_no_label(tiny, pairs, demonstrations, rows, batch_size):
-    others = list(
-        patching.patch_outcomes(
-            tiny, pairs, demonstrations, n_blocks=2, known_only=False, batch_size=batch_size
-        )
+def test_the_batch_size_changes_no_label(tiny, pairs, demonstrations, rows):
+    alone = patching.patch_outcomes(
+        tiny, pairs, demonstrations, n_blocks=2, known_only=False, batch_size=1
     )
-    assert len(pairs) > 7 and len(rows) == len(others)
+    others = list(alone)
+    assert len(rows) == len(others)
     for row, other in zip(sorted(rows, key=key), sorted(others, key=key), strict=True):
         for name in set(row) - {"patch_position"}:
             assert row[name] == other[name], name
@@ -325,11 +319,10 @@ def with_known_object(lm, fact):
 def known_and_unknown(tiny, packaged):
     """Capitals of which the tiny model "knows" the object (its greedy next word), and the same with
     other objects."""
-    candidates = (
-        with_known_object(tiny, fact) for fact in packaged if fact.relation == "city_country"
-    )
-    known = [fact for _, fact in zip(range(2000), candidates, strict=False) if fact][:12]
-    assert len(known) == 12
+    cities = (fact for fact in packaged if fact.relation == "city_country")
+    candidates = filter(None, (with_known_object(tiny, fact) for fact in cities))
+    known = list(islice(candidates, 5))
+    assert len(known) == 5
     unknown = [Fact(fact.relation, fact.subject, "Zimbabwe", fact.prompt) for fact in known]
     return known, unknown
 
@@ -366,7 +359,6 @@ def test_pairs_with_an_unknown_fact_are_left_out(tiny, known_and_unknown):
 
 
 # --- what is chosen
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])
@@ -428,7 +420,6 @@ def test_blocks_of_the_paper():
 
 
 # --- balance
-# ---------------------------------------------------------------------------------------------------------
 
 SIZES = st.dictionaries(
     st.tuples(st.sampled_from("ABCD"), st.sampled_from([(0, 1), (2, 3)]), st.booleans()),
@@ -496,7 +487,6 @@ def test_balanced_rows_are_shuffled():
 
 
 # --- Table 6
-# ---------------------------------------------------------------------------------------------------------
 
 
 @given(SIZES)
@@ -538,7 +528,7 @@ def test_labels_are_those_of_plain_passes_in_a_model_with_windows(pairs, demonst
     for config in (lm.model.config, *(x.self_attn for x in lm.model.get_decoder().layers)):
         config.sliding_window = 16
     layers, n_changed, lengths = decoder_layers(lm.model), 0, set()
-    for row in patching.patch_outcomes(lm, pairs[:4], demonstrations, 2, known_only=False):
+    for row in patching.patch_outcomes(lm, pairs[2:4], demonstrations, 2, known_only=False):
         ids = torch.tensor([lm.encode("".join(row["input_tokens"]))])
         place = row["patch_position"]
         v = torch.from_numpy(place["intervention_vector"])
