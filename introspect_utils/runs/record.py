@@ -3,6 +3,7 @@ made it (commit, versions, machine, time, memory)."""
 
 import dataclasses
 import json
+import operator
 import platform
 import resource
 import subprocess
@@ -112,7 +113,8 @@ def write_run(directory: Path, run: dict, predictions: pd.DataFrame | None = Non
     if strange := warnings(run, predictions):
         print(*(f"warning: {line}" for line in strange), sep="\n", flush=True)
         run = run | {"statistics": run["statistics"] | {"warnings": strange}}
-    text = json.dumps(run, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    listed = operator.methodcaller("tolist")  # a tensor, an array or a number of theirs
+    text = json.dumps(run, indent=1, sort_keys=True, allow_nan=False, default=listed) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "run.json").unlink(missing_ok=True)  # never an old run.json beside new predictions
     with replaced(directory / "predictions.parquet") as path:

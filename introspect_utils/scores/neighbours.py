@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from introspect_utils.features.directions import Directions
 
 Similarity = Literal["cosine", "dot"]
-TWIN = 0.5  # cosine above which a feature of another layer is a near-twin
 QUERIES = 128  # at once: 0.5 GB of products with a million training vectors
 
 
@@ -67,17 +66,3 @@ def nearest_descriptions(
         for row, i in zip(asked, index.tolist(), strict=True):
             said[row] = descriptions[known[i]]
     return said
-
-
-def twins(train: Directions, test: Directions) -> list[bool]:
-    """Whether each test direction has a near-twin (cosine above TWIN) among the training directions
-    of another layer."""
-    found = [False] * len(test)
-    for layer in set(test.layers):
-        allowed = torch.tensor([of_train != layer for of_train in train.layers])
-        rows = test.where(layer=layer)
-        if allowed.any():
-            _, cosine = nearest(train.vectors, test.vectors[rows], allowed=allowed)
-            for row, twin in zip(rows, (cosine > TWIN).tolist(), strict=True):
-                found[row] = twin
-    return found

@@ -94,11 +94,7 @@ def test_from_text_to_table_1(tmp_path, monkeypatch, one_thread):
     [asked] = [run for run in plan(smoke) if run.notebook == ASK]
     execute(asked)
     found = read_run(asked.outputs[0].parent)[0]["statistics"]
-    assert (
-        found["explanation"]
-        and found["seconds_an_answer"] > 0
-        and found["patched"]["predicted"] is None
-    )
+    assert found["explanation"] and found["patched"]["predicted"] is None
     checkpoint(smoke, full["id"]).unlink()
     with pytest.raises(UserError, match="no explainer at .* train one with notebooks/05, 06 or 07"):
         ask.load(smoke, "tiny-llama")
@@ -123,7 +119,6 @@ def test_candidates_of_a_chat_model(tmp_path, monkeypatch, one_thread):
     assert (described["candidates"].map(len) > 0).all() and not described["rule_scores"].map(
         len
     ).any()
-    assert read_run(run.outputs[0].parent)[0]["statistics"]["rule_score"] is None
 
 
 def test_the_simulator_of_a_profile_is_found_again_or_asked_for(tmp_path, monkeypatch):
