@@ -72,7 +72,7 @@ def _run(settings: Profile, notebook: str, asked: dict[str, Any]) -> Run:
     alike = [run for run in runs if run.parameters["target"] == asked["target"]]
     trains = [task for task in TASKS.values() if task.train == notebook]
     if alike and trains:
-        return explainer_run(settings, trains[0], inputs=alike[0].inputs, **asked)
+        return explainer_run(settings, trains[0], alike[0].inputs, asked)
     planned = "; ".join(str(run.parameters) for run in runs[:3]) or "none"
     raise UserError(
         f"profile {settings.source} has no run of {notebook} with {asked}; it has {planned}"
