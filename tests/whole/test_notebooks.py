@@ -1,9 +1,6 @@
 import ast
 import importlib
 import json
-import os
-import subprocess
-import sys
 
 import nbformat
 import pandas as pd
@@ -130,39 +127,11 @@ def test_a_notebook_opened_without_its_inputs_says_which_notebook_makes_them(
     assert list(tmp_path.iterdir()) == []  # and leaves nothing behind
 
 
-def start(module, *arguments, root):
-    environment = {
-        **os.environ,
-        "INTROSPECT_ROOT": str(root),
-        "PYTHONPATH": str(REPO),
-        "OMP_NUM_THREADS": "1",
-    }
-    line = [sys.executable, "-P", "-m", f"introspect_utils.runs.{module}", *arguments]
-    done = subprocess.run(
-        line,
-        env=environment,
-        cwd=REPO,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=1500,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """(root, what was printed) of ./run_all.sh smoke."""
-    root = tmp_path_factory.mktemp("smoke")
-    return root, start("run_all", "smoke", "--jobs", "2", root=root)
-
-
 def figures(root):
     return root / "figures" / "smoke"
 
 
-def test_smoke_writes_every_table_and_figure(smoke):
+def test_smoke_writes_every_table_and_figure(smoke, start):
     root, out = smoke
     runs = plan(load_profile("smoke"))
     assert f"Profile smoke: {len(runs)} runs, {len(runs)} to do" in out and "Finished in" in out
@@ -231,7 +200,7 @@ def test_a_trained_run_is_a_checkpoint_that_gives_its_predictions(smoke):
     assert explainer.explain(questions, **run["settings"]["generation"]) == said
 
 
-def test_a_second_run_with_one_seed_gives_the_same_results(smoke, tmp_path):
+def test_a_second_run_with_one_seed_gives_the_same_results(smoke, start, tmp_path):
     root, _ = smoke
     for run_id in AGAIN:
         start("run_notebook", "--profile", "smoke", "--run", run_id, root=tmp_path)
