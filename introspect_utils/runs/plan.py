@@ -82,7 +82,7 @@ def _once(runs: list[Run]) -> list[Run]:
 
 
 def _data(profile: Profile, task: Task, target: str, rows: int) -> Run:
-    """Questions and answers of the task's procedure T on one target, made here or published."""
+    """Questions and answers of a task about one target, made here or published."""
     section, folder = profile.section(task.name), task.folder(profile, target)
     settings = {"target": target, "dtype": profile.dtype, "seed": profile.seeds[0], "rows": rows}
     settings |= {name: getattr(section, name) for name in task.data_settings}
