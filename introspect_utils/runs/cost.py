@@ -125,6 +125,8 @@ def _tokens(file: Profile, run: Run) -> tuple[float, float]:
         case "10_similarity":
             contexts = file.variants.aligned_contexts + f.n_test * len(f.layers) * f.n_top
             return contexts * f.context * len(run.settings["compared"]), 0
+        case "13_ask_the_explainer":
+            return 0, file.generation.max_new_tokens
     return 0, 0
 
 
