@@ -46,25 +46,16 @@ def test_what_is_done_stays_done_until_what_it_is_made_from_changes(
         path.stem for path in toy_repo.root.glob("artifacts/toy/notebooks/*.ipynb")
     ) == sorted(toy_repo.ALL)
 
+    toy_repo.edit("06_train_activation_patching", "# A toy", "# Another heading")
+    toy_repo.set_profile(("checkpoint_minutes: 0", "checkpoint_minutes: 7"))
     status, out = toy_repo.run_all("toy")
     assert status == 0 and out.count("\n") == 1 and "nothing to do" in out
     assert toy_repo.ran() == []
 
-    toy_repo.edit("06_train_activation_patching", "# A toy", "# Another heading")
-    toy_repo.set_profile(("checkpoint_minutes: 0", "checkpoint_minutes: 7"))
-    assert "nothing to do" in toy_repo.run_all("toy")[1]
-
-    toy_repo.set_profile(("epochs: 1\n", "epochs: 3\n"))
-    status, out = toy_repo.run_all("toy", "-n")
-    assert "4 runs, 2 to do" in out and "to do: training.epochs is 3, was 1" in out
-    assert f"its input {toy_repo.FULL} has changed" in out
-
-    toy_repo.set_profile()
     toy_repo.edit("12_tables_and_figures", "working on", "working at")
     status, out = toy_repo.run_all("toy", "--dry-run")
-    assert (
-        "4 runs, 1 to do" in out and "the code of notebook 12_tables_and_figures has changed" in out
-    )
+    assert "4 runs, 1 to do" in out
+    assert "the code of notebook 12_tables_and_figures has changed" in out
 
     status, out = toy_repo.run_all("toy", "--jobs", "2", "--forcerun", toy_repo.UNTRAINED)
     assert status == 0, out
