@@ -105,8 +105,8 @@ def test_every_run_with_a_large_model_is_estimated_and_no_other():
         for run in RUNS.values()
         if (made := estimate(PAPER, run))
     )
-    for name in ("smoke", "mini", "small"):
-        assert not any(estimate(load_profile(name), run) for run in plan(load_profile(name)))
+    for profile in map(load_profile, ("smoke", "mini", "small")):
+        assert not any(estimate(profile, run) for run in plan(profile))
 
 
 def test_a_model_of_unknown_size_is_not_guessed_and_a_chat_model_of_unknown_price_neither():
