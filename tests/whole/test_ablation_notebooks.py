@@ -6,7 +6,7 @@ import pytest
 
 from introspect_utils.data.assets import ASSETS, is_present
 from introspect_utils.report import tables
-from introspect_utils.report.results import records
+from introspect_utils.report.records import records
 from introspect_utils.runs.plan import plan
 from introspect_utils.runs.record import read_run
 from introspect_utils.settings import paths
