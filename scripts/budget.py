@@ -14,8 +14,8 @@ from collections import Counter
 from dataclasses import replace
 
 from introspect_utils.explainer.generate import generate
-from introspect_utils.explainer.held_out import held_out_loss
-from introspect_utils.explainer.train import train
+
+from introspect_utils.explainer.train import held_out_loss, train
 from introspect_utils.runs.session import open_run
 
 WORD = "the word "

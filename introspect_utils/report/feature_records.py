@@ -1,8 +1,8 @@
 """What features have besides the tables of all tasks.
 
-Tables "1-seen", "1-unseen", "1-one-word" and "1-other-label" are Table 1 of some of the held-out
-features: those whose gold label is a training label too, or is not; those whose label only names a
-word, or says more. "1-projection" is a model with a fitted projection minus the same with a random
+Tables "1-seen", "1-unseen", "1-one-word", "1-other-label" and "1-no-twin" are Table 1 of some of
+the held-out features: those whose gold label is a training label too, or is not; whose label only
+names a word, or says more; that are unlike every training feature of another layer. "1-projection" is a model with a fitted projection minus the same with a random
 one, "sec3.4" their ratio. "sec4" has the shares of section 4, raw and over the floor of the best
 constant description, and the number of directions from which SelfIE is beaten. "scored-by" says
 which judge and simulator the scores are of (`condition`) and of how many descriptions, and where
@@ -45,7 +45,7 @@ SIMILARITIES = ("activation_pattern", "dot_product", "cka")
 
 def splits(rows: list[Row], described: dict[str, pd.DataFrame]) -> list[Row]:
     """The rows of held-out features again, each of some of them: of seen, unseen, one-word and
-    other labels."""
+    other labels, and without a near-twin among the training features of other layers."""
     found = []
     for target in dict.fromkeys(row.target for row in rows):
         held_out = [row for row in rows if (row.target, row.data) == (target, "sae")]
@@ -55,6 +55,10 @@ def splits(rows: list[Row], described: dict[str, pd.DataFrame]) -> list[Row]:
         if target in described:
             masks["seen"] = gold.isin(_training_labels(held_out, described[target]))
             masks["unseen"] = ~masks["seen"]
+            labels = described[target]
+            if "twin" in labels:
+                twins = labels.loc[labels["twin"], "feature"]
+                masks["no-twin"] = ~held_out[0].parts[0]["feature"].isin(twins)
         for split, mask in masks.items():
             found += [row.take(mask.to_numpy(), split=split) for row in held_out if mask.any()]
     return found

@@ -45,15 +45,28 @@ def beside(
     profile: Profile, target: str, data: Run, inputs: tuple[Path, ...], explained: list[Run]
 ) -> list[Run]:
     """Baselines of each size, scaling if there are several sizes, similarity if there is anything
-    to compare, and the analysis of errors."""
-    compared = [baselines(profile, target, n, inputs) for n in sorted(profile.features.sizes)]
-    runs, asked = list(compared), {"target": target}
-    if len(compared) > 1:  # how scores grow with the training directions (section 4)
-        read = [path for run in [*compared, *explained] for path in scores(run)]
-        runs.append(new_run(profile, f"scaling-{folder_name(target)}", SCALING, asked, asked, read))
-    similar = similarity(profile, target, data, explained)
-    runs += [similar] if similar.settings["compared"] else []
-    return runs + error_analysis(profile, target, explained, data.outputs + compared[-1].outputs)
+    to compare, and the analysis of errors (B.5) of the self-explainer of the largest size and the
+    first seed, if there is one."""
+    name, asked, sizes = folder_name(target), {"target": target}, sorted(profile.features.sizes)
+    runs = [baselines(profile, target, n_train, inputs) for n_train in sizes]
+    analysed = data.outputs + runs[-1].outputs
+    if len(sizes) > 1:  # how scores grow with the training directions (section 4)
+        read = [path for run in [*runs, *explained] for path in scores(run)]
+        runs.append(new_run(profile, f"scaling-{name}", SCALING, asked, asked, read))
+    if compared := similar(explained):
+        settings = _common(profile, target) | {"compared": compared}
+        settings |= {"variants": asdict(profile.variants)}
+        settings |= {"explainer_settings": asdict(profile.explainer)}
+        run_id = f"similarity-{name}"
+        runs.append(new_run(profile, run_id, SIMILARITY, asked, settings, data.outputs))
+    asked = asked | {"explainer": "self", "n_train": sizes[-1], "seed": profile.seeds[0]}
+    settings = asked | {"judge": "embedding"}  # whatever judge scored the cases
+    run_id = f"features-errors-{name}-self-n{sizes[-1]}-seed{profile.seeds[0]}"
+    for run in explained:
+        if run.parameters.items() >= {**asked, "condition": "full"}.items():
+            read, files = (*analysed, *scores(run)), ["cases.parquet"]
+            runs.append(new_run(profile, run_id, ERRORS, asked, settings, read, files))
+    return runs
 
 
 def baselines(profile: Profile, target: str, n_train: int, inputs: Iterable[Path]) -> Run:
@@ -63,42 +76,19 @@ def baselines(profile: Profile, target: str, n_train: int, inputs: Iterable[Path
     names = (*task_features.TASK.scoring_settings, "selfie_scales")
     settings = {"target": target, "dtype": profile.dtype, "rows": n_train}
     settings |= {name: getattr(profile.features, name) for name in names}
-    run_id, asked = f"features-baselines-{folder_name(target)}{size}", {"target": target}
-    asked |= {"n_train": n_train}
+    run_id = f"features-baselines-{folder_name(target)}{size}"
+    asked = {"target": target, "n_train": n_train}
     return new_run(profile, run_id, BASELINES, asked, settings, inputs, ["predictions.parquet"])
 
 
-def similarity(profile: Profile, target: str, data: Run, explained: list[Run]) -> Run:
-    """How similar every explainer is to the target before its training (section B.2). That of
+def similar(explained: list[Run]) -> list[tuple[str, str]]:
+    """(explainer, condition) that are compared with the target before their training (B.2). That of
     published ones is over."""
     pairs = [(run.parameters["explainer"], run.parameters["condition"]) for run in explained]
-    compared = [
+    return [
         (explainer, condition)
         for explainer, condition in dict.fromkeys(pairs)
         if condition not in UNTRAINED and not is_published(explainer)
-    ]
-    settings = _common(profile, target) | {"compared": compared}
-    settings["variants"] = asdict(profile.variants)
-    settings["explainer_settings"] = asdict(profile.explainer)
-    run_id, asked = f"similarity-{folder_name(target)}", {"target": target}
-    return new_run(profile, run_id, SIMILARITY, asked, settings, data.outputs)
-
-
-def error_analysis(
-    profile: Profile, target: str, explained: list[Run], inputs: tuple[Path, ...]
-) -> list[Run]:
-    """What is to blame where the judge scores 0 (B.5): of the self-explainer of the largest size
-    and the first seed, if there is one."""
-    n_train, seed = max(profile.features.sizes), profile.seeds[0]
-    asked = {"target": target, "explainer": "self", "n_train": n_train, "seed": seed}
-    run_id = f"features-errors-{folder_name(target)}-self-n{n_train}-seed{seed}"
-    settings = {**asked, "judge": "embedding"}  # whatever judge scored the cases
-    return [
-        new_run(
-            profile, run_id, ERRORS, asked, settings, (*inputs, *scores(run)), ["cases.parquet"]
-        )
-        for run in explained
-        if run.parameters.items() >= {**asked, "condition": "full"}.items()
     ]
 
 
@@ -111,47 +101,40 @@ def self_explainer(runs: list[Run], task: str, target: str) -> Run | None:
     return max(own, key=lambda r: (r.parameters["n_train"], -r.parameters["seed"]), default=None)
 
 
-def joint(profile: Profile, runs: list[Run]) -> list[Run]:
-    """For each target of several tasks one self-explainer trained on them all, on the rows that the
-    largest of each task has."""
-    joined, seed = [], profile.seeds[0]
-    for target in dict.fromkeys(run.parameters["target"] for run in runs) if profile.joint else ():
-        single = {task: run for task in TASKS if (run := self_explainer(runs, task, target))}
-        if len(single) < 2:
-            continue
-        sizes = {task: run.parameters["n_train"] for task, run in single.items()}
-        name = folder_name(target)
-        explainers = {task: asdict(profile.explainer_for(task)) for task in single}
-        settings = _common(profile, target) | {"sizes": sizes, "explainer_settings": explainers}
-        settings["training"] = profile.training.deciding()
-        settings["max_new_tokens"] = profile.generation.max_new_tokens
-        settings |= {"as_released": True} if profile.as_released else {}
-        inputs = dict.fromkeys(path for run in single.values() for path in run.inputs)
-        asked = {"target": target, "seed": seed}
-        run = new_run(profile, f"joint-{name}-seed{seed}", JOINT, asked, settings, inputs)
-        outputs = [
-            run_dir(profile.name, f"{task}-{name}-self-joint-n{n}-seed{seed}") / file
-            for task, n in sizes.items()
-            for file in ("run.json", "predictions.parquet")
-        ]
-        joined.append(replace(run, outputs=tuple(outputs)))
-    return joined
+def joint(profile: Profile, target: str, single: dict[str, Run]) -> Run:
+    """A self-explainer of all tasks, trained on the rows that the `single` one of each has."""
+    name, seed = folder_name(target), profile.seeds[0]
+    sizes = {task: run.parameters["n_train"] for task, run in single.items()}
+    settings = _common(profile, target) | {"sizes": sizes}
+    settings |= {"explainer_settings": {t: asdict(profile.explainer_for(t)) for t in single}}
+    settings |= {"training": profile.training.deciding()}
+    settings |= {"max_new_tokens": profile.generation.max_new_tokens}
+    settings |= {"as_released": True} if profile.as_released else {}
+    inputs = dict.fromkeys(path for run in single.values() for path in run.inputs)
+    asked = {"target": target, "seed": seed}
+    run = new_run(profile, f"joint-{name}-seed{seed}", JOINT, asked, settings, inputs)
+    folders = [
+        run_dir(profile.name, f"{task}-{name}-self-joint-n{n}-seed{seed}")
+        for task, n in sizes.items()
+    ]
+    files = ("run.json", "predictions.parquet")
+    return replace(run, outputs=tuple(folder / file for folder in folders for file in files))
 
 
-def ask(profile: Profile, runs: list[Run]) -> list[Run]:
-    """One token put to the explainers (notebook 13), for each target that a self-explainer of
-    features is trained of."""
-    asking = []
+def over_tasks(profile: Profile, runs: list[Run]) -> list[Run]:
+    """Of each target: one explainer of all tasks, if it has several and the profile asks for it;
+    and one token put to the explainers (notebook 13), if one of features is trained."""
+    more = []
     for target in dict.fromkeys(run.parameters["target"] for run in runs):
-        described, patched = (
-            self_explainer(runs, task.name, target)
-            for task in (task_features.TASK, task_patching.TASK)
-        )
-        if described:
+        single = {task: run for task in TASKS if (run := self_explainer(runs, task, target))}
+        if profile.joint and len(single) > 1:
+            more.append(joint(profile, target, single))
+        if described := single.get(task_features.TASK.name):
             settings = {"target": target, "dtype": profile.dtype}
-            settings["max_new_tokens"] = profile.generation.max_new_tokens
+            settings |= {"max_new_tokens": profile.generation.max_new_tokens}
+            patched = single.get(task_patching.TASK.name)
             inputs = (*described.inputs, *described.outputs, *(patched.outputs if patched else ()))
             asked = {"target": target, "profile": described.parameters["profile"]}
             run_id = f"ask-{folder_name(target)}"
-            asking.append(new_run(profile, run_id, ASK, asked, settings, inputs))
-    return asking
+            more.append(new_run(profile, run_id, ASK, asked, settings, inputs))
+    return more

@@ -15,19 +15,21 @@ from introspect_utils.runs.run import PUBLISHED, Run
 from introspect_utils.settings.names import MODELS, VARIANTS, variant
 from introspect_utils.settings.profile import Profile
 from introspect_utils.settings.rehearsal import profile_of
-from introspect_utils.tasks import TASKS, task_ablation
+from introspect_utils.settings.sections import Features
+from introspect_utils.tasks import TASKS
 
 PEAK, READING, WRITING = 989e12, 0.4, 0.05  # FLOP/s of an H100 SXM in bfloat16; shares of it
 BIG = 1e9  # models below it need no GPU, and are not estimated
 LORA = 3.3e-4  # parameters of a LoRA on all linear layers over rank x those of an 8B Llama
 ACTIVATIONS, CHECKPOINTED = 7e-4, 0.1  # bytes a token and parameter; the share that is kept
 WIDTH = 4096  # of a residual stream
-DESCRIPTION, SELFIE = 20, 70  # tokens of a description; of SelfIE's prompt and answer
-STATEMENT, PATCHED = 40, 30  # tokens of a prompt of patching; its positions that are patched
-JUDGED, WRITTEN = (290, 1), (330, 15)  # tokens to and from the chat model; to describe, 5 excerpts
+DESCRIPTION = 20  # tokens; of a pair of statements patched at every position, for each block:
+PATCHED, HINTED = 500, 512  # and of a question with a hint and without
 PRICES = {"gpt-4.1-mini": (0.40, 1.60)}  # US dollars for a million tokens to and from
+ASKED, ANSWERED = 330, 15  # tokens to and from a chat model that describes, beside five contexts
 ADAPTER, ARCHIVE, TEXT = 3.2e9, 26.9e9, 3000  # bytes: a published LoRA, the archive, a text
 TRAIN = {task.train: task for task in TASKS.values()}
+BESIDE = {"05_train_features": 1, "10_similarity": 1, "13_ask_the_explainer": 3}  # models
 LEFT_OUT = ("09_scaling", "11_error_analysis", "12_tables_and_figures", "14_joint_training")
 
 
@@ -61,31 +63,27 @@ def training(settings: dict, n: float, rows: int, tokens: int) -> Estimate:
     flops = ((6 if full else 4) + 2 * again) * n * rows * tokens * settings["epochs"]
     held = (16 * n if full else 2 * n + 16 * trained) / (gpus if settings["sharded"] else 1)
     held += ACTIVATIONS * (CHECKPOINTED if again else 1) * n * batch / gpus
-    scratch = 16 * trained + 2 * n * (gpus > 1)  # the model is handed over as a file
-    return Estimate(flops / (READING * PEAK) / 3600, held, 8 * trained, scratch, gpus=gpus)
+    hours = flops / (READING * PEAK) / 3600
+    return Estimate(hours, held, 8 * trained, 16 * trained, gpus=gpus)
 
 
 def estimate(profile: Profile, run: Run) -> Estimate | None:
     """What `run` will take; None if it runs no model, small or unknown ones, or several tasks."""
     asked, file = run.parameters, file_of(profile, run)
     target = asked.get("target", "")
-    m, n = size(target), size(asked.get("explainer", target), target)
+    compared = [name for name, _ in run.settings.get("compared", ())]
+    m = size(target)
+    n = max(size(name, target) for name in compared or [asked.get("explainer", target)])
     small = profile_of(profile.source) or math.isnan(m + n) or max(m, n) < BIG
     if run.notebook in LEFT_OUT or small:  # a rehearsal has stand-ins for the big ones
         return None
-    made = _training(file, run, m, n)
-    read, written, disk, calls, others = _work(file, run, m, n)
-    flops = 2 * (read / READING + written / WRITING)
-    prices = PRICES.get(file.features.chat_model if file.features else "", (math.nan, math.nan))
-    dollars = sum(tokens * price for tokens, price in zip(calls, prices, strict=True)) / 1e6
-    return Estimate(
-        made.hours + flops / PEAK / 3600,
-        0.0 if run.notebook == PUBLISHED else max(made.memory, 2.2 * n) + others,
-        made.disk + disk,
-        made.scratch,
-        dollars if any(calls) else 0.0,
-        made.gpus,
-    )
+    made, (read, written) = _training(file, run, m, n), _tokens(file, run)
+    seconds = 2 * n * (read / READING + written / WRITING) / PEAK
+    disk, dollars = _data(file, run)
+    memory = max(made.memory, 2.2 * n) + 2.2 * m * BESIDE.get(run.notebook, 0)
+    memory = 0.0 if run.notebook == PUBLISHED else memory
+    hours = made.hours + seconds / 3600
+    return Estimate(hours, memory, made.disk + disk, made.scratch, dollars, made.gpus)
 
 
 def _training(file: Profile, run: Run, m: float, n: float) -> Estimate:
@@ -93,72 +91,67 @@ def _training(file: Profile, run: Run, m: float, n: float) -> Estimate:
     f = file.features
     if run.notebook in TRAIN and run.settings["training"]:
         settings = vars(file.training) | run.settings["training"]
-        tokens = TRAIN[run.notebook].row_tokens
-        return training(settings, n, run.parameters["n_train"], tokens)
-    if run.notebook == "04_simulator" and f.simulator.checkpoint == "trained":
-        exemplars = f.n_top + f.n_random
-        batch = f.simulator.batch_size * exemplars
-        rows = (f.simulator.steps_random + f.simulator.steps_best) * batch
-        own = {"tuning": "lora", "epochs": 1, "processes": 1, "batch_size": batch}
-        settings = vars(file.training_for("simulator")) | own
-        return training(settings, m, rows, f.context + DESCRIPTION)
-    return Estimate()
+        return training(settings, n, run.parameters["n_train"], TRAIN[run.notebook].row_tokens)
+    if run.notebook != "04_simulator" or f.simulator.checkpoint != "trained":
+        return Estimate()
+    batch = f.simulator.batch_size * (f.n_top + f.n_random)
+    rows = (f.simulator.steps_random + f.simulator.steps_best) * batch
+    own = {"tuning": "lora", "epochs": 1, "processes": 1, "batch_size": batch}
+    settings = vars(file.training_for("simulator")) | own
+    return training(settings, m, rows, f.context + DESCRIPTION)
 
 
-def _work(file: Profile, run: Run, m: float, n: float) -> tuple:
-    """(read, written: parameters x tokens; disk: bytes; tokens to and from the chat model; bytes of
-    models beside the run's own). `m` parameters of the target, `n` of the explainer."""
-    read = written = disk = others = 0.0
-    calls, f, new = (0, 0), file.features, file.generation.max_new_tokens
-    if f:
-        layers, exemplars = len(f.layers), f.n_top + f.n_random
-        tested = (f.n_test + 2 * f.n_act) * layers
-        described = round(1.1 * max(f.sizes)) + f.n_test * layers  # a tenth more than trained on
-        scored = exemplars / 2 * (f.context + DESCRIPTION)  # tokens: half of the exemplars
-        judged = [f.n_test * layers * tokens * (f.judge == "openai") for tokens in JUDGED]
+def _tokens(file: Profile, run: Run) -> tuple[float, float]:
+    """Tokens that a run reads and writes beside its training."""
+    f, task = file.features, TRAIN.get(run.notebook)
+    if task:
+        rows = (f.n_test + 2 * f.n_act) * len(f.layers) if task.simulated else 0
+        rows = rows or file.section(task.name).n_test
+        rows *= 1 + len(task.controls) * (run.parameters["condition"] == "full")
+        read = rows * (task.row_tokens + (_scored(f) if task.simulated else 0))
+        return read, rows * file.generation.max_new_tokens
     match run.notebook:
-        case "01_data_features":
-            tokens = round(1.05 * f.n_contexts) * f.context  # a twentieth is held out
-            read = tokens * (m + WIDTH * (f.d_sae * layers + described))
-            read += 6 * WIDTH * layers * f.d_sae * f.n_samples * (f.dictionaries == "trained")
-            disk = 2 * tokens * WIDTH * layers + 4 * described * (WIDTH + exemplars * f.context)
-            texts = f.candidates * described * (f.descriptions == "chat")
-            calls = (texts * (WRITTEN[0] + 5 * f.context), texts * WRITTEN[1])
+        case "01_data_features":  # exemplars and dictionaries take twice as long as reading
+            return 3 * f.n_contexts * f.context, 0
         case "02_data_activation_patching":
-            s = file.patching
-            read = m * STATEMENT * (2 * s.max_pairs + s.max_facts * s.known_only)
-            written = m * s.max_pairs * s.blocks * (PATCHED**2 // 2)  # what is behind, each time
-            disk = 4 * WIDTH * (max(s.sizes) + s.n_test)
+            return 0, PATCHED * file.patching.max_pairs * file.patching.blocks
         case "03_data_input_ablation":
-            rows = max(file.ablation.sizes) + file.ablation.n_test
-            read = m * 2 * rows * task_ablation.TASK.row_tokens
+            return HINTED * (max(file.ablation.sizes) + file.ablation.n_test), 0
         case "04_simulator":
-            read = m * f.simulator.scored * described * scored
+            return f.simulator.scored * _described(f) * _scored(f), 0
         case "08_baselines":
-            largest = run.parameters["n_train"] == max(f.sizes)
-            sets, scales = (7, len(f.selfie_scales)) if largest else (5, 0)
-            read, written = m * (sets + scales) * tested * scored, m * SELFIE * scales * tested
-            calls = tuple(sets * tokens for tokens in judged)
+            tested = (f.n_test + 2 * f.n_act) * len(f.layers)
+            return (7 + len(f.selfie_scales)) * tested * _scored(f), 0
         case "10_similarity":
-            tokens = file.variants.aligned_contexts * file.variants.context
-            tokens += f.n_test * layers * f.n_top * f.context
-            sizes = [size(name, run.parameters["target"]) for name, _ in run.settings["compared"]]
-            read, others = sum((m + size) * tokens for size in sizes), 2.2 * max(sizes)
-        case "13_ask_the_explainer":  # the target, two explainers and the simulator
-            written, others = m * new, 3 * 2.2 * m
-        case notebook if notebook == PUBLISHED and TASKS[run.parameters["task"]].simulated:
-            disk = ARCHIVE + 4 * WIDTH * (max(f.sizes) + tested)
-        case notebook if notebook == PUBLISHED:
-            disk = sum(downloads(file, run).values())
-        case notebook if notebook in TRAIN:
-            task = TRAIN[notebook]
-            rows = tested if task.simulated else file.section(task.name).n_test
-            times = 1 + len(task.controls) * (run.parameters["condition"] == "full")
-            read, written = n * times * rows * task.row_tokens, n * times * rows * new
-            if task.simulated:
-                read += m * times * rows * scored
-                others, calls = 2 * m, tuple(times * tokens for tokens in judged)
-    return read, written, disk, calls, others
+            contexts = file.variants.aligned_contexts + f.n_test * len(f.layers) * f.n_top
+            return contexts * f.context * len(run.settings["compared"]), 0
+        case "13_ask_the_explainer":
+            return 0, file.generation.max_new_tokens
+    return 0, 0
+
+
+def _scored(f: Features) -> float:
+    """Tokens that the simulator reads to score a description, on half of the exemplars."""
+    return (f.n_top + f.n_random) / 2 * (f.context + DESCRIPTION)
+
+
+def _described(f: Features) -> float:
+    """Features that get a description: a tenth more than are trained on, and those of the test."""
+    return 1.1 * max(f.sizes) + f.n_test * len(f.layers)
+
+
+def _data(file: Profile, run: Run) -> tuple[float, float]:
+    """Bytes of data that a run leaves, and US dollars for a chat model that describes features."""
+    f = file.features
+    if run.notebook == PUBLISHED:
+        simulated = TASKS[run.parameters["task"]].simulated
+        return ARCHIVE if simulated else sum(downloads(file, run).values()), 0.0
+    if run.notebook != "01_data_features":
+        return 0.0, 0.0
+    to, back = PRICES.get(f.chat_model, (math.nan, math.nan))
+    each = ((ASKED + 5 * f.context) * to + ANSWERED * back) / 1e6
+    dollars = f.candidates * _described(f) * each if f.descriptions == "chat" else 0.0
+    return 2 * WIDTH * f.n_contexts * f.context * len(f.layers), dollars
 
 
 def resources(profile: Profile, run: Run) -> dict[str, int]:

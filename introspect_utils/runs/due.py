@@ -45,40 +45,39 @@ def notebook_code(stem: str) -> list:
     """The syntax trees of a notebook's code cells as lists of texts, without imports, bare texts
     and the cell of parameters, in whose place a run has its own. The same on every Python. A cell
     with a line that only IPython reads counts as it is written."""
-    path = REPO / "notebooks" / f"{stem}.ipynb"
+    path, trees = REPO / "notebooks" / f"{stem}.ipynb", []
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"cannot read the notebook {path} ({error}); restore it, e.g. with git checkout"
         ) from None
-    trees = []
     for cell in cells:
-        code = "".join(cell["source"])
-        if cell["cell_type"] != "code" or "parameters" in cell.get("metadata", {}).get("tags", []):
-            continue
-        try:
-            trees.append(_tree(ast.parse(code)))
-        except SyntaxError:
-            trees.append(code)
+        tags = cell.get("metadata", {}).get("tags", [])
+        if cell["cell_type"] == "code" and "parameters" not in tags:
+            code = "".join(cell["source"])
+            try:
+                trees.append(_tree(ast.parse(code)))
+            except SyntaxError:
+                trees.append(code)
     return trees
 
 
 def _tree(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_tree(item) for item in node if not _is_layout(item)]
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = [[name, _tree(value)] for name, value in ast.iter_fields(node) if name not in LAYOUT]
-    return [type(node).__name__, *fields]
+    match node:
+        case list():
+            return [_tree(item) for item in node if not _is_layout(item)]
+        case ast.AST():
+            fields = [field for field in ast.iter_fields(node) if field[0] not in LAYOUT]
+            return [type(node).__name__, *([name, _tree(value)] for name, value in fields)]
+    return repr(node)
 
 
 def _is_layout(node: Any) -> bool:
-    return isinstance(node, ast.Import | ast.ImportFrom) or (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+    match node:
+        case ast.Import() | ast.ImportFrom() | ast.Expr(ast.Constant(str())):
+            return True
+    return False
 
 
 def _digest(value: Any) -> str:
@@ -94,11 +93,10 @@ def _records(profile: Profile, run: Run) -> tuple[Path, Path]:
 def mark_done(profile: Profile, run: Run, runs: list[Run]) -> None:
     """Note what the outputs of `run`, which must be whole, were made from. Written last, and
     atomically."""
-    text = json.dumps(made_from(run, runs), indent=1) + "\n"
     for record in reversed(_records(profile, run)):
         record.parent.mkdir(parents=True, exist_ok=True)
         with replaced(record) as part:
-            part.write_text(text, encoding="utf-8")
+            part.write_text(json.dumps(made_from(run, runs), indent=1) + "\n", encoding="utf-8")
 
 
 def mark_unfinished(profile: Profile, run: Run) -> None:
@@ -121,11 +119,10 @@ def _why_stale(record: Path, outputs: list[Path], now: dict[str, Any]) -> str | 
     if not changed:
         return None
     part, _, name = changed[0].partition(".")
-    reasons = {
-        "notebook": f"the code of notebook {name} has changed",
-        "inputs": f"its input {name} has changed",
-    }
-    return reasons.get(part, f"{name} is {new.get(changed[0])}, was {old.get(changed[0])}")
+    if part == "settings":
+        return f"{name} is {new.get(changed[0])}, was {old.get(changed[0])}"
+    what = {"notebook": f"the code of notebook {name}", "inputs": f"its input {name}"}
+    return f"{what[part]} has changed"
 
 
 def _flat(value: Any, at: str = "") -> dict[str, str]:

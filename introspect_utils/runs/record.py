@@ -3,6 +3,7 @@ made it (commit, versions, machine, time, memory)."""
 
 import dataclasses
 import json
+import operator
 import platform
 import resource
 import subprocess
@@ -33,28 +34,13 @@ def commit() -> str:
     """The commit of the code, with "+" if the working tree differs from it; "unknown" outside a
     git checkout."""
 
-    def git(*arguments: str) -> str | None:
+    def git(*arguments: str) -> str:
         command = ["git", "-C", str(REPO), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else None
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
     head = git("rev-parse", "--short=12", "HEAD")
     changed = git("status", "--porcelain", "introspect_utils", "notebooks", "params")
-    return head + "+" * bool(changed) if head else "unknown"
-
-
-def peak_memory_mb() -> int:
-    """The most resident memory this process has had."""
-    unit = 1024**2 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
-
-
-def device_name(device) -> str:
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return head + "+" * bool(changed) or "unknown"
 
 
 def run_record(
@@ -62,15 +48,21 @@ def run_record(
 ) -> dict:
     """A `run.json`: the fields given, and what made them. Raises `UserError` when the checkpoint is
     not the one of the hash."""
+    import torch
+
     if checkpoint:
         check_checkpoint(checkpoint, fields["checkpoint_sha256"])
+    machine = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        machine = torch.cuda.get_device_name(device)
+    unit = 1024**2 if platform.system() == "Darwin" else 1024
     return {
         "id": run_id,
         "checkpoint": str(checkpoint.relative_to(ROOT)) if checkpoint else None,
         "commit": commit(),
-        "device": device_name(device),
+        "device": machine,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "peak_memory_mb": peak_memory_mb(),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit,
         "settings": dataclasses.asdict(profile),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in PACKAGES},
@@ -112,7 +104,8 @@ def write_run(directory: Path, run: dict, predictions: pd.DataFrame | None = Non
     if strange := warnings(run, predictions):
         print(*(f"warning: {line}" for line in strange), sep="\n", flush=True)
         run = run | {"statistics": run["statistics"] | {"warnings": strange}}
-    text = json.dumps(run, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    listed = operator.methodcaller("tolist")  # a tensor, an array or a number of theirs
+    text = json.dumps(run, indent=1, sort_keys=True, allow_nan=False, default=listed) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "run.json").unlink(missing_ok=True)  # never an old run.json beside new predictions
     with replaced(directory / "predictions.parquet") as path:
@@ -130,9 +123,8 @@ def read_run(directory: Path) -> tuple[dict, pd.DataFrame]:
             f"{directory / 'run.json'} is missing: ./run_all.sh {profile} --until {directory.name} "
             "makes it"
         )
-    return json.loads((directory / "run.json").read_text()), pq.read_table(
-        directory / "predictions.parquet"
-    ).to_pandas()
+    predictions = pq.read_table(directory / "predictions.parquet").to_pandas()
+    return json.loads((directory / "run.json").read_text()), predictions
 
 
 def read_runs(profile: str) -> list[tuple[dict, pd.DataFrame]]:

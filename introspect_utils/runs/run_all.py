@@ -3,7 +3,6 @@ arguments]`."""
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -14,6 +13,8 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from introspect_utils.runs.cost import estimate
 from introspect_utils.runs.due import ASKED, due, upstream
@@ -47,20 +48,17 @@ def main() -> int:
             "some of its runs"
         )
     options, runs = snakemake_options(extra), plan(profile)
-    known = {run.id for run in runs}
+    known = [run.id for run in runs]
     for run_id in {*options.forcerun, *options.until, *options.omit_from, *options.targets}:
         if run_id not in known:
-            near = nearest(run_id, sorted(known))
+            near = nearest(run_id, known)
             raise UserError(f"profile {profile.name} has no run {run_id!r}; {near}")
     forced = known if options.forceall else options.forcerun
     if options.dryrun:
         return dry_run(profile, due(profile, forced), options)
     if not starting(due(profile, forced), options, runs):
-        results = _short(runs[-1].outputs[0])
-        print(
-            f"Profile {profile.name}: all {len(runs)} runs are up to date, nothing to do. "
-            f"Results: {results}"
-        )
+        everything = f"Profile {profile.name}: all {len(runs)} runs are up to date, nothing to do."
+        print(f"{everything} Results: {_short(runs[-1].outputs[0])}")
         return 0
     with only_one(profile):
         return run(profile, due(profile, forced), options, extra)
@@ -101,7 +99,6 @@ def dry_run(profile: Profile, reasons: dict[str, str], options: argparse.Namespa
     """List the runs, which of them would start and why, and what they take by estimate."""
     runs = plan(profile)
     to_do = starting(reasons, options, runs)
-    new = to_download(profile, to_do)
     costs = {run.id: cost for run in to_do if (cost := estimate(profile, run))}
     print(f"Profile {profile.name}: {len(runs)} runs, {len(to_do)} to do")
     for number, run in enumerate(runs, 1):
@@ -110,13 +107,10 @@ def dry_run(profile: Profile, reasons: dict[str, str], options: argparse.Namespa
             state = f"to do: {reasons[run.id]}" if run in to_do else "left out"
         print(f"{number:4}  {run.id:<64}  {state}")
         if run.id in costs:
-            print(f"      {shown(costs[run.id], sum(new[run.id].values()))}")
+            print(f"      {shown(costs[run.id])}")
     if costs:
-        everything = {name: size for of_run in new.values() for name, size in of_run.items()}
-        print(
-            f"All together {shown(total(list(costs.values())), sum(everything.values()))}: "
-            "estimates, none measured (introspect_utils/runs/cost.py)."
-        )
+        together = shown(total(costs.values()), sum(to_download(profile, to_do).values()))
+        print(f"All together {together}: none of it measured (introspect_utils/runs/cost.py).")
     for line in missing(profile, to_do, here=options.executor in (None, "local")):
         print(f"Missing here: {line}")
     return 0
@@ -146,16 +140,15 @@ def run(
         )
     if status:
         failed = list(dict.fromkeys(re.findall(r"^Error in rule (.+):$", text, re.MULTILINE)))
-        if not failed:
-            last = "".join(f"\n  {line}" for line in text.strip().splitlines()[-15:])
-            raise UserError(f"Snakemake stopped:{last}\n  its log: {_short(log)}")
+        last = "".join(f"\n  {line}" for line in text.strip().splitlines()[-15:])
         raise UserError(
             f"failed: {', '.join(failed)} (see above). Finished runs are kept: start ./run_all.sh "
             f"again when the cause is mended. Snakemake's log: {_short(log)}"
+            if failed
+            else f"Snakemake stopped:{last}\n  its log: {_short(log)}"
         )
     print(f"Finished in {clock(time.time() - start)}. Tables and figures:")
-    for path in runs[-1].outputs:
-        print(f"  {_short(path)}")
+    print(*(f"  {_short(path)}" for path in runs[-1].outputs), sep="\n")
     print(f"Executed notebooks: {_short(artifacts_dir(profile.name) / 'notebooks')}")
     return 0
 
@@ -210,29 +203,22 @@ def only_one(profile: Profile) -> Iterator[None]:
     if another holds it, or if the file system has no locks."""
     path = artifacts_dir(profile.name) / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        for attempt in range(LOCK_WAIT + 1):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == LOCK_WAIT:
-                    file.seek(0)
-                    holder = f"process {pid}" if (pid := file.read().strip()) else "another process"
-                    raise UserError(
-                        f"profile {profile.name} is being run by {holder} already; wait for it to "
-                        "end"
-                    ) from None
-                time.sleep(1)
-            except OSError as error:
-                raise UserError(
-                    f"cannot lock {path} ({error.strerror}), so two starts could write the same "
-                    "files: set INTROSPECT_ROOT to a folder on a local disk"
-                ) from None
-        file.seek(0)
-        file.truncate()
-        print(os.getpid(), file=file, flush=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=LOCK_WAIT)
+    except Timeout:
+        raise UserError(
+            f"profile {profile.name} is being run by another process already: wait for it to end"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        raise UserError(
+            f"cannot lock {path} ({error}), so two starts could write the same files: set "
+            "INTROSPECT_ROOT to a folder on a local disk"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _short(path: Path) -> str:

@@ -47,7 +47,7 @@ def main() -> None:
     elapsed = clock(start - float(os.environ.get("INTROSPECT_STARTED", start)))
     print(f"[{step}] {run.id}   (elapsed {elapsed})", flush=True)
     mark_unfinished(profile, run)
-    before = _states(run)
+    before = {path: path.stat().st_mtime_ns for path in run.outputs if path.is_file()}
     executed = execute(profile, run, margin=f"{step.partition('/')[0]:>5} | ")
     report = next((path for path in run.outputs if path.name == "report.html"), None)
     page = report or artifacts_dir(profile.name) / "html" / f"{run.id}.html"
@@ -57,19 +57,14 @@ def main() -> None:
     print(f"[{step}] done in {clock(time.time() - start)}", flush=True)
 
 
-def _states(run: Run) -> dict[Path, tuple]:
-    """What tells whether an output is written anew: its inode, size and time."""
-    stats = {path: path.stat() for path in run.outputs if path.is_file()}
-    return {path: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
-
-
-def check_written(profile: Profile, run: Run, before: dict[Path, tuple]) -> None:
+def check_written(profile: Profile, run: Run, before: dict[Path, int]) -> None:
     """This execution has written every output. A checkpoint may be older: an interrupted run goes
     on from it, and `run.json` holds its hash. Raises `UserError` naming those that are not."""
-    now = _states(run)
-    old = [path for path in run.outputs if path not in now or now[path] == before.get(path)]
-    kept = artifacts_dir(profile.name) / "checkpoints"
-    absent = [str(path) for path in old if path not in now or not path.is_relative_to(kept)]
+    kept, absent = artifacts_dir(profile.name) / "checkpoints", []
+    for path in run.outputs:
+        old = path.is_file() and path.stat().st_mtime_ns == before.get(path)
+        if not path.is_file() or (old and not path.is_relative_to(kept)):
+            absent.append(str(path))
     if absent:
         raise UserError(
             f"notebook {run.notebook} ended without writing {', '.join(absent)}: does a cell end "

@@ -123,12 +123,12 @@ def test_what_it_lacks_is_said(monkeypatch):
             if run.parameters["explainer"].endswith("act_patch_qwen3_8b_qwen3_8b")
         ],
     )
-    new = preflight.to_download(PROFILE, [*data, *tested])
-    assert new["data-features-llama-3.1-8b"] == {}
-    assert new["data-ablation-qwen3-8b"] == {
+    by_id = {run.id: run for run in data}
+    assert preflight.to_download(PROFILE, [by_id["data-features-llama-3.1-8b"]]) == {}
+    assert preflight.to_download(PROFILE, [by_id["data-ablation-qwen3-8b"]]) == {
         "Transluce/input_ablation_qwen3_8b_mmlu_hint": pytest.approx(22e6, rel=0.1)
     }
-    assert new[tested[0].id] == {
+    assert preflight.to_download(PROFILE, tested[:1]) == {
         "Qwen/Qwen3-8B": 2 * 8.19e9,
         "Transluce/act_patch_qwen3_8b_qwen3_8b": 3.2e9,
     }

@@ -207,6 +207,15 @@ def test_tables_are_split_by_label():
     assert not pick(results.records(runs), table="1-seen")
 
 
+def test_features_without_a_near_twin_have_a_table():
+    runs = [labelled(pair) for pair in two_of_each()]
+    names = runs[-1][1].query("data == 'sae'")["feature"].unique()
+    described = pd.DataFrame({"split": "test", "description": "", "feature": names, "twin": False})
+    described.loc[:2, "twin"] = True
+    found = pick(results.records(runs, {TARGET: described}), table="1-no-twin", explainer="self")
+    assert {record["n"] for record in found} == {len(names) - 3}
+
+
 def test_how_alike_the_answers_are():
     found = pick(results.records([labelled(p) for p in two_of_each()]), table="answers")
     (distinct,) = pick(found, explainer="untrained", data="sae", metric="distinct")

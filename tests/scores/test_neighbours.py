@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from introspect_utils.features.directions import Directions
 from introspect_utils.scores import neighbours
-from introspect_utils.scores.neighbours import nearest, nearest_descriptions, twins
+from introspect_utils.scores.neighbours import nearest, nearest_descriptions
 from introspect_utils.settings.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -148,13 +148,3 @@ def test_a_layer_without_training_directions_is_named():
     assert nearest_descriptions(TRAIN, TEXTS, test, False, "cosine") == ["north-east"] * 2
     with pytest.raises(UserError, match=r"NN-layer: no training direction is of layers \[5\]"):
         nearest_descriptions(TRAIN, TEXTS, test, True, "cosine")
-
-
-def test_a_near_twin_is_a_similar_training_direction_of_another_layer():
-    angle = torch.tensor([0.0, 59.0, 61.0, 10.0]).deg2rad()
-    test = directions([3, 3, 3, 7], 4 * torch.stack([angle.cos(), angle.sin()], 1))
-    east, of_both = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    assert twins(directions([7], east), test) == [True, True, False, False]
-    assert twins(directions([3], east), test) == [False, False, False, True]
-    assert twins(directions([7, 3], of_both), test) == [True, True, False, False]
-    assert twins(directions([3, 7], -of_both), test) == [False] * 4

@@ -1,5 +1,4 @@
-"""Notebooks 03 and 07 on random models and real questions: their code, executed here, writes what
-the plan promises."""
+"""Notebooks 03 and 07 on random models and real questions."""
 
 import json
 
@@ -8,7 +7,6 @@ import pytest
 from introspect_utils.data.assets import ASSETS, is_present
 from introspect_utils.report import tables
 from introspect_utils.report.records import records
-from introspect_utils.runs import record
 from introspect_utils.runs.plan import plan
 from introspect_utils.runs.record import read_run
 from introspect_utils.settings import paths
@@ -27,21 +25,19 @@ def execute(run):
     exec("\n".join(code[1:]), {"display": print, **run.parameters})  # a kernel has it
 
 
-def test_from_questions_to_table_3(tmp_path, monkeypatch):
-    for module in (paths, record):
-        monkeypatch.setattr(module, "ROOT", tmp_path)
-    runs = [run for run in plan(load_profile("smoke")) if "ablation" in run.id]
-    for run in runs:
-        execute(run)
-        assert all(path.stat().st_size for path in run.outputs), run.id
-    data = read_run(runs[0].outputs[0].parent)[0]["statistics"]
+def test_from_questions_to_table_3(smoke):
+    root, _ = smoke
+    runs = [run for run in plan(load_profile("smoke")) if run.id.startswith("ablation-")]
+    read = [read_run(root / run.outputs[0].parent.relative_to(paths.ROOT)) for run in runs]
+    folder = root / "figures" / "smoke" / "runs" / "data-ablation-tiny-llama"
+    read.insert(0, read_run(folder))
+    data = read[0][0]["statistics"]
     assert data["wording"] in load_profile("smoke").ablation.hints and len(data["offset"]) == 4
-    rows = {path.stem: read_rows(path, ABLATION) for path in runs[0].outputs[1:]}
+    folder = root / "artifacts" / "smoke" / "ablation" / "tiny-llama"
+    rows = {name: read_rows(folder / f"{name}.parquet", ABLATION) for name in ("train", "test")}
     assert (len(rows["train"]), len(rows["test"])) == (16, 8)
-    found = records([read_run(run.outputs[0].parent) for run in runs])
-    table = tables.table("table3", found)
-    names = [row[1] for row in table.rows if "(here)" in row[0]]
-    assert (
-        names[:4] == ["Self", "tiny-qwen3", "Untrained", "untrained tiny-qwen3"] and len(names) == 9
-    )
+    found = records(read)
+    names = [row[1] for row in tables.table("table3", found).rows if "(here)" in row[0]]
+    of_models = ["Self", "tiny-qwen3", "Untrained", "untrained tiny-qwen3"]
+    assert names[:4] == of_models and len(names) == 9
     assert [row[2] + row[3] for row in tables.table("table7", found).rows[:2]] == [16, 8]

@@ -1,5 +1,4 @@
-"""Notebooks 01, 04, 05, 08 to 11 and 13 on random models and real text: executed here, they write
-what the plan promises."""
+"""Notebooks 01, 04, 05, 08 to 11 and 13 on random models and real text."""
 
 import pandas as pd
 import pytest
@@ -7,18 +6,13 @@ from serving import ChatServer
 from test_ablation_notebooks import execute
 
 from introspect_utils.data.assets import ASSETS, is_present
-from introspect_utils.extras import ask
 from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.report import style
 from introspect_utils.report.paper import ERROR_CATEGORIES
-from introspect_utils.report.records import records
-from introspect_utils.report.tables import table as made_table
 from introspect_utils.runs import record
-from introspect_utils.runs.beside import ASK
 from introspect_utils.runs.plan import plan
 from introspect_utils.runs.record import read_run
-from introspect_utils.runs.run import checkpoint
 from introspect_utils.scores import simulator
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
@@ -30,78 +24,41 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_from_text_to_table_1(tmp_path, monkeypatch, one_thread):
-    for module in (paths, record):
-        monkeypatch.setattr(module, "ROOT", tmp_path)
-    smoke = load_profile("smoke")
-    of_features = {"features", "simulator", "scaling", "similarity"}
-    runs = [
-        run
-        for run in plan(smoke)
-        if run.settings.get("target") and of_features & set(run.id.split("-"))
-    ]
-    for run in runs:
-        execute(run)
-        assert all(path.stat().st_size for path in run.outputs), run.id
-
-    data, simulated = runs[0].outputs, runs[1].outputs
-    directions, exemplars = Directions.load(data[1]), Exemplars.load(data[2])
+def test_from_text_to_table_1(smoke):
+    root, _ = smoke
+    features = load_profile("smoke").features
+    folder, runs = root / "artifacts" / "smoke" / "features" / "tiny-llama", figures(root) / "runs"
+    directions = Directions.load(folder / "directions.safetensors")
+    exemplars = Exemplars.load(folder / "exemplars.safetensors")
     assert len(directions) == len(exemplars)
+    sae = {directions.names[i] for i in directions.where(data="sae")}
     held_out = {directions.names[i] for i in directions.where(data="sae", split="test")}
-    assert len(held_out) == smoke.features.n_test * len(smoke.features.layers)
-    described = pd.read_parquet(simulated[1])
-    assert set(described["feature"]) <= {directions.names[i] for i in directions.where(data="sae")}
-    assert set(described.loc[described["split"] == "test", "feature"]) <= held_out
-    assert not set(described.loc[described["split"] == "train", "feature"]) & held_out
+    assert len(held_out) == features.n_test * len(features.layers)
+    described = pd.read_parquet(runs / "simulator-tiny-llama" / "descriptions.parquet")
+    assert set(described["feature"]) <= sae
+    for split, part in described.groupby("split"):
+        assert set(part["feature"]) <= (held_out if split == "test" else sae - held_out)
 
-    read = {run.id: read_run(run.outputs[0].parent) for run in runs}
-    full, predictions = read["features-tiny-llama-self-full-n24-seed0"]
-    assert (
-        set(predictions["condition"]) == {"full", "zero-vector", "shuffled-vector"}
-        and full["n_train"] == 24
-    )
-    assert set(full["statistics"]["token_match"]) == {
-        *("no-layer", "wrong-layer", "shuffled-vector", "zero-vector")
-    }
-    assert (
-        not set(predictions["feature"])
-        - held_out
-        - {directions.names[i] for i in range(len(directions)) if directions.data[i] != "sae"}
-    )
-    cases = pd.read_parquet(runs[-1].outputs[1])
+    full, predictions = read_run(runs / "features-tiny-llama-self-full-n24-seed0")
+    assert set(predictions["condition"]) == {"full", "zero-vector", "shuffled-vector"}
+    arms = {"no-layer", "wrong-layer", "shuffled-vector", "zero-vector"}
+    assert full["n_train"] == 24 and set(full["statistics"]["token_match"]) == arms
+    assert not set(predictions["feature"]) & (sae - held_out)
+    cases = pd.read_parquet(runs / "features-errors-tiny-llama-self-n24-seed0" / "cases.parquet")
     zero = predictions.query("condition == 'full' and judge == 0")
-    assert (
-        len(cases)
-        and set(cases["feature"]) == set(zero["feature"])
-        and set(cases["automatic"]) <= set(ERROR_CATEGORIES)
-    )
-    table = made_table("table1", records(list(read.values())))
-    rows = [row[1] for row in table.rows if "(here)" in row[0]]
-    names = (
-        "self",
-        "rotated",
-        "tiny-gemma3",
-        "untrained",
-        "nn-all",
-        "nn-layer",
-        "selfie",
-        "gold",
-        "most-frequent",
-    )
-    assert {style.label(name, "full") for name in names} <= set(rows), rows
-    assert style.label("rotated", "pretrained-projection") in rows
+    assert len(cases) and set(cases["feature"]) == set(zero["feature"])
+    assert set(cases["automatic"]) <= set(ERROR_CATEGORIES)
+    table = (figures(root) / "tables" / "table1.md").read_text()
+    names = ("self", "rotated", "tiny-gemma3", "untrained", "nn-all", "nn-layer", "selfie", "gold")
+    for name in (*names, "most-frequent"):
+        assert f"| {style.label(name, 'full')} |" in table, name
+    assert style.label("rotated", "pretrained-projection") in table
+    asked = read_run(runs / "ask-tiny-llama")[0]["statistics"]
+    assert asked["explanation"] and asked["patched"]["predicted"]
 
-    [asked] = [run for run in plan(smoke) if run.notebook == ASK]
-    execute(asked)
-    found = read_run(asked.outputs[0].parent)[0]["statistics"]
-    assert (
-        found["explanation"]
-        and found["seconds_an_answer"] > 0
-        and found["patched"]["predicted"] is None
-    )
-    checkpoint(smoke, full["id"]).unlink()
-    with pytest.raises(UserError, match="no explainer at .* train one with notebooks/05, 06 or 07"):
-        ask.load(smoke, "tiny-llama")
+
+def figures(root):
+    return root / "figures" / "smoke"
 
 
 def test_candidates_of_a_chat_model(tmp_path, monkeypatch, one_thread):
@@ -123,7 +80,6 @@ def test_candidates_of_a_chat_model(tmp_path, monkeypatch, one_thread):
     assert (described["candidates"].map(len) > 0).all() and not described["rule_scores"].map(
         len
     ).any()
-    assert read_run(run.outputs[0].parent)[0]["statistics"]["rule_score"] is None
 
 
 def test_the_simulator_of_a_profile_is_found_again_or_asked_for(tmp_path, monkeypatch):

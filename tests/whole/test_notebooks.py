@@ -1,9 +1,6 @@
 import ast
 import importlib
 import json
-import os
-import subprocess
-import sys
 
 import nbformat
 import pandas as pd
@@ -21,11 +18,7 @@ from introspect_utils.tasks import TASKS
 
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 FULL = "patching-tiny-llama-self-full-n16-seed0"
-AGAIN = (
-    "data-patching-tiny-llama",
-    FULL,
-    "patching-tiny-llama-self-untrained-n0-seed0",
-)  # run twice
+AGAIN = ("data-patching-tiny-llama", FULL)  # run twice
 RECORD = {
     *(
         "table",
@@ -42,10 +35,6 @@ RECORD = {
     *("low", "high", "clusters", "n_clusters", "stderr_by", "p", "reason"),
     *("seeds", "n_train", "trained_parameters", "paper", "artifact"),
 }
-
-
-# --- the files
-# --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -138,43 +127,11 @@ def test_a_notebook_opened_without_its_inputs_says_which_notebook_makes_them(
     assert list(tmp_path.iterdir()) == []  # and leaves nothing behind
 
 
-# --- the profile smoke, whole
-# -----------------------------------------------------------------------------------------
-
-
-def start(module, *arguments, root):
-    environment = {
-        **os.environ,
-        "INTROSPECT_ROOT": str(root),
-        "PYTHONPATH": str(REPO),
-        "OMP_NUM_THREADS": "1",
-    }
-    line = [sys.executable, "-P", "-m", f"introspect_utils.runs.{module}", *arguments]
-    done = subprocess.run(
-        line,
-        env=environment,
-        cwd=REPO,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=1500,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """(root, what was printed) of ./run_all.sh smoke."""
-    root = tmp_path_factory.mktemp("smoke")
-    return root, start("run_all", "smoke", "--jobs", "2", root=root)
-
-
 def figures(root):
     return root / "figures" / "smoke"
 
 
-def test_smoke_writes_every_table_and_figure(smoke):
+def test_smoke_writes_every_table_and_figure(smoke, start):
     root, out = smoke
     runs = plan(load_profile("smoke"))
     assert f"Profile smoke: {len(runs)} runs, {len(runs)} to do" in out and "Finished in" in out
@@ -204,40 +161,21 @@ def test_smoke_writes_results_in_the_agreed_form(smoke):
     records = json.loads((figures(root) / "results.json").read_text())
     assert all(record.keys() == RECORD for record in records)
     of_table_2 = [record for record in records if record["table"] == "2"]
-    assert all(
-        0 <= record["value"] <= 1 and record["stderr"] >= 0 and record["n"] == 8
-        for record in of_table_2
-    )
+    for record in of_table_2:
+        assert 0 <= record["value"] <= 1 and record["stderr"] >= 0 and record["n"] == 8
     rows = {(record["explainer"], record["condition"]) for record in of_table_2}
-    conditions = (
-        "full",
-        "no-vector",
-        "no-layer",
-        "no-token",
-        "zero-vector",
-        "shuffled-vector",
-        "joint",
-    )
+    conditions = ("full", "no-vector", "no-layer", "no-token", "joint")
+    conditions += ("zero-vector", "shuffled-vector")
     assert rows == {("self", condition) for condition in conditions} | {
         (name, "full") for name in ("untrained", "lookup", "majority")
     }
     metrics = {"exact_match", "has_changed_f1", "content_match", "unparseable"}
-    assert {
-        (record["explainer"], record["condition"], record["metric"]) for record in of_table_2
-    } == {(*row, metric) for row in rows for metric in metrics}
-    of_features = {
-        "1",
-        "1-paired",
-        "1-vector",
-        "5",
-        "B.4",
-        "scored-by",
-        "fig8",
-        "scaling",
-        "scaling-paired",
-    }
+    named = {(r["explainer"], r["condition"], r["metric"]) for r in of_table_2}
+    assert named == {(*row, metric) for row in rows for metric in metrics}
+    of_features = {"1", "1-paired", "1-vector", "5", "B.4", "fig8", "scaling", "scored-by", "sec4"}
     of_outcomes = {"2", "2-paired", "2-vector", "3", "3-paired", "6", "7", "C.1", "hints", "sec5.2"}
-    assert {record["table"] for record in records} == of_features | of_outcomes
+    tables = {record["table"] for record in records}
+    assert of_features | of_outcomes | {"answers", "claims"} <= tables
     counts = [record for record in records if record["table"] == "6"]
     for data, n in (("train", 16), ("test", 8)):
         assert sum(record["value"] for record in counts if record["data"] == data) == n
@@ -262,7 +200,7 @@ def test_a_trained_run_is_a_checkpoint_that_gives_its_predictions(smoke):
     assert explainer.explain(questions, **run["settings"]["generation"]) == said
 
 
-def test_a_second_run_with_one_seed_gives_the_same_results(smoke, tmp_path):
+def test_a_second_run_with_one_seed_gives_the_same_results(smoke, start, tmp_path):
     root, _ = smoke
     for run_id in AGAIN:
         start("run_notebook", "--profile", "smoke", "--run", run_id, root=tmp_path)
@@ -272,7 +210,7 @@ def test_a_second_run_with_one_seed_gives_the_same_results(smoke, tmp_path):
         return json.dumps(results.records(runs)), runs
 
     first, second = found(root), found(tmp_path)
-    assert second[0] == first[0] and len(json.loads(first[0])) > 50
+    assert second[0] == first[0] and json.loads(first[0])
     for (run, predictions), (run_again, predictions_again) in zip(first[1], second[1], strict=True):
         pd.testing.assert_frame_equal(predictions, predictions_again)
         for key in ("statistics", "checkpoint_sha256", "settings"):

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import tomllib
 
 import pytest
@@ -54,12 +55,50 @@ def test_functions_are_short():
     assert long == {}
 
 
+def code_cells():
+    """(notebook, tags, code) of every code cell."""
+    for path in sorted((REPO / "notebooks").glob("*.ipynb")):
+        for cell in json.loads(path.read_text("utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                yield path.stem, cell["metadata"].get("tags", []), "".join(cell["source"])
+
+
 @LAST_STEP
 def test_lines_are_short():
     code = [(name, line) for name, text in MODULES.items() for line in text.splitlines()]
-    for path in (REPO / "notebooks").glob("*.ipynb"):
-        cells = [
-            c for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "code"
-        ]
-        code += [(path.name, line) for c in cells for line in "".join(c["source"]).splitlines()]
+    code += [(stem, line) for stem, _, text in code_cells() for line in text.splitlines()]
     assert [(name, line) for name, line in code if len(line) > 100] == []
+
+
+OPENS = re.compile(r"\b(open_run|Report)\(profile")
+FINISHES = re.compile(r"\b(run|part)\.finish\(")
+FILES = re.compile(r"\brun\.(data|results|checkpoint|load|read)\b|\bfiles\b|\.(save|to_parquet)\(")
+
+
+def lines_of(text):
+    """Lines of code: neither blank nor a comment alone."""
+    return [line for line in text.splitlines() if line.strip() and line.strip()[0] != "#"]
+
+
+def bookkeeping(tags, text):
+    """How many lines of a cell are bookkeeping: all of them in a cell of parameters and in one
+    that opens or finishes a run; elsewhere imports, and lines that name a file or folder of the
+    run, read or save."""
+    if "parameters" in tags or OPENS.search(text) or FINISHES.search(text):
+        return len(lines_of(text))
+    imports = re.compile(r"^\s*(import|from) ")
+    return sum(bool(imports.match(line) or FILES.search(line)) for line in lines_of(text))
+
+
+def test_a_notebook_is_set_up_in_eight_lines():
+    """The cell that opens the run, imports included; all imports are there."""
+    opening = {stem: len(lines_of(text)) for stem, _, text in code_cells() if OPENS.search(text)}
+    assert opening.keys() == {stem for stem, _, _ in code_cells()}
+    assert {stem: n for stem, n in opening.items() if n > 8} == {}
+
+
+def test_a_fifth_of_the_notebooks_code_is_bookkeeping_at_most():
+    lines = sum(len(lines_of(text)) for _, _, text in code_cells())
+    kept = sum(bookkeeping(tags, text) for _, tags, text in code_cells())
+    print(share := f"{kept} of {lines} lines, {kept / lines:.1%}")
+    assert kept <= 0.2 * lines, share
