@@ -2,14 +2,14 @@
 
 Tables "1-seen", "1-unseen", "1-one-word", "1-other-label" and "1-no-twin" are Table 1 of some of
 the held-out features: those whose gold label is a training label too, or is not; whose label only
-names a word, or says more; that are unlike every training feature of another layer. "1-projection" is a model with a fitted projection minus the same with a random
-one, "sec3.4" their ratio. "sec4" has the shares of section 4, raw and over the floor of the best
-constant description, and the number of directions from which SelfIE is beaten. "scored-by" says
-which judge and simulator the scores are of (`condition`) and of how many descriptions, and where
-the labels come from. "B.4" is the token match without or with another layer, "5" has means and
-standard deviations of similarities, "fig8" the share of each of B.5's categories among n zero
-scores (`share`: sorted by a person, `share_automatic`: by a rule), "A.2" how often a person, or
-`condition`, agrees with the judge.
+names a word, or says more; that are unlike every training feature of another layer. "1-projection"
+is a model with a fitted projection minus the same with a random one, "sec3.4" their ratio. "sec4"
+has the shares of section 4, raw and over the floor of the best constant description, and the number
+of directions from which SelfIE is beaten. "scored-by" says which judge and simulator the scores are
+of (`condition`) and of how many descriptions, and where the labels come from. "B.4" is the token
+match without or with another layer, "5" has means and standard deviations of similarities, "fig8"
+the share of each of B.5's categories among n zero scores (`share`: sorted by a person,
+`share_automatic`: by a rule), "A.2" how often a person, or `condition`, agrees with the judge.
 """
 
 import random
