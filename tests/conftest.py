@@ -29,7 +29,7 @@ from introspect_utils.settings.profile import load_profile
 from introspect_utils.runs.plan import plan
 
 [run] = [run for run in plan(load_profile(profile)) if run.parameters == {parameters}]
-assert all(path.is_file() for path in run.inputs)
+assert run.id == "tables" or all(path.is_file() for path in run.inputs)
 with open(ROOT / "ran.txt", "a") as file:
     print(run.id, file=file)
 print("working on", run.id)
@@ -143,14 +143,14 @@ class ToyRepo:
         """Leave everything as after these runs, quickly."""
         code = f"""if True:
             from introspect_utils.settings.profile import load_profile
-            from introspect_utils.runs.due import mark_done
+            from introspect_utils.runs.due import made_from, mark_done
             from introspect_utils.runs.plan import plan
             profile = load_profile("toy")
             for run in [run for run in plan(profile) if run.id in {ids}]:
                 for path in run.outputs:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.touch()
-                mark_done(profile, run, plan(profile))
+                mark_done(profile, run, made_from(run, plan(profile)))
         """
         subprocess.run(
             [sys.executable, "-c", code], env=self.command()[1], cwd=self.path, check=True

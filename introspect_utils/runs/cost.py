@@ -154,13 +154,18 @@ def _data(file: Profile, run: Run) -> tuple[float, float]:
     return 2 * WIDTH * f.n_contexts * f.context * len(f.layers), dollars
 
 
+def machine_memory(made: Estimate) -> float:
+    """Bytes of memory beside the GPUs: one and a half times theirs."""
+    return 1.5 * made.gpus * made.memory
+
+
 def resources(profile: Profile, run: Run) -> dict[str, int]:
-    """What a cluster is asked for: GPUs, the machine's memory in MB (one and a half times that of
-    the GPUs), minutes (twice the time). Nothing for a run that is not estimated."""
+    """What a cluster is asked for: GPUs, the machine's memory in MB, minutes (twice the time).
+    Nothing for a run that is not estimated."""
     made = estimate(profile, run)
     if made is None or not made.memory:
         return {}
-    memory = round(1.5 * made.gpus * made.memory / 1e6)
+    memory = round(machine_memory(made) / 1e6)
     return {"gpu": made.gpus, "mem_mb": memory, "runtime": round(30 + 120 * made.hours / made.gpus)}
 
 

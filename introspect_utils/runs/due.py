@@ -16,7 +16,7 @@ from typing import Any
 
 from introspect_utils.runs.plan import Run, plan
 from introspect_utils.settings.errors import UserError
-from introspect_utils.settings.paths import REPO, artifacts_dir, replaced, run_dir
+from introspect_utils.settings.paths import REPO, ROOT, artifacts_dir, replaced, run_dir
 from introspect_utils.settings.profile import Profile
 
 ASKED = "asked for"
@@ -38,7 +38,23 @@ def made_from(run: Run, runs: list[Run]) -> dict[str, Any]:
     """What the results of `run` depend on, as it is now."""
     code = _digest(notebook_code(run.notebook))
     inputs = {other.id: _digest(made_from(other, runs)) for other in upstream(run, runs)}
-    return {"settings": run.settings, "notebook": {run.notebook: code}, "inputs": inputs}
+    made = {"settings": run.settings, "notebook": {run.notebook: code}, "inputs": inputs}
+    contents = {name: _contents(name) for name in _flat(run.settings).values() if "/" in name}
+    contents = {json.loads(name): digest for name, digest in contents.items() if digest}
+    return made | ({"contents": contents} if contents else {})
+
+
+def _contents(name: str) -> str | None:
+    """A digest of the file or folder that a setting names (JSON text), of a folder by the names,
+    sizes and times of its files; None for any other setting."""
+    value = json.loads(name)
+    path = ROOT / value if isinstance(value, str) else ROOT
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    if path == ROOT or not path.is_dir():
+        return None
+    stats = ((str(p.relative_to(path)), p.stat()) for p in sorted(path.rglob("*")) if p.is_file())
+    return _digest([[file, stat.st_size, stat.st_mtime_ns] for file, stat in stats])
 
 
 def notebook_code(stem: str) -> list:
@@ -90,13 +106,13 @@ def _records(profile: Profile, run: Run) -> tuple[Path, Path]:
     return small, artifacts_dir(profile.name) / "made_from" / f"{run.id}.json"
 
 
-def mark_done(profile: Profile, run: Run, runs: list[Run]) -> None:
-    """Note what the outputs of `run`, which must be whole, were made from. Written last, and
-    atomically."""
+def mark_done(profile: Profile, run: Run, made: dict[str, Any]) -> None:
+    """Note what the outputs of `run`, which must be whole, were made from: what `made_from` said
+    before the run, since files may be edited while it is at work. Written last, and atomically."""
     for record in reversed(_records(profile, run)):
         record.parent.mkdir(parents=True, exist_ok=True)
         with replaced(record) as part:
-            part.write_text(json.dumps(made_from(run, runs), indent=1) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
 def mark_unfinished(profile: Profile, run: Run) -> None:
@@ -122,6 +138,7 @@ def _why_stale(record: Path, outputs: list[Path], now: dict[str, Any]) -> str | 
     if part == "settings":
         return f"{name} is {new.get(changed[0])}, was {old.get(changed[0])}"
     what = {"notebook": f"the code of notebook {name}", "inputs": f"its input {name}"}
+    what |= {"contents": f"what is in {name}"}
     return f"{what[part]} has changed"
 
 

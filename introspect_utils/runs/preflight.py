@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from introspect_utils.runs.beside import ARCHIVES, archive
-from introspect_utils.runs.cost import Estimate, downloads, estimate
+from introspect_utils.runs.cost import Estimate, downloads, estimate, machine_memory
 from introspect_utils.runs.run import PUBLISHED, Run
 from introspect_utils.settings.names import MODELS
 from introspect_utils.settings.paths import ROOT
@@ -24,6 +24,11 @@ def gpu_memory() -> list[int]:
     from torch import cuda
 
     return [cuda.get_device_properties(i).total_memory for i in range(cuda.device_count())]
+
+
+def memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def has_hub_token() -> bool:
@@ -50,7 +55,9 @@ def missing(profile: Profile, runs: Sequence[Run], here: bool = True) -> list[st
     of a cluster, which do not run `here`, find their GPUs there."""
     costs = {run.id: cost for run in runs if (cost := estimate(profile, run))}
     new = to_download(profile, runs)
-    lines = [*_disk(costs, sum(new.values())), *(_gpus(costs) if here else [])] if costs else []
+    part_of = {run.id: run.parameters["profile"] for run in runs}
+    lines = _disk(costs, sum(new.values())) if costs else []
+    lines += [*_gpus(costs, part_of, profile.source), *_memory(costs)] if costs and here else []
     gated = sorted(new.keys() & {model.hub for model in MODELS.values() if model.gated})
     if gated and not has_hub_token():
         lines.append(
@@ -89,24 +96,35 @@ def _disk(costs: dict[str, Estimate], new: float) -> list[str]:
     ]
 
 
-def _gpus(costs: dict[str, Estimate]) -> list[str]:
-    """A run uses as many GPUs as it trains in processes."""
-    gpus, most = gpu_memory(), max(cost.gpus for cost in costs.values())
-    over = {run_id: cost.memory for run_id, cost in costs.items()}
-    over = {run_id: n for run_id, n in over.items() if n > max(gpus, default=0)}
-    if over:
-        largest = max(over, key=over.get)
-        has = f"the largest GPU here has {gigabytes(max(gpus))}" if gpus else "there is no GPU here"
-        return [
-            f"GPU memory: {has}, and {len(over)} runs need more, at most {largest} about "
-            f"{gigabytes(over[largest])}: set training.sharded and more processes, "
-            "gradient_checkpointing: true, a smaller batch_size or tuning: lora, or name the runs "
-            "that fit with --until"
-        ]
-    if len(gpus) < most:
-        processes = f"some runs train in {most} processes: lower training.processes"
-        return [f"GPUs: {len(gpus)} are here, and {processes}"]
-    return []
+def _gpus(costs: dict[str, Estimate], part_of: dict[str, str], profile: str) -> list[str]:
+    """A run uses as many GPUs as it trains in processes. Parts that do not fit can be left out."""
+    gpus = gpu_memory()
+    largest = max(gpus, default=0)
+    over = {i: cost for i, cost in costs.items() if cost.memory > largest or cost.gpus > len(gpus)}
+    if not over:
+        return []
+    worst = max(over, key=lambda run_id: over[run_id].memory * over[run_id].gpus)
+    here = f"{len(gpus)} of {gigabytes(largest)} are here" if gpus else "there is none here"
+    parts = sorted({part_of[run_id] for run_id in over} - {profile})
+    mend = "set training.sharded and more processes, gradient_checkpointing: true, a smaller "
+    mend += "batch_size or tuning: lora, or name the runs that fit with --until"
+    if parts:
+        mend = f"leave out what does not fit with --without {' '.join(parts)}, or {mend}"
+    return [
+        f"GPUs: {here}, and {len(over)} runs need more, {worst} most: {over[worst].gpus} of "
+        f"{gigabytes(over[worst].memory)}; {mend}"
+    ]
+
+
+def _memory(costs: dict[str, Estimate]) -> list[str]:
+    """The machine's memory: what a cluster is asked for, too."""
+    needed, run_id = max((machine_memory(cost), run_id) for run_id, cost in costs.items())
+    if needed <= (there := memory()):
+        return []
+    return [
+        f"memory: {gigabytes(there)} are here, and {run_id} needs about {gigabytes(needed)}: name "
+        "the runs that fit with --until"
+    ]
 
 
 def gigabytes(size: float) -> str:

@@ -24,13 +24,13 @@ from introspect_utils.runs.run import Run
 from introspect_utils.runs.run_notebook import clock
 from introspect_utils.settings.errors import UserError, command
 from introspect_utils.settings.paths import REPO, ROOT, artifacts_dir
-from introspect_utils.settings.profile import Profile, load_profile
+from introspect_utils.settings.profile import WITHOUT, Profile, load_profile
 from introspect_utils.settings.reading import nearest
 
 LOCK_WAIT = 10  # seconds; what a killed run left behind is gone by then
 USAGE = (
-    "usage: ./run_all.sh [PROFILE] [extra Snakemake arguments, e.g. --dry-run, --jobs 2, "
-    "--forcerun RUN]"
+    "usage: ./run_all.sh [PROFILE] [--without PART ...] [extra Snakemake arguments, e.g. "
+    "--dry-run, --jobs 2, --forcerun RUN]"
 )
 
 
@@ -47,6 +47,7 @@ def main() -> int:
             f"{profile.source} is a part of the profile {profile.name}: run that, with --until for "
             "some of its runs"
         )
+    profile, extra = without_parts(profile, extra)
     options, runs = snakemake_options(extra), plan(profile)
     known = [run.id for run in runs]
     for run_id in {*options.forcerun, *options.until, *options.omit_from, *options.targets}:
@@ -62,6 +63,21 @@ def main() -> int:
         return 0
     with only_one(profile):
         return run(profile, due(profile, forced), options, extra)
+
+
+def without_parts(profile: Profile, extra: list[str]) -> tuple[Profile, list[str]]:
+    """The profile without the parts that --without names, here and in every process that is started
+    from here, and the other arguments. Raises `UserError` for a name that is no part."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--without", nargs="+", default=[])
+    own, extra = parser.parse_known_args(extra)
+    parts = [part.source for part in profile.parts]
+    for name in own.without:
+        if name not in parts:
+            raise UserError(f"profile {profile.name} has no part {name!r}; {nearest(name, parts)}")
+    if own.without:
+        os.environ[WITHOUT] = " ".join(own.without)
+    return load_profile(profile.source), extra
 
 
 def snakemake_options(extra: list[str]) -> argparse.Namespace:
@@ -147,8 +163,15 @@ def run(
             if failed
             else f"Snakemake stopped:{last}\n  its log: {_short(log)}"
         )
-    print(f"Finished in {clock(time.time() - start)}. Tables and figures:")
-    print(*(f"  {_short(path)}" for path in runs[-1].outputs), sep="\n")
+    left = due(profile)
+    tables, done = runs[-1], len(runs) - len(left)
+    if tables.id in left and done:  # some runs were left out
+        line = f"-m introspect_utils.runs.run_notebook --run {tables.id} --so-far --profile"
+        if subprocess.run([sys.executable, *line.split(), profile.source]).returncode:
+            return 1
+    print(f"Finished in {clock(time.time() - start)}. Tables and figures", end="")
+    print(f" of the {done} of {len(runs)} runs that are done:" if left else ":")
+    print(*(f"  {_short(path)}" for path in tables.outputs if path.is_file()), sep="\n")
     print(f"Executed notebooks: {_short(artifacts_dir(profile.name) / 'notebooks')}")
     return 0
 

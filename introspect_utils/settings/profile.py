@@ -6,6 +6,7 @@ then the task is not run. What is trained otherwise, or is about another target,
 the keys of its sections replace those of the profile. Of the tasks it has those that it names.
 """
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from introspect_utils.settings.paths import REPO
 from introspect_utils.settings.reading import UniqueKeys, nearest, read_dataclass
 from introspect_utils.settings.rehearsal import profile_of, rehearsed
 from introspect_utils.settings.sections import TASK_SECTIONS, AsReleased, Profile
+
+WITHOUT = "INTROSPECT_WITHOUT"  # environment variable: the parts that are left out, by `run_all`
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
@@ -52,8 +55,14 @@ def load_profile(name_or_path: str | Path) -> Profile:
         _profile(known[name], whole, name, name)  # its mistakes are its own
         settings = _merged(whole, settings)
     profile = _profile(path, settings, name, source)
-    parts = tuple(load_profile(part) for part in known if part.startswith(f"{source}/"))
-    return replace(profile, parts=parts)
+    return replace(profile, parts=_parts(source, source, known))
+
+
+def _parts(source: str, of: str, known: dict[str, Path]) -> tuple[Profile, ...]:
+    """The parts of a profile that has those of `of`, without those that are left out."""
+    names = [source + name.removeprefix(of) for name in known if name.startswith(f"{of}/")]
+    left_out = os.environ.get(WITHOUT, "").split()
+    return tuple(load_profile(name) for name in names if name not in left_out)
 
 
 def _rehearsal(source: str, of: str, known: dict[str, Path]) -> Profile:
@@ -64,11 +73,8 @@ def _rehearsal(source: str, of: str, known: dict[str, Path]) -> Profile:
     settings = rehearsed(_read(known[whole]))
     if part:
         settings = _merged(settings, rehearsed(_read(known[of])))
-    parts = [other for other in known if other.startswith(f"{of}/")]
     made = _profile(known[of], settings, name, source)
-    return replace(
-        made, parts=tuple(load_profile(name + other.removeprefix(whole)) for other in parts)
-    )
+    return replace(made, parts=_parts(source, of, known))
 
 
 def _read(path: Path) -> Any:

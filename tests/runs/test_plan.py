@@ -50,7 +50,7 @@ def finish(profile, *ids):
             for path in run.outputs:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch()
-            mark_done(profile, run, plan(profile))
+            mark_done(profile, run, made_from(run, plan(profile)))
 
 
 def change(profile, **patching):
@@ -150,6 +150,22 @@ def test_the_reason_names_what_changed(profile, tmp_path):
     reasons = due(profile)
     assert reasons[DATA] == "the code of notebook 02_data_activation_patching has changed"
     assert reasons[FULL] == f"its input {DATA} has changed"
+
+
+def test_a_name_stands_for_what_is_in_the_file_or_folder(profile, tmp_path):
+    facts, model = tmp_path / "facts.json", tmp_path / "model"
+    facts.write_text("[]")
+    model.mkdir()
+    (model / "weights").write_text("0")
+    of_files = change(profile, facts=str(facts), explainers=("self", str(model)))
+    finish(of_files)
+    assert due(of_files) == {}
+    (model / "weights").write_text("1")
+    trained = [run.id for run in plan(of_files) if run.parameters.get("explainer") == str(model)]
+    assert set(due(of_files)) == {*trained, "tables"}
+    assert due(of_files)[trained[0]] == f"what is in {model} has changed"
+    facts.write_text("[{}]")
+    assert due(of_files)[DATA] == f"what is in {facts} has changed"
 
 
 def test_data_are_made_anew_only_for_a_run_that_needs_them(profile):

@@ -19,9 +19,10 @@ RUNS = plan(PAPER)
 def machine(monkeypatch):
     """Sets what the probes find; at first all that the paper could want."""
 
-    def has(disk=1e15, gpus=(700e9,) * 4, token=True, key="x", cached=()):
+    def has(disk=1e15, gpus=(700e9,) * 4, token=True, key="x", cached=(), memory=2e12):
         monkeypatch.setattr(preflight, "free_disk", lambda: disk)
         monkeypatch.setattr(preflight, "gpu_memory", lambda: list(gpus))
+        monkeypatch.setattr(preflight, "memory", lambda: memory)
         monkeypatch.setattr(preflight, "has_hub_token", lambda: token)
         monkeypatch.setenv("OPENAI_API_KEY", key)
         monkeypatch.setattr(preflight, "is_cached", lambda name: name in cached)
@@ -36,12 +37,12 @@ def named(*words):
 
 def test_everything_that_is_missing_is_said_at_once(machine):
     assert missing(PAPER, RUNS) == []
-    machine(disk=1e9, gpus=(), token=False, key="")
+    machine(disk=1e9, gpus=(), token=False, key="", memory=1e9)
     lines = missing(PAPER, RUNS)
     heads = [line.split(":")[0] for line in lines]
-    assert heads == ["disk", "GPU memory", "hub token", "OpenAI key"]
-    assert "there is no GPU here" in lines[1] and "judge: embedding" in lines[3]
-    assert "meta-llama/Llama-3.1-70B" in lines[2] and "Qwen" not in lines[2]
+    assert heads == ["disk", "GPUs", "memory", "hub token", "OpenAI key"]
+    assert "there is none here" in lines[1] and "judge: embedding" in lines[4]
+    assert "meta-llama/Llama-3.1-70B" in lines[3] and "Qwen" not in lines[3]
     for name in ("smoke", "mini", "small"):  # they ask the machine for nothing
         assert missing(load_profile(name), plan(load_profile(name))) == []
 
@@ -68,15 +69,35 @@ def test_a_run_must_fit_the_largest_gpu_and_have_as_many_as_it_has_processes(mac
     assert missing(PAPER, both) == []
     machine(gpus=(64e9, 64e9))
     [line] = missing(PAPER, both)
-    assert "the largest GPU here has 64 GB, and 1 runs need more" in line
-    assert "ablation-qwen3-8b-self-full-n12642-seed42 about 66 GB" in line
+    assert line.startswith(
+        "GPUs: 2 of 64 GB are here, and 1 runs need more, ablation-qwen3-8b-self"
+    )
     machine(gpus=(80e9,))
-    assert missing(PAPER, both) == [
-        "GPUs: 1 are here, and some runs train in 2 processes: lower training.processes"
-    ]
+    [line] = missing(PAPER, named("ablation-qwen3-8b-self-full", "self-lora"))
+    assert "1 runs need more" in line and "most: 2 of 66 GB" in line
     assert missing(PAPER, named("self-lora")) == []
     machine(gpus=())
     assert missing(PAPER, both, here=False) == []  # a cluster's machines have the GPUs
+
+
+def test_parts_that_do_not_fit_are_named_and_can_be_left_out(machine, monkeypatch):
+    machine(gpus=(85e9, 85e9))
+    [line] = missing(PAPER, RUNS)
+    assert "leave out what does not fit with --without paper/gemma paper/llama-70b" in line
+    monkeypatch.setenv("INTROSPECT_WITHOUT", "")
+    arguments = ["--without", "paper/gemma", "paper/llama-70b", "--jobs", "1"]
+    less, extra = run_all.without_parts(PAPER, arguments)
+    assert extra == ["--jobs", "1"] and load_profile("paper") == less  # for every process
+    assert missing(less, plan(less)) == []
+    assert not [run.id for run in plan(less) if "gemma" in run.id or "70b" in run.id]
+    with pytest.raises(UserError, match="has no part 'paper/gema'; did you mean 'paper/gemma'"):
+        run_all.without_parts(PAPER, ["--without", "paper/gema"])
+
+
+def test_the_machines_memory_is_looked_at_too(machine):
+    machine(memory=100e9)
+    [line] = missing(PAPER, named("ablation-qwen3-8b-self-full"))
+    assert line.startswith("memory: 100 GB are here, and ablation-qwen3-8b-self-full")
 
 
 def test_a_token_is_needed_for_gated_models_that_are_not_here(machine):
@@ -133,7 +154,7 @@ def test_a_real_run_stops_before_it_starts(machine):
     def start(*extra):
         run_all.run(PAPER, reasons, run_all.snakemake_options(list(extra)), list(extra))
 
-    message = "profile paper cannot be run here:\n  GPU memory: .*\n  OpenAI key: "
+    message = "profile paper cannot be run here:\n  GPUs: .*\n  OpenAI key: "
     with pytest.raises(UserError, match=message):
         start()
     machine(gpus=(80e9, 80e9), key="", token=False)

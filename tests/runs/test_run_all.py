@@ -139,6 +139,29 @@ def test_a_notebook_that_ends_early_is_not_done_whatever_lies_there(toy_repo):
     assert "4 runs, 2 to do" in out and "to do: not finished" in out
 
 
+def test_a_notebook_edited_at_work_is_due_again(toy_repo):
+    toy_repo.pretend_done(toy_repo.DATA, toy_repo.UNTRAINED)
+    hang = toy_repo.root / f"hang-{toy_repo.FULL}"
+    hang.touch()
+    line, environment = toy_repo.command("toy", "--until", toy_repo.FULL)
+    with subprocess.Popen(line, env=environment, cwd=toy_repo.path) as at_work:
+        while not (toy_repo.root / "hanging").exists():
+            time.sleep(0.1)
+        toy_repo.edit("06_train_activation_patching", "working on", "working at")
+        hang.unlink()
+    assert at_work.returncode == 0
+    status, out = toy_repo.run_all("toy", "--dry-run")
+    assert "the code of notebook 06_train_activation_patching has changed" in out
+
+
+def test_what_is_left_out_stays_out_and_the_tables_are_of_what_is_done(toy_repo):
+    status, out = toy_repo.run_all("toy", "--until", toy_repo.FULL)
+    assert status == 0 and toy_repo.ran() == [toy_repo.DATA, toy_repo.FULL, "tables"], out
+    assert "Tables and figures of the 2 of 4 runs that are done:\n" in out
+    status, out = toy_repo.run_all("toy", "--dry-run")
+    assert "4 runs, 2 to do" in out
+
+
 def test_a_killed_run_is_taken_up_again_and_leaves_nothing_at_work(toy_repo):
     hang = toy_repo.root / f"hang-{toy_repo.FULL}"
     hang.touch()
