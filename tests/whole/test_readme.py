@@ -54,7 +54,7 @@ def test_the_tables_of_notebooks_profiles_explainers_and_conditions_are_whole():
     assert set(re.findall(r"notebooks/(\w+)\.ipynb", PAGES["README.md"])) == NOTEBOOKS
     named = first_cells("docs/notebooks.md", "| notebook | what it does |")
     assert set(re.findall(r"`(\w+)`", "".join(named))) == NOTEBOOKS
-    profiles = {path.stem for path in (REPO / "params").glob("*.yaml")}
+    profiles = {"rehearsal", *(path.stem for path in (REPO / "params").glob("*.yaml"))}
     of_table = "".join(first_cells("docs/scale.md", "| profile | for |"))
     assert set(re.findall(r"`([\w-]+)`", of_table)) == profiles
     explainers = "".join(first_cells("docs/explainers.md", "| explainer | what it is |"))
@@ -63,7 +63,7 @@ def test_the_tables_of_notebooks_profiles_explainers_and_conditions_are_whole():
     assert {*PROJECTED, *STARTED} <= set(re.findall(r"`([\w-]+)`", conditions))
 
 
-@pytest.mark.parametrize("name", ["paper", "published"])
+@pytest.mark.parametrize("name", ["paper", "paper-lite", "published"])
 def test_the_hours_of_a_profile_are_those_that_a_dry_run_estimates(name):
     profile = load_profile(name)
     hours = sum(made.hours for run in plan(profile) if (made := estimate(profile, run)))
