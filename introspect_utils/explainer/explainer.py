@@ -12,6 +12,7 @@ from torch import Tensor
 
 from introspect_utils.explainer.generate import generate
 from introspect_utils.explainer.question_model import QuestionModel
+from introspect_utils.models.fingerprint import check_base
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
 from introspect_utils.models.weights import read_adapter
@@ -61,6 +62,7 @@ class Explainer(QuestionModel):
             save_file({name: part.contiguous() for name, part in parts}, folder / PROJECTION)
         described = {
             "base": self.lm.name,
+            "weights": self.fingerprint,
             "d_target": self.d_target,
             "layers": self.layers,
             "longest_explanation": self.longest_explanation,
@@ -94,13 +96,21 @@ class Explainer(QuestionModel):
             )
         if whole or base is None:
             base = load_model(str(folder.resolve()) if whole else name, device, dtype)
+        if not whole:
+            check_base(base, folder, name, described.get("weights"))
         layers = [tuple(layer) for layer in described["layers"]]
         explainer = cls(base, settings, described["d_target"], layers)
         if adapted:
             explainer.model = read_adapter(explainer.lm.model, folder)
         explainer.token_norm = described["token_norm"]
         explainer.longest_explanation = described["longest_explanation"]
-        explainer.center.copy_(load_file(folder / VECTORS)["center"])
+        center = load_file(folder / VECTORS)["center"]
+        if center.shape != explainer.center.shape or not center.isfinite().all():
+            raise UserError(
+                f"{folder / VECTORS} does not hold {len(layers)} means of finite numbers: it is "
+                "damaged, or another explainer's; get it again"
+            )
+        explainer.center.copy_(center)
         if explainer.projection is not None:
             explainer.projection.load_state_dict(load_file(folder / PROJECTION))
         return explainer.eval()

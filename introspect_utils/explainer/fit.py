@@ -67,9 +67,8 @@ def fit(
         at = {"wandb": {"dir": str(path.parent)}}
         accelerator.init_trackers("introspect", init_kwargs=at)
     bar = {"desc": "training", "unit": "step", "mininterval": 10, "total": len(steps)}
-    module.train()
     progress = tqdm(**bar, initial=done, disable=not accelerator.is_main_process)
-    with progress, lean_autocast(module) if loop.lean else nullcontext():
+    with in_training(module), progress, lean_autocast(module) if loop.lean else nullcontext():
         for item in steps[done:]:
             # dropout does not depend on where a run was resumed
             torch.manual_seed(seed * 1_000_003 + len(losses) + accelerator.process_index * 10**12)
@@ -85,7 +84,6 @@ def fit(
                 elapsed = time.monotonic() - start
                 checkpoint(path, weights, loop.optimizer.state, losses, elapsed, made_from)
                 saved = time.monotonic()
-    module.eval()
     if steps and accelerator.num_processes == 1:  # the parent of several looks at what they trained
         gates.check_trained(module, before)
     if len(losses) > done:
@@ -172,6 +170,17 @@ class Loop:
                 self.accelerator.backward(self.loss(pairs[0][0]))
                 gates.check_gradients(self.weights)
                 self.optimizer.zero_grad()
+
+
+@contextmanager
+def in_training(module: nn.Module) -> Iterator[None]:
+    """Within the context the module is in training mode, afterwards, whatever ended it, in that of
+    evaluation: without dropout."""
+    module.train()
+    try:
+        yield
+    finally:
+        module.eval()
 
 
 @contextmanager

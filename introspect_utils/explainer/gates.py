@@ -6,10 +6,11 @@ What an honest run can have too is no error: `warnings`, which go into the run's
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from introspect_utils.settings.errors import UserError
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 SAMPLED = 256  # values of a tensor that are compared
 HANDFUL = 10  # training rows after which an explainer that always says the same is a surprise
+BESIDE = ("adapter_config.json", "config.json", "explainer.json", "simulator.json")
+NO_SETTINGS = ("base_model_name_or_path", "peft_version", "transformers_version")
 Samples = dict[str, tuple["Tensor", bool]]  # name -> (some values, is it to be trained?)
 
 
@@ -124,13 +127,24 @@ def check_saved(explainer: QuestionModel, folder: Path) -> None:
 
 
 def file_sha256(folder: Path) -> str:
-    """SHA-256 over the weight files of a checkpoint, in order of name."""
+    """SHA-256 over what a checkpoint's answers come from: its weight files, in order of name, and
+    the settings beside them, less versions and places."""
     digest = hashlib.sha256()
+    for path in map(folder.joinpath, BESIDE):
+        if path.is_file():
+            settings = json.loads(path.read_text("utf-8")).items()
+            kept = {name: _in_order(value) for name, value in settings if name not in NO_SETTINGS}
+            digest.update(json.dumps(kept, sort_keys=True).encode())
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             while block := file.read(1 << 24):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _in_order(value: Any) -> Any:
+    """PEFT writes the names of modules in an order of no meaning."""
+    return sorted(value) if value and isinstance(value, list) and type(value[0]) is str else value
 
 
 def check_checkpoint(checkpoint: Path, sha256: str) -> None:
@@ -142,21 +156,27 @@ def check_checkpoint(checkpoint: Path, sha256: str) -> None:
         )
 
 
-def check_padding(explainer: QuestionModel, rows: Sequence[tuple]) -> None:
+def check_padding(explainer: QuestionModel, rows: Sequence[tuple], ahead: int = 0) -> None:
     """The shortest, the middle and the longest of rows (question, ids, length of the prompt) get
-    the same next-token logits alone and in one batch."""
+    the same next-token logits alone and in one batch; `ahead` as for `collate`."""
     import torch
 
     from introspect_utils.models.gate import difference, tolerance
 
     def next_logits(some: Sequence[tuple]) -> Tensor:
-        batch = explainer.collate(some)
+        batch = explainer.collate(some, ahead)
         last = torch.tensor([batch.ids.shape[1] - 1], device=batch.ids.device)
         return explainer.logits(batch, last)[:, -1]
 
     by_length = sorted(rows, key=lambda row: len(row[1]))
     some = [by_length[0], by_length[len(rows) // 2], by_length[-1]]
     change = difference(next_logits(some), torch.cat([next_logits([row]) for row in some]))
+    if not math.isfinite(change):
+        raise UserError(
+            f"the logits of {explainer.lm.name} for {some[0][0].text[:80]!r} or a longer question "
+            "are not finite: the model is damaged, or its numbers outgrow its dtype; set dtype: "
+            "float32, or train it again"
+        )
     if not change <= tolerance(explainer.lm):
         raise UserError(
             f"{explainer.lm.name} answers a question otherwise beside longer ones than alone (its "

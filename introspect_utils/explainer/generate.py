@@ -48,16 +48,16 @@ def _continue(
 ) -> list[list[int]]:
     """At most, or exactly, `n` greedy tokens behind each row."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i][1]))
-    said, lm = [[] for _ in rows], explainer.lm
+    said, lm = [[] for _ in rows], explainer.eval().lm
     if rows:
         lm.check_length(len(rows[order[0]][1]) + n, "a question with its answer")
     bar = {"total": len(rows), "desc": "explaining", "unit": "row", "disable": len(rows) == 1}
     with merged(explainer.model), tqdm(**bar, mininterval=10) as progress:
         if batch_size > 1 and len(rows) > 1:
-            check_padding(explainer, rows)
+            check_padding(explainer, rows, n)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            batch = explainer.collate([rows[i] for i in chosen])
+            batch = explainer.collate([rows[i] for i in chosen], n)
             embedded = explainer.embeddings(batch)
             tokens = generate_greedily(
                 lm,

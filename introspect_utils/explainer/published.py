@@ -18,6 +18,7 @@ from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
 from introspect_utils.models.weights import read_adapter
 from introspect_utils.settings.errors import UserError
+from introspect_utils.settings.names import MODELS
 
 BEGINNINGS = ("features_explain_", "act_patch_", "input_ablation_")  # of their names
 # all that are published (README of the authors' code), and the model that each was trained from
@@ -65,9 +66,14 @@ def published_folder(name: str) -> Path:
         ) from error
 
 
+def _bare(model: str) -> str:
+    """A model's name without its place, and without the maker's that old ids of Llama have."""
+    return Path(model).name.lower().removeprefix("meta-")
+
+
 def load_published(name: str, device: str, dtype: str) -> LanguageModel:
     """The model of a published explainer, with its adapters in it. Raises `UserError` for a folder
-    of another format, or whose weights do not fit."""
+    of another format, of another base than its name says, or whose weights do not fit."""
     folder = published_folder(name)
     if not list(folder.glob("*.safetensors")):
         raise UserError(
@@ -83,9 +89,19 @@ def load_published(name: str, device: str, dtype: str) -> LanguageModel:
             f"{folder}/adapter_config.json is of {kind} on {base}: a LoRA that names its base is "
             "expected"
         )
+    known = trained_from(name)
+    if known and base != known and _bare(base) != _bare(MODELS[known].hub):
+        raise UserError(
+            f"{folder}/adapter_config.json names {base} as its base, and {Path(name).name} was "
+            f"trained on {known} ({MODELS[known].hub}): get the adapter again"
+        )
     lm = load_model(base, device, dtype)
     with safe_open(folder / "adapter_model.safetensors", "pt") as saved:
-        rows = [saved.get_slice(k).get_shape()[0] for k in saved.keys() if "embed_tokens" in k]
+        rows = [
+            saved.get_slice(k).get_shape()[0]
+            for k in saved.keys()
+            if k.endswith("embed_tokens.weight")
+        ]
     if rows and rows[0] < len(lm.tokenizer):
         raise UserError(f"{folder} has {rows[0]} embeddings, {base} more tokens: of another base?")
     if rows:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from introspect_utils.explainer.continuous_token import input_scale, reserve_tokens, token_norm
 from introspect_utils.explainer.projection import Projection, Scale
+from introspect_utils.models.fingerprint import fingerprint
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import pad_left, positions, read_shared, worth_sharing
 from introspect_utils.models.tokens import token_ids
@@ -59,6 +60,7 @@ class QuestionModel(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.fingerprint = fingerprint(lm)  # of the base: tokens are added, adapters trained
         self.lm, ids = reserve_tokens(sharing_weights(lm))
         self.begin, self.placeholder, self.end = ids
         self.model, self.settings, self.d_target = self.lm.model, settings, d_target
@@ -116,6 +118,9 @@ class QuestionModel(nn.Module):
     def _scaled(self, token: Tensor) -> Tensor:
         if self.token_norm is None:
             return token
+        # by a power of two, which rounds nothing: else the norm of some vectors is 0 or infinite
+        largest = token.detach().abs().amax(-1, keepdim=True).float().clamp(min=1e-38)
+        token = token * (largest.frexp().mantissa / largest).to(token.dtype)
         return token * (self.token_norm / token.norm(dim=-1, keepdim=True).clamp(min=1e-6))
 
     def encode(
@@ -146,14 +151,15 @@ class QuestionModel(nn.Module):
         self.lm.check_length(len(ids), f"the question {text[:80]!r}")
         return ids, n_prompt
 
-    def collate(self, rows: Sequence[Row]) -> Batch:
-        """Rows as one batch on the model's device."""
+    def collate(self, rows: Sequence[Row], ahead: int = 0) -> Batch:
+        """Rows as one batch on the model's device; `ahead`: how many tokens may be said behind
+        them."""
         device, longest = self.lm.device, max(len(ids) for _, ids, _ in rows)
         starts = [
             ids[: n if question.vector is None else min(n, ids.index(self.placeholder))]
             for question, ids, n in rows
         ]
-        shared = worth_sharing(starts, longest, self.lm.window)
+        shared = worth_sharing(starts, longest + ahead, self.lm.window)
         every = [ids for _, ids, _ in rows]
         ids, mask = pad_left(every, self.lm.tokenizer.pad_token_id, device, shared)
         labels, places = torch.full_like(ids, -100), torch.zeros_like(ids, dtype=torch.bool)
@@ -179,6 +185,11 @@ class QuestionModel(nn.Module):
         """Input embeddings [batch, length, width], each vector at its placeholder's place."""
         embedded = self.embed(batch.ids)
         token = self.continuous_token(batch.vectors, batch.layer).to(embedded.dtype)
+        if not token.isfinite().all():
+            raise UserError(
+                f"a vector outgrows {embedded.dtype} as the input of {self.lm.name}: take shorter "
+                "vectors, dtype: float32, or a vector_scale other than raw"
+            )
         # not in place: the tensor returned is the one that goes on
         return embedded.masked_scatter(batch.places.unsqueeze(-1).expand_as(embedded), token)
 

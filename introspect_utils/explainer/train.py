@@ -22,6 +22,8 @@ from introspect_utils.explainer.tuning import (
     trainable,
     with_other_vectors,
 )
+from introspect_utils.models.fingerprint import identity
+from introspect_utils.models.load import choose_compute_dtype
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.sections import Training
 from introspect_utils.tasks.question import Example
@@ -86,7 +88,8 @@ def _fingerprint(explainer: Explainer, rows: Sequence, settings: Training, seed:
     """What a checkpoint belongs to: the explainer as it was made, the rows' tokens and vectors, the
     settings that a result depends on and the seed."""
     ids, lm = [ids for _, ids, _ in rows], explainer.lm
-    made = (lm.name, explainer.settings, explainer.layers, settings, seed, ids)
+    compute_dtype = choose_compute_dtype(settings.compute_dtype, lm.device.type)
+    made = (identity(lm), compute_dtype, explainer.settings, explainer.layers, settings, seed, ids)
     digest = hashlib.sha256(repr(made).encode())
     for question, _, _ in rows:
         if question.vector is not None:
@@ -103,6 +106,7 @@ def held_out_loss(explainer: Explainer, examples: Sequence[Example], batch_size:
     are, however they are batched."""
     said = [example for example in examples if example.explanation]
     rows = [(e.question, *explainer.encode(e.question, e.explanation)) for e in said]
+    explainer.eval()
     total, n_tokens = 0.0, 0
     for start in range(0, len(rows), batch_size):
         batch = explainer.collate(rows[start : start + batch_size])

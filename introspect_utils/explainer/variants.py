@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from introspect_utils.data.text import corpus_texts
 from introspect_utils.explainer.fit import fit
 from introspect_utils.models.contexts import contexts
+from introspect_utils.models.fingerprint import identity
 from introspect_utils.models.gate import check_same_logits, sample_logits
 from introspect_utils.models.language_model import LanguageModel
+from introspect_utils.models.load import choose_compute_dtype
 from introspect_utils.models.residual import decoder_layers
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.names import folder_name
@@ -100,7 +102,8 @@ def sibling(profile: Profile, lm: LanguageModel, share: float = 1.0) -> Language
 def _sibling_weights(profile: Profile, lm: LanguageModel) -> Path:
     """The file with the sibling's weights, trained on text that no corpus of the target holds."""
     settings = profile.variants
-    about = [lm.name, str(lm.model.dtype), asdict(settings), profile.training.compute_dtype]
+    compute_dtype = choose_compute_dtype(profile.training.compute_dtype, lm.device.type)
+    about = [identity(lm), asdict(settings), compute_dtype]
     made_from = json.dumps(about)
     digest = hashlib.sha256(made_from.encode()).hexdigest()[:12]
     path = artifacts_dir(profile.name) / "siblings" / f"{folder_name(lm.name)}-{digest}.safetensors"

@@ -104,23 +104,24 @@ def load(profile: Profile, target: str) -> Models:
     trained = patching and checkpoint(profile, patching.id).is_file()
     return Models(
         target=lm,
-        explainer=_load_explainer(profile, explained.id),
+        explainer=_load_explainer(profile, explained.id, lm),
         simulator=simulator,
         training=training,
         descriptions=[gold[name] for name in training.names],
         means=means,
         center=profile.features.act_center,
-        patching=_load_explainer(profile, patching.id) if trained else None,
+        patching=_load_explainer(profile, patching.id, lm) if trained else None,
         max_new_tokens=profile.generation.max_new_tokens,
     )
 
 
-def _load_explainer(profile: Profile, run_id: str) -> Explainer:
-    """An explainer with its adapters folded in for good: to fold them anew for every answer takes
-    as long as the answer."""
-    explainer = Explainer.load(checkpoint(profile, run_id).parent, profile.device, profile.dtype)
-    if hasattr(explainer.model, "merge_and_unload"):
-        explainer.model = explainer.model.merge_and_unload()
+def _load_explainer(profile: Profile, run_id: str, target: LanguageModel) -> Explainer:
+    """A self-explainer on the target's weights, in float32 with its adapters folded in for good: to
+    fold them anew for every answer takes as long as the answer. bfloat16 would round them away."""
+    folder = checkpoint(profile, run_id).parent
+    explainer = Explainer.load(folder, profile.device, profile.dtype, base=target)
+    if hasattr(explainer.model, "merge_and_unload") and explainer.model.dtype == torch.float32:
+        explainer.model = explainer.model.merge_and_unload(safe_merge=True)
     return explainer
 
 

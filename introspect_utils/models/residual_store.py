@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from introspect_utils.models.fingerprint import identity
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import check_finite, decoder_layers, recorded, with_layers
 from introspect_utils.models.tokens import token_ids
@@ -69,7 +70,7 @@ def store_residuals(
     is left as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(f"{lm.name} {lm.model.dtype} {lm.encode(LEAD_IN)}".encode())
+    digest = hashlib.sha256(f"{identity(lm)} {lm.encode(LEAD_IN)}".encode())
     digest.update(contexts.cpu().numpy().tobytes())
     shape = [*contexts.shape, lm.width]
     about = {"shape": shape, "dtype": "bfloat16", "made_from": digest.hexdigest()[:16]}

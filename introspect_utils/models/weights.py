@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from introspect_utils.models.language_model import LanguageModel
 
+ADAPTER = "adapter_model.safetensors"
+# ways to begin a LoRA that leave the base as it is, or change it in the same way each time
+REPEATABLE = (True, False, "gaussian", "orthogonal", "eva", "pissa", "olora")
+
 
 def check_keys(where: str | Path, missing: Iterable[str], unused: Iterable[str]) -> None:
     """Raises `UserError` when weights of a model were not in its files, or weights in its files
@@ -49,19 +53,36 @@ def read_model(path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
 
 def read_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """`model` with the LoRA of a PEFT folder in its modules. Raises `UserError` as `read_model`."""
+    import torch
     from peft import PeftConfig, get_peft_model
+    from safetensors import safe_open
 
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise UserError(f"{folder} has no adapter_model.safetensors: get the adapter again")
+    if not (folder / ADAPTER).is_file():
+        raise UserError(f"{folder} has no {ADAPTER}: get the adapter again")
     config = PeftConfig.from_pretrained(folder)
     config.inference_mode = True
+    if (drawn := getattr(config, "init_lora_weights", True)) not in REPEATABLE:
+        raise UserError(
+            f"{folder}/adapter_config.json has init_lora_weights: {drawn}, which changes the base "
+            "otherwise each time: convert the adapter to a plain LoRA where it was trained (PEFT: "
+            "save_pretrained with path_initial_model_for_weight_conversion)"
+        )
     try:
         adapted = get_peft_model(model, config)
         report = adapted.load_adapter(folder, "default")
-    except (RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the adapter in {folder} does not fit its base ({reason})") from error
     check_keys(folder, report.missing_keys, report.unexpected_keys)
+    if model.config.tie_word_embeddings and not config.modules_to_save:
+        ends = ("embed_tokens.weight", "lm_head.weight")
+        with safe_open(folder / ADAPTER, "pt") as saved:
+            ends = [saved.get_tensor(key) for key in saved.keys() if key.endswith(ends)]
+        if not all(torch.equal(end, ends[0]) for end in ends):
+            raise UserError(
+                f"{folder} holds embeddings and a head that differ, and its base has one for both: "
+                "it belongs to another base"
+            )
     return adapted
 
 

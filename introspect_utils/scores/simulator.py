@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from introspect_utils.models.fingerprint import check_base, fingerprint, identity
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import choose_dtype, load_model
 from introspect_utils.models.residual import decoder_layers, pad_left, positions
@@ -54,6 +55,7 @@ class Simulator(nn.Module):
         self.n_layers = lm.n_layers if n_layers is None else n_layers
         if not 1 <= self.n_layers <= lm.n_layers:
             raise UserError(f"{lm.name} has {lm.n_layers} layers: none of {n_layers} can be made")
+        self.base, self.fingerprint = identity(lm), fingerprint(lm)
         self.lm = first_layers(lm, self.n_layers)
         self.model = self.lm.model
         self.head = nn.Linear(lm.width, VALUES, device=lm.device)
@@ -109,7 +111,8 @@ class Simulator(nn.Module):
         return nn.functional.cross_entropy(logits, binned.to(logits.device).flatten())
 
     def sha256(self) -> str:
-        """Of what makes the predictions: the model's name and layers, the adapter and the head."""
+        """For records: of the model's name and layers, the adapter and the head (not of the base's
+        weights, which `load` compares)."""
         digest = hashlib.sha256(repr((self.lm.name, self.n_layers, self.compute_dtype)).encode())
         for name, parameter in self.named_parameters():
             if "lora_" in name or name.startswith("head."):
@@ -123,7 +126,8 @@ class Simulator(nn.Module):
         head = {name: part.contiguous() for name, part in self.head.state_dict().items()}
         save_file(head, folder / HEAD)
         made = {name: getattr(self, name) for name in ("n_layers", "compute_dtype")}
-        (folder / SETTINGS).write_text(json.dumps({"base": self.lm.name} | made, indent=1))
+        made |= {"base": self.lm.name, "weights": self.fingerprint}
+        (folder / SETTINGS).write_text(json.dumps(made, indent=1))
 
     @classmethod
     def load(cls, folder: str | Path, target: LanguageModel) -> Simulator:
@@ -136,6 +140,7 @@ class Simulator(nn.Module):
         lm, dtype = target, str(target.model.dtype).split(".")[1]
         if settings["base"] != target.name:
             lm = load_model(settings["base"], target.device.type, dtype)
+        check_base(lm, folder, settings["base"], settings.get("weights"))
         simulator = cls(lm, target, settings["n_layers"])
         simulator.model = read_adapter(simulator.lm.model, folder)
         simulator.head.load_state_dict(load_file(folder / HEAD))
@@ -151,8 +156,8 @@ class Simulator(nn.Module):
         Known from their inference code: the prompt above behind one BOS; the 11 values are the
         first 11 entries of the logits, read at the token itself; copies of four special tokens
         (COPIED) are read in their place. Assumed: the checkpoint has the copies' rows (a token
-        without one is read as it is). Raises `UserError` when it cannot be loaded or has a smaller
-        vocabulary than the target.
+        without one is read as it is). Raises `UserError` when it cannot be loaded, or has a
+        smaller or another vocabulary than the target.
         """
         try:
             model = read_model(path_or_hub, choose_dtype(dtype, target.device.type))
@@ -160,6 +165,8 @@ class Simulator(nn.Module):
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"cannot load the simulator {path_or_hub} ({reason})") from error
         vocabulary, known = target.tokenizer.get_vocab(), len(target.tokenizer)
+        if not vocabulary.items() <= _own_vocabulary(path_or_hub, vocabulary).items():
+            raise UserError(f"{path_or_hub} has another tokenizer than its target {target.name}")
         if (rows := model.get_input_embeddings().num_embeddings) < known:
             raise UserError(f"{path_or_hub} knows {rows} tokens, {target.name} has {known}")
         model.to(target.device).eval().requires_grad_(False)
@@ -168,6 +175,16 @@ class Simulator(nn.Module):
         places = zip(COPIED, range(known + 1, rows), strict=False)  # `known` is <PAD>
         simulator.copies = {vocabulary[t]: place for t, place in places if t in vocabulary}
         return simulator.eval()
+
+
+def _own_vocabulary(path_or_hub: str, default: dict[str, int]) -> dict[str, int]:
+    """{token: id} of a model's own tokenizer, `default` where its files have none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path_or_hub).get_vocab()
+    except (OSError, ValueError):
+        return default
 
 
 def first_layers(lm: LanguageModel, n: int) -> LanguageModel:

@@ -93,7 +93,8 @@ def score_candidates(
 
     Scores are written to `path` (JSON lines) as they come; another call goes on from there."""
     pairs = [(row, text) for row, texts in enumerate(candidates) for text in texts]
-    made_from = hashlib.sha256(repr((simulator.sha256(), batch_size, pairs)).encode())
+    made = (simulator.base, simulator.sha256(), batch_size, pairs)
+    made_from = hashlib.sha256(repr(made).encode())
     for part in (exemplars.tokens, exemplars.sequences, exemplars.activations):
         made_from.update(part.numpy())
     header = json.dumps({"made_from": made_from.hexdigest()})

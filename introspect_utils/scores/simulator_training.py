@@ -91,7 +91,15 @@ def _fit(
     exemplars, binned = stage.exemplars, stage.exemplars.binned()  # [n, k, T]
     steps = plan_steps(stage, chosen, settings.batch_size, seed)
     steps = [(rows, columns, [chosen[row] for row in rows]) for rows, columns in steps]
-    made = (after, simulator.lm.name, simulator.n_layers, settings, seed, steps)
+    made = (
+        after,
+        simulator.base,
+        simulator.n_layers,
+        simulator.compute_dtype,
+        settings,
+        seed,
+        steps,
+    )
     made_from = hashlib.sha256(repr(made).encode())
     for part in (exemplars.tokens, exemplars.sequences, binned):
         made_from.update(part.numpy())

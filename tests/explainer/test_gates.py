@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_masked_labels_stop_training(tmp_path, monkeypatch):
     original = Explainer.collate
 
-    def collate(self, rows):
+    def collate(self, rows, ahead=0):
         batch = original(self, rows)
         batch.labels[1, :-1] = -100  # one row is left with its EOS
         return batch
@@ -196,7 +196,7 @@ def test_padding_that_is_not_masked_stops_generation(monkeypatch, fault):
     if fault == "mask":
         original = Explainer.collate
 
-        def collate(self, rows):
+        def collate(self, rows, ahead=0):
             batch = original(self, rows)
             return batch._replace(mask=torch.ones_like(batch.mask))
 
@@ -221,7 +221,7 @@ def test_padding_that_is_not_masked_stops_generation(monkeypatch, fault):
 def test_generation_passes_the_gate_as_it_generates(monkeypatch):
     """With the adapters folded in, and once a call."""
     seen = []
-    monkeypatch.setattr(generation, "check_padding", lambda explainer, rows: seen.append(len(rows)))
+    monkeypatch.setattr(generation, "check_padding", lambda explainer, rows, ahead: seen.append(len(rows)))
     explainer, questions = make_explainer(), [example.question for example in make_examples(4)]
     for batch_size in (1, 2):
         generate(explainer, questions, batch_size, 2)
