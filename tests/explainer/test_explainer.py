@@ -19,8 +19,10 @@ from explaining import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GraniteConfig
 
+from introspect_utils.explainer import gates
 from introspect_utils.explainer.continuous_token import SAMPLE
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.projection import Projection
@@ -651,3 +653,59 @@ def test_a_folder_without_an_explainer_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({}))
     with pytest.raises(UserError, match="no explainer at"):
         Explainer.load(tmp_path)
+
+
+@pytest.mark.parametrize("means", [torch.zeros(1, 32), torch.full((2, 32), float("nan"))])
+def test_means_that_are_not_this_explainers_are_refused(tmp_path, means):
+    make_explainer(projection="frozen").save(tmp_path)
+    save_file({"center": means}, tmp_path / "vectors.safetensors")
+    with pytest.raises(UserError, match="does not hold 2 means of finite numbers"):
+        Explainer.load(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("adapter_config.json", {"lora_alpha": 1}),
+        ("adapter_config.json", {"use_rslora": True}),
+        ("explainer.json", {"token_norm": 1.0}),
+    ],
+)
+def test_the_hash_of_a_checkpoint_is_of_the_settings_beside_its_weights_too(tmp_path, file, change):
+    trained = train(make_explainer(), make_examples(), TRAINING, tmp_path)
+    described = json.loads((tmp_path / file).read_text())
+    same = {"peft_version": "0"}
+    if "target_modules" in described:
+        same["target_modules"] = described["target_modules"][::-1]
+    (tmp_path / file).write_text(json.dumps(described | same))
+    gates.check_checkpoint(tmp_path, trained.sha256)
+    (tmp_path / file).write_text(json.dumps(described | change))
+    with pytest.raises(UserError, match="has changed since its explainer was trained"):
+        gates.check_checkpoint(tmp_path, trained.sha256)
+
+
+# --- vectors at the ends of float32
+
+
+@pytest.mark.parametrize("factor", [2.0**100, 2.0**-100, 1e25, 1e35, 1e-20, 1e-44])
+@pytest.mark.parametrize("projection", ["when-needed", "always"])
+def test_a_vector_comes_at_the_stated_scale_however_long_it_is(factor, projection):
+    explainer = make_explainer(projection=projection)
+    v, layer = 100 * vectors(3), torch.tensor([0, 1, 0])
+    v[2] = 0
+    token = explainer.continuous_token(v, layer)
+    scaled = explainer.continuous_token(factor * v, layer)
+    norms = scaled.norm(dim=-1) / explainer.token_norm
+    torch.testing.assert_close(norms, torch.tensor([1.0, 1.0, 0.0]))
+    if factor in (2.0**100, 2.0**-100):
+        assert torch.equal(scaled, token)  # nothing is rounded otherwise
+    elif factor > 1e-30:
+        torch.testing.assert_close(scaled, token)
+
+
+def test_a_vector_that_its_dtype_does_not_hold_is_an_error():
+    explainer = make_explainer(dtype="float16", vector_scale="raw")
+    question = ASKED.with_vector(torch.full((32,), 1e5))
+    with pytest.raises(UserError, match="a vector outgrows torch.float16 as the input of tiny-"):
+        explainer.explain([question])
+    assert explainer.explain([question.with_vector(torch.full((32,), 1e2))])

@@ -221,7 +221,9 @@ def test_padding_that_is_not_masked_stops_generation(monkeypatch, fault):
 def test_generation_passes_the_gate_as_it_generates(monkeypatch):
     """With the adapters folded in, and once a call."""
     seen = []
-    monkeypatch.setattr(generation, "check_padding", lambda explainer, rows, ahead: seen.append(len(rows)))
+    monkeypatch.setattr(
+        generation, "check_padding", lambda explainer, rows, ahead: seen.append(len(rows))
+    )
     explainer, questions = make_explainer(), [example.question for example in make_examples(4)]
     for batch_size in (1, 2):
         generate(explainer, questions, batch_size, 2)
@@ -304,3 +306,11 @@ def test_read_residuals_reports_it_too():
         UserError, match="layer 1, token 0 of text 1 of its batch is not finite.*dtype: float32"
     ):
         list(read_residuals(lm, contexts, [1, 2], 4))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_logits_that_are_not_finite_are_no_fault_of_padding(dtype):
+    explainer, questions = make_explainer(dtype=dtype), [e.question for e in make_examples(4)]
+    explainer.lm.model.get_decoder().norm.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="not finite: the model is damaged"):
+        generate(explainer, questions, 4, 4)

@@ -1,6 +1,9 @@
+import dataclasses
+
 import pytest
 import torch
 from explaining import (
+    SETTINGS,
     TRAINING,
     WIDTHS,
     encode,
@@ -9,12 +12,15 @@ from explaining import (
     training_settings,
     vectors,
 )
+from transformers import AutoModelForCausalLM, MistralConfig
 
 from introspect_utils.explainer import generate as generation
 from introspect_utils.explainer.explainer import Explainer
-from introspect_utils.explainer.generate import generate
+from introspect_utils.explainer.generate import generate, rollouts
 from introspect_utils.explainer.train import train
 from introspect_utils.explainer.tuning import add_lora
+from introspect_utils.models.language_model import LanguageModel
+from introspect_utils.models.load import load_model
 from introspect_utils.tasks.question import Example, Question
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -231,3 +237,39 @@ def test_a_trained_explainer_has_room_for_its_longest_explanation(tmp_path):
     ).fill_(ids[-2])
     (answer,) = generate(explainer, [question], max_new_tokens=1)
     assert answer == explainer.lm.tokenizer.decode([ids[-2]] * (len(ids) - n_prompt)).strip()
+
+
+# --- attention windows
+
+
+def windowed(name, window):
+    """A random model all of whose layers see `window` tokens back."""
+    lm = load_model(name, "cpu")
+    given = lm.model.config.to_dict() | {"sliding_window": window, "initializer_range": 0.4}
+    if name == "tiny-gemma3":
+        config = type(lm.model.config)(**given | {"layer_types": ["sliding_attention"] * 4})
+    else:
+        given = {key: value for key, value in given.items() if key != "model_type"}
+        config = MistralConfig(**given)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    lm = LanguageModel("windowed", model.requires_grad_(False), lm.tokenizer)
+    assert lm.window == window
+    return Explainer(lm, dataclasses.replace(SETTINGS, vector_scale="raw"), lm.width, [(0,)])
+
+
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-gemma3"])
+@pytest.mark.parametrize("ahead", [4, 30])
+def test_an_answer_beyond_the_window_does_not_depend_on_the_batch(name, ahead):
+    """A system prompt that is read once for all, and prompts of several lengths within the window,
+    whose answers go on behind it."""
+    system = "You are a helpful assistant. " * 4
+    asked = [Question("Which is it?" + " Rome is." * k, system=system) for k in (0, 2, 5, 9)]
+    longest = max(len(windowed(name, 1000).encode(question)[0]) for question in asked)
+    explainer = windowed(name, longest + 6)
+    together = explainer.collate([(q, *explainer.encode(q)) for q in asked], ahead)
+    assert (together.shared > 0) == (ahead == 4)  # beyond the window nothing is shared
+    alone = [rollouts(explainer, [question], ahead)[0] for question in asked]
+    assert rollouts(explainer, asked, ahead) == alone
+    said = [generate(explainer, [question], max_new_tokens=ahead)[0] for question in asked]
+    assert generate(explainer, asked, max_new_tokens=ahead) == said

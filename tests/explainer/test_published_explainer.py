@@ -186,3 +186,27 @@ def test_each_is_asked_in_the_form_it_was_trained_with_and_records_it(
     assert decode(ids[n:-1]) == (" cities" if form == "base" else "cities")
     explainer.save(tmp_path / "saved")
     assert Explainer.load(tmp_path / "saved", "cpu").settings.prompt == form
+
+
+def test_an_adapter_of_another_base_than_its_name_says_is_refused(published, tmp_path):
+    folder = copy(published["lora"][0], tmp_path / "act_patch_qwen3_8b_qwen3_8b")
+    described = json.loads((folder / "adapter_config.json").read_text())
+    for base in (described["base_model_name_or_path"], "Qwen/Qwen3-8B-Base", "tiny-llama"):
+        described["base_model_name_or_path"] = base
+        (folder / "adapter_config.json").write_text(json.dumps(described))
+        with pytest.raises(UserError, match=f"names {base} as its base, .* trained on qwen3-8b"):
+            load_published(str(folder), "cpu", "float32")
+
+
+@pytest.mark.parametrize("base", ["meta-llama/Meta-Llama-3.1-8B", "/data/Llama-3.1-8B"])
+def test_one_base_has_several_ids(published, tmp_path, monkeypatch, base):
+    folder = copy(published["lora"][0], tmp_path / "act_patch_llama3.1_8b_llama3.1_8b")
+    described = json.loads((folder / "adapter_config.json").read_text())
+    place, described["base_model_name_or_path"] = described["base_model_name_or_path"], base
+    (folder / "adapter_config.json").write_text(json.dumps(described))
+    read = {}
+    monkeypatch.setattr(
+        "introspect_utils.explainer.published.load_model",
+        lambda name, *where: read.setdefault(name, load_model(place, *where)),
+    )
+    assert load_published(str(folder), "cpu", "float32").model and list(read) == [base]

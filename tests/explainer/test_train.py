@@ -29,7 +29,7 @@ from introspect_utils.explainer import checkpoints, fit
 from introspect_utils.explainer.checkpoints import RESUME
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.projection import Projection
-from introspect_utils.explainer.train import _fingerprint, train
+from introspect_utils.explainer.train import _fingerprint, held_out_loss, train
 from introspect_utils.explainer.tuning import batches
 from introspect_utils.models.load import load_model
 from introspect_utils.settings import paths
@@ -585,3 +585,33 @@ def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
         train(
             make_explainer(), make_examples(), training_settings(log_with="tensorboard"), tmp_path
         )
+
+
+@pytest.mark.parametrize("ended", ["interrupted", "refused"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_however_training_ended_an_explainer_answers_without_dropout(
+    tmp_path, monkeypatch, ended, dtype
+):
+    explainer, examples = make_explainer(dtype=dtype), make_examples()
+    wanted = training_settings(lora_dropout=0.5, learning_rate=1e-1)
+    if ended == "refused":
+        step = fit.Loop.step
+
+        def refusing(self, item, rate, due, number):
+            if number == 2:
+                raise UserError("the loss is not finite")
+            return step(self, item, rate, due, number)
+
+        monkeypatch.setattr(fit.Loop, "step", refusing)
+    with contextlib.nullcontext() if ended == "refused" else interrupted_after(1):
+        with pytest.raises((Interruption, UserError)):
+            train(explainer, examples, wanted, tmp_path)
+    assert not any(part.training for part in explainer.modules())
+    questions = [example.question for example in examples]
+    for _ in range(2):
+        explainer.train()  # whoever left it so
+        losses = {held_out_loss(explainer, examples) for _ in range(3)}
+        explainer.train()
+        assert len(losses) == 1
+        said = [explainer.explain(questions[:1]) for _ in range(3)]
+        assert said[0] == said[1] == said[2] and len(explainer.explain(questions)) == 8

@@ -6,12 +6,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from explaining import SETTINGS, make_explainer
+from explaining import SETTINGS, encode, logits, make_examples, make_explainer, training_settings
 from scipy.stats import pearsonr
 from simulating import make_simulator
 from test_patching import PAIR
 
 from introspect_utils.explainer.explainer import Explainer
+from introspect_utils.explainer.train import train
 from introspect_utils.extras import ask
 from introspect_utils.features.directions import Directions
 from introspect_utils.models.load import load_model
@@ -189,3 +190,21 @@ def test_another_text_has_other_tokens_and_no_text_says_so(models, widget):
     assert answer.value == "the text is empty: give at least one word" and tokens.children == ()
     text.value = "Rome"
     assert answer.value.startswith(ask.answer_html(models, "Rome", 0, 1, INTO))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_adapters_are_not_rounded_away_and_the_target_stays_as_it_was(tmp_path, monkeypatch, dtype):
+    examples, ids = make_examples(), torch.arange(20, 32)[None]
+    trained, target = make_explainer(dtype=dtype), load_model("tiny-llama", "cpu", dtype)
+    train(trained, examples, training_settings(), tmp_path)
+    monkeypatch.setattr(ask, "checkpoint", lambda *_: tmp_path / "explainer.json")
+    before, smoke = (
+        target.model(ids).logits,
+        dataclasses.replace(load_profile("smoke"), dtype=dtype),
+    )
+    loaded = ask._load_explainer(smoke, "x", target)
+    rows = encode(trained, examples)
+    ours, theirs = (logits(each, each.collate(rows)).float() for each in (loaded, trained))
+    assert (ours - theirs).norm() / theirs.norm() < 1e-5
+    assert torch.equal(target.model(ids).logits, before)
+    assert loaded.embed.weight.data_ptr() == target.model.get_input_embeddings().weight.data_ptr()

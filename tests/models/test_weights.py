@@ -111,6 +111,60 @@ def test_an_adapter_of_another_base_is_refused(saved):
         read_adapter(load_model("tiny-gemma3", "cpu").model, saved["lora"])
 
 
+def adapted(folder, **settings):
+    """The logits of a changed LoRA of tiny-llama, which is saved in `folder`."""
+    torch.manual_seed(0)
+    config = LoraConfig(**{"r": 2, "target_modules": "all-linear"} | settings)
+    model = get_peft_model(load_model("tiny-llama", "cpu").model, config)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data += 0.1 * torch.randn(weight.shape)
+    model.save_pretrained(folder, save_embedding_layers=False)
+    return model.eval()(IDS).logits
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian", "orthogonal", "pissa", "olora"])
+def test_an_adapter_is_read_however_it_was_begun(tmp_path, start):
+    logits = adapted(tmp_path, init_lora_weights=start)
+    again = read("lora", tmp_path).eval()
+    torch.testing.assert_close(again(IDS).logits, logits, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("start", ["pissa_niter_2", "pissa_niter_16"])
+def test_an_adapter_of_a_base_that_was_changed_by_chance_is_refused(tmp_path, start):
+    adapted(tmp_path, init_lora_weights=start)
+    with pytest.raises(UserError, match=f"init_lora_weights: {start}, .* convert the adapter"):
+        read("lora", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "lost"),
+    [
+        ({"modules_to_save": ["lm_head"]}, "lm_head"),
+        ({"modules_to_save": ["embed_tokens"]}, "embed_tokens"),
+        ({"trainable_token_indices": [30, 40]}, "trainable_tokens"),
+    ],
+)
+def test_what_is_trained_beside_the_adapter_must_be_there(tmp_path, settings, lost):
+    logits = adapted(tmp_path / "whole", **settings)
+    torch.testing.assert_close(read("lora", tmp_path / "whole").eval()(IDS).logits, logits)
+    with pytest.raises(UserError, match="does not fit its base|lacks weights"):
+        read("lora", changed({"x": tmp_path / "whole"}, "x", tmp_path / "less", without(lost)))
+
+
+def test_a_base_with_one_matrix_for_embeddings_and_head_takes_no_two(saved, tmp_path):
+    ends = load_model("tiny-llama", "cpu").model.get_input_embeddings().weight
+    names = ("base_model.model.model.embed_tokens.weight", "base_model.model.lm_head.weight")
+    same, other = dict.fromkeys(names, ends), {names[0]: ends, names[1]: ends + 1}
+
+    def with_ends(given):
+        return lambda w: w | {name: end.clone() for name, end in given.items()}
+
+    read("lora", changed(saved, "lora", tmp_path / "same", with_ends(same)))
+    with pytest.raises(UserError, match="embeddings and a head that differ"):
+        read("lora", changed(saved, "lora", tmp_path / "other", with_ends(other)))
+
+
 # --- one base, two uses
 
 

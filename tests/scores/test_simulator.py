@@ -689,3 +689,15 @@ def test_what_cannot_be_trained(tmp_path):
     train_simulator(simulator, (first, second), training_settings(), tmp_path, 0)
     with pytest.raises(UserError, match="trained before"):
         train_simulator(simulator, (first, second), training_settings(), tmp_path, 0)
+
+
+def test_a_published_model_with_another_tokenizer_is_no_simulator_of_the_target(tmp_path):
+    target, other = (load_model(name, "cpu", "float32") for name in ("tiny-llama", "tiny-qwen3"))
+    published(tmp_path, "tiny-qwen3", more=100)  # as many rows as the target's tokens, and more
+    other.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="has another tokenizer than its target tiny-llama"):
+        Simulator.load_published(str(tmp_path), target)
+    target.tokenizer.add_tokens(["<PAD>"])
+    target.tokenizer.save_pretrained(tmp_path)
+    own = load_model("tiny-llama", "cpu", "float32")
+    assert Simulator.load_published(str(tmp_path), own).copies
