@@ -71,6 +71,16 @@ def test_the_hours_of_a_profile_are_those_that_a_dry_run_estimates(name):
     assert float(said.replace(",", "")) == pytest.approx(hours, rel=0.15)
 
 
+def test_the_memory_of_each_stage_is_that_of_the_estimate():
+    profile, rows = (
+        load_profile("paper"),
+        re.findall(r"`([\w.-]+)` \| (\d+) \| (\d+) \|", PAGES["docs/scale.md"]),
+    )
+    made = {run.id: estimate(profile, run) for run in plan(profile)}
+    assert len(rows) > 8
+    assert [(i, str(made[i].gpus), f"{made[i].memory / 1e9:.0f}") for i, _, _ in rows] == rows
+
+
 @pytest.mark.parametrize("page", page_numbers.PAGES)
 def test_every_number_is_that_of_a_record(page):
     right, wrong = page_numbers.read(PAGES[page])
