@@ -52,7 +52,7 @@ def reserve_tokens(lm: LanguageModel) -> tuple[LanguageModel, tuple[int, int, in
         for weight in {id(end.weight): end.weight for end in ends}.values():  # one if tied
             weight.data = weight.data.clone()
             weight.data[ids] = weight.data[: len(known)].mean(0)
-    return lm, tuple(ids)
+    return replace(lm), tuple(ids)  # anew: a resized head is checked, too
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from introspect_utils.settings.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -24,8 +24,10 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
 
     def __post_init__(self) -> None:
-        """Every pass through the decoder is checked as by `check_length`, whoever calls it."""
-        decoder, name = self.model.get_decoder(), self.name  # without self: copies share the hook
+        """Every pass is checked, whoever calls it: its length as by `check_length`, and that its
+        logits are finite. In training they may not be: its loss is checked instead."""
+        decoder, name = self.model.get_decoder(), self.name  # without self: copies share the hooks
+        head = self.model.get_output_embeddings()
 
         def check(module: nn.Module, args: tuple, given: dict) -> None:
             cache, places = given.get("past_key_values"), given.get("position_ids")
@@ -40,6 +42,9 @@ class LanguageModel:
         if not hasattr(decoder, "checks_length"):
             decoder.register_forward_pre_hook(check, with_kwargs=True)
             decoder.checks_length = True
+        if head is not None and not hasattr(head, "checks_logits"):
+            head.register_forward_hook(lambda module, args, logits: _check_finite(name, logits))
+            head.checks_logits = True
 
     @property
     def n_layers(self) -> int:
@@ -121,6 +126,19 @@ class LanguageModel:
                 "explainer.prompt: base, or mend the template in tokenizer_config.json"
             )
         return without_thoughts(prompt)
+
+
+def _check_finite(name: str, logits: Tensor) -> None:
+    """Raises `UserError` for logits [batch, length, vocabulary] with a value that is not finite."""
+    import torch
+
+    if logits.requires_grad or logits.sum(dtype=torch.float32).isfinite():
+        return
+    row = int((~logits.isfinite()).flatten(1).any(1).nonzero()[0])
+    raise UserError(
+        f"the logits of {name} for text {row} of its batch are not finite: the model is damaged, "
+        "its numbers outgrow its dtype (set dtype: float32), or a vector put into it is not finite"
+    )
 
 
 def _check_length(name: str, config: PretrainedConfig, n: int, what: str) -> None:

@@ -137,15 +137,17 @@ def clean_run(
     """The pass over `ids`, `mask` [batch, length]. Raises `UserError` for a residual not finite."""
     # the model's own cache forgets the keys that have left an attention window; a patch needs them
     with recorded(model, layers) as residual:
-        output = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions(mask),
-            past_key_values=DynamicCache(),
-            use_cache=True,
-            logits_to_keep=1,
-        )
-    check_finite(residual, mask)
+        try:
+            output = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions(mask),
+                past_key_values=DynamicCache(),
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        finally:
+            check_finite(residual, mask)  # says where, which an error about the logits does not
     return CleanRun(mask, output.logits[:, -1].argmax(-1), residual, output.past_key_values)
 
 
