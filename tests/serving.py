@@ -71,7 +71,7 @@ class ChatServer:
                     server.most_open = max(server.most_open, server.open)
                 try:
                     self.answer(
-                        prompt,
+                        request,
                         server.reply(
                             request | {"prompt": prompt, "nth": len(server.times[prompt])}
                         ),
@@ -80,7 +80,8 @@ class ChatServer:
                     with server.lock:
                         server.open -= 1
 
-            def answer(self, prompt, reply):
+            def answer(self, request, reply):
+                prompt = request["messages"][0]["content"]
                 finish = "stop"
                 if isinstance(reply, tuple):
                     finish, reply = reply
@@ -93,7 +94,7 @@ class ChatServer:
                         with server.lock:
                             server.delivered[prompt] += 1
                             server.usage.update(usage)
-                        self.send(200, completion(reply, usage, finish))
+                        self.send(200, completion(reply, usage, finish, request["model"]))
                     case Fault(reset=True):
                         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                         self.rfile.close()
@@ -130,7 +131,7 @@ class ChatServer:
         return Handler
 
 
-def completion(text: str, usage: dict, finish: str = "stop") -> bytes:
+def completion(text: str, usage: dict, finish: str = "stop", model: str = "any") -> bytes:
     """The body of a chat completion."""
     choice = {
         "index": 0,
@@ -141,7 +142,7 @@ def completion(text: str, usage: dict, finish: str = "stop") -> bytes:
         "id": "1",
         "object": "chat.completion",
         "created": 0,
-        "model": "any",
+        "model": model,
         "choices": [choice],
     }
     return json.dumps(

@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
-from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from introspect_utils.models.chat_cache import Cache, Reply
-from introspect_utils.settings import paths
+from introspect_utils.models.chat_template import answer_in
+from introspect_utils.models.endpoint import OPENAI, Endpoint
 from introspect_utils.settings.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,55 +31,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONCURRENCY = "INTROSPECT_CHAT_CONCURRENCY"  # environment variable
-OPENAI = "https://api.openai.com/v1"
 ATTEMPTS = 5  # calls for one prompt until its reply can be parsed
 REASK_TEMPERATURE = 1.0  # at 0 an unusable reply would only come again
 MORE = 4  # times the tokens for the next attempt, after a reply that was cut at the limit
 MAX_RETRIES = 10  # of a failed call, by the client: a minute, or as the server's Retry-After says
 MOST_MISSING = 0.01  # share of prompts that may stay without an answer
 CHARACTERS_PER_TOKEN = 4  # of English, for the estimate
+WHOLE = ("stop", "eos", "eos_token", "stop_sequence", "end_turn")  # how a whole reply ends
+CUT = ("length", "max_tokens", "model_length", "max_output_tokens")  # how one without room does
+# statuses that tell of one prompt: it is too long, a filter does not like it, ...
+REFUSALS = (400, 403, 413, 422, 451)
+REFUSED = "refused"  # in place of a finish reason
+WAIT = 0.25  # seconds after a reply that is no chat completion, then twice as long, ...
 
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A chat model, where it answers, and how it is asked."""
-
-    model: str
-    base_url: str | None = None  # None: OPENAI_BASE_URL, else OpenAI's own
-    # calls at once
-    concurrency: int = field(default_factory=lambda: int(os.environ.get(CONCURRENCY, 16)))
-    max_tokens: int = 64
-    temperature: float = 0.0
-    timeout: float = 60.0  # seconds without a byte from the server
-    price_in: float = 0.0  # US dollars per million tokens
-    price_out: float = 0.0
-    # of the replies of all models and servers
-    cache_folder: Path = field(default_factory=lambda: paths.ROOT / "artifacts" / "chat")
-
-    @property
-    def url(self) -> str:
-        """Where the model is asked."""
-        return (self.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI).rstrip("/")
-
-    @property
-    def address(self) -> str:
-        """`url` without a user's name and password: for the cache and for records."""
-        parts = urlsplit(self.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
-
-    @property
-    def label(self) -> str:
-        """The model for records, with its server's address if that is not OpenAI's own."""
-        return self.model if self.address == OPENAI else f"{self.model} at {self.address}"
-
-    def cost(self, tokens_in: int, tokens_out: int) -> float:
-        """US dollars."""
-        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
-
-    def key(self, prompt: str) -> tuple:
-        """What a reply depends on."""
-        return self.model, self.address, prompt, self.max_tokens, self.temperature
+# by label: the names of the models that answered, by their own account; of all that this process
+# has asked, for the records of runs
+ANSWERED: dict[str, list[str]] = {}
 
 
 def complete(
@@ -90,15 +56,17 @@ def complete(
     cached ones not at all. Prints an estimate of the cost before, the cost after.
 
     `parse` sees a reply without its thoughts (`<think>`) and returns None where it cannot be used:
-    the prompt is then asked again, up to `ATTEMPTS` calls in all runs together. A reply that was
-    cut at the limit is unusable unless `whole` is False, and the next attempt may be longer. A
-    prompt that the server refuses (HTTP 400) or that never gets a usable reply gives None, at most
-    `MOST_MISSING` of the prompts (one of few, never all).
+    the prompt is then asked again, up to `ATTEMPTS` calls in all runs together. A reply is usable
+    if its finish reason says that it is `WHOLE`, or, unless `whole`, that it was cut at the limit;
+    after such a one the next attempt may be longer. A prompt that the server refuses (`REFUSALS`)
+    or that never gets a usable reply gives None, at most `MOST_MISSING` of the prompts (one of few,
+    never all).
 
     Every reply is cached as it comes. After an interrupt or an error the calls under way are still
-    waited for. Raises `UserError` when there is no key, more prompts than that have no answer, the
-    endpoint refuses every call, or stays out of reach.
+    waited for. Raises `UserError` when there is no key, another model answers than was asked, more
+    prompts than that have no answer, the endpoint refuses every call, or stays out of reach.
     """
+    prompts = [_valid(prompt) for prompt in prompts]
     unique = dict.fromkeys(prompts)
     with closing(Cache(endpoint.cache_folder)) as cache:
         asking = _Asking(endpoint, parse, whole, cache, len(unique))
@@ -106,12 +74,8 @@ def complete(
         if to_ask and not asking.too_many_missing:
             asking.run(to_ask)
         asking.check_missing()
+        ANSWERED[endpoint.label] = cache.names(endpoint.label)
     return [asking.answers[prompt] for prompt in prompts]
-
-
-def answer_in(reply: str) -> str:
-    """`reply` without its thoughts; empty where they do not end."""
-    return re.sub(r"^(.*</think(ing)?>|.*<think(ing)?>.*)", "", reply, flags=re.DOTALL).strip()
 
 
 @dataclass
@@ -150,8 +114,8 @@ class _Asking(Generic[T]):
         return True
 
     def _usable(self, reply: Reply) -> T | None:
-        unusable = ("length", "content_filter", "refused") if self.whole else ("refused",)
-        text = "" if reply.finish in unusable else answer_in(reply.text)
+        usable = WHOLE if self.whole else (*WHOLE, *CUT)
+        text = answer_in(reply.text) if reply.finish.lower() in usable else ""
         return self.parse(text) if text else None
 
     def _take(self, prompt: str, answer: T | None, reply: Reply) -> None:
@@ -218,15 +182,12 @@ class _Asking(Generic[T]):
 
     def _ask(self, client: OpenAI, prompt: str) -> tuple[str, T | None, Reply]:
         """(prompt, its answer if there is one, the last reply)."""
-        import openai
-
         key = self.endpoint.key(prompt)
         reply, answer = self.cache.read(*key), None
         while answer is None and reply.attempts < ATTEMPTS:
-            try:
-                reply = self._call(client, prompt, reply)
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                reply = self.refused[prompt] = Reply(str(error), ATTEMPTS, "refused")
+            reply = self._call(client, prompt, reply)
+            if reply.finish == REFUSED:
+                self.refused[prompt] = reply
                 break
             answer = self._usable(reply)
             self.cache.write(reply, *key)
@@ -238,34 +199,60 @@ class _Asking(Generic[T]):
         drawn at random, so that it is another one."""
         import openai
 
-        more = MORE**last.attempts if last.finish == "length" else 1
-        settings = {self.limit: self.endpoint.max_tokens * more}
+        endpoint = self.endpoint
+        more = MORE**last.attempts if last.finish.lower() in CUT else 1
+        settings = {self.limit: endpoint.max_tokens * more}
         if self.heated:
             again = last.attempts > 0
-            settings["temperature"] = REASK_TEMPERATURE if again else self.endpoint.temperature
-        ask, turn = client.chat.completions.create, {"role": "user", "content": prompt}
+            settings["temperature"] = REASK_TEMPERATURE if again else endpoint.temperature
+        turn = {"role": "user", "content": prompt}
         try:
-            response = ask(model=self.endpoint.model, messages=[turn], **settings)
-        except openai.BadRequestError as error:
+            response = self._completion(client, model=endpoint.model, messages=[turn], **settings)
+        except openai.APIStatusError as error:
             said = str(error)
             if "max_tokens" in settings and "max_completion_tokens" in said:
                 self.limit = "max_completion_tokens"
             elif "temperature" in settings and "temperature" in said and "support" in said:
                 self.heated = False
+            elif error.status_code in REFUSALS:
+                return Reply(_valid(said), ATTEMPTS, REFUSED)
             else:
                 raise
             return self._call(client, prompt, last)
-        except json.JSONDecodeError:
-            response = None
         if not getattr(response, "choices", None):
-            what = f"{client.base_url} answered with something that is no chat completion"
-            raise UserError(f"{what}: check base_url (it ends in /v1)")
+            return Reply(_valid(f"no chat completion: {response}"), ATTEMPTS, REFUSED)
         self._spend(calls=1)
         if usage := response.usage:
             self._spend(tokens_in=usage.prompt_tokens, tokens_out=usage.completion_tokens)
+        answered = response.model or endpoint.model
+        if not endpoint.is_named(answered):
+            raise UserError(
+                f"{endpoint.address} was asked for {endpoint.model}, and {answered} answered: ask "
+                "it by that name (chat_model), or take another server (OPENAI_BASE_URL)"
+            )
+        self.cache.note(endpoint.label, answered)
         [choice, *_] = response.choices
         text, finish = choice.message.content or "", choice.finish_reason or "stop"
-        return Reply(text, last.attempts + 1, finish)
+        if not isinstance(text, str):  # a list of parts
+            text = "".join(part.get("text") or "" for part in text)
+        return Reply(_valid(text), last.attempts + 1, finish)
+
+    def _completion(self, client: OpenAI, **asked) -> object:
+        """The server's answer, the last of `ATTEMPTS` where it gives no chat completion: a server
+        may be busy. Raises `UserError` where it has not given any yet."""
+        response = None
+        for attempt in range(ATTEMPTS):
+            time.sleep(attempt and WAIT * 2**attempt)
+            try:
+                response = client.chat.completions.create(**asked)
+            except json.JSONDecodeError as error:
+                response = error.doc
+            if getattr(response, "choices", None):
+                return response
+        if not self.spent["calls"]:
+            what = f"{client.base_url} answered with something that is no chat completion"
+            raise UserError(f"{what}: check base_url (it ends in /v1)")
+        return response
 
     def _spend(self, **amounts: int) -> None:
         with self.lock:
@@ -274,3 +261,9 @@ class _Asking(Generic[T]):
 
 def _short(text: str, length: int = 160) -> str:
     return text if len(text) <= length else "..." + text[-length:]
+
+
+def _valid(text: str) -> str:
+    """`text` with halves of characters (lone surrogates), which no file can hold, made whole or
+    replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -13,6 +13,7 @@ from introspect_utils.settings.errors import UserError
 TABLE = """create table if not exists replies (
     key text primary key, model text, address text, prompt text,
     reply text, attempts integer, finish text) without rowid"""
+NAMES = "create table if not exists names (label text, name text, primary key (label, name))"
 
 
 class Reply(NamedTuple):
@@ -36,6 +37,7 @@ class Cache:
         try:
             self.file.execute("pragma synchronous = normal")
             self.file.execute(TABLE)
+            self.file.execute(NAMES)
         except sqlite3.DatabaseError as error:
             raise UserError(f"{self.path} is damaged ({error}): delete it") from error
 
@@ -53,6 +55,16 @@ class Cache:
         row = [_digest(key), *key[:3], *reply]
         with self.lock:
             self.file.execute("replace into replies values (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def note(self, label: str, name: str) -> None:
+        """The endpoint of this label was answered by a model that calls itself `name`."""
+        with self.lock:
+            self.file.execute("insert or ignore into names values (?, ?)", [label, name])
+
+    def names(self, label: str) -> list[str]:
+        with self.lock:
+            found = self.file.execute("select name from names where label = ?", [label])
+            return sorted(name for [name] in found)
 
 
 def _digest(key: tuple) -> str:

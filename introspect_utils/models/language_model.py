@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from introspect_utils.models.chat_template import chat_form, plain, render, without_thoughts
+from introspect_utils.models.chat_template import chat_form, plain, render
 from introspect_utils.models.tokens import defused, token_ids
 from introspect_utils.settings.errors import UserError
 
@@ -106,8 +107,8 @@ class LanguageModel:
         `encode(..., special=True)`: no default system prompt, no thinking, the date of no day.
 
         A template without a system role gets the system prompt above the user's text. Raises
-        `UserError` for a base model without a chat template, and for a template that fails or
-        leaves a text out.
+        `UserError` for a base model without a chat template, and for a template that fails, leaves
+        a text out or cannot be used (`chat_form`).
         """
         if not self.tokenizer.chat_template:
             raise UserError(
@@ -115,17 +116,24 @@ class LanguageModel:
                 "instruction-tuned model"
             )
         user, system = (defused(self.tokenizer, text) for text in (user, system))
-        takes_system, empty_system = chat_form(self.tokenizer, str(self.tokenizer.chat_template))
-        if system and not takes_system:
+        form = chat_form(self.tokenizer, str(self.tokenizer.chat_template))
+        if system and not form.takes_system:
             user, system = plain(user, system), ""
-        turns = [("system", system)] * bool(system or empty_system)
-        prompt = render(self.tokenizer, *turns, ("user", user))
-        if prompt is None or user.strip() not in prompt or system.strip() not in prompt:
+        turns = [] if not system and form.no_system is None else [system or form.no_system]
+        prompt = render(self.tokenizer, *(("system", text) for text in turns), ("user", user)) or ""
+        whole = user.strip() in prompt and system.strip() in prompt and prompt.endswith(form.tail)
+        if form.wrong or not prompt or not whole:
             raise UserError(
-                f"the chat template of {self.name} fails or leaves out {user[:80]!r}: set "
-                "explainer.prompt: base, or mend the template in tokenizer_config.json"
+                f"the chat template of {self.name} {form.wrong or 'fails or leaves out a text'} "
+                f"({user[:80]!r}): set explainer.prompt: base, or mend the template in "
+                "tokenizer_config.json"
             )
-        return without_thoughts(prompt)
+        return self._one_bos(prompt.removesuffix(form.tail) + form.answer)
+
+    def _one_bos(self, prompt: str) -> str:
+        """A template's text with one BOS at most where it begins, and nothing before it."""
+        bos = re.escape(self.tokenizer.bos_token or "")
+        return re.sub(rf"\A(\s*{bos})+", self.tokenizer.bos_token, prompt) if bos else prompt
 
 
 def _check_finite(name: str, logits: Tensor) -> None:

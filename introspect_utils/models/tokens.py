@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# Added tokens that are control tokens though they are not marked as special: whatever stands in
+# brackets (<think>, [INST], <｜User｜>, ◁think▷), but for HTML, of which Gemma's vocabulary has a lot
+CONTROL = re.compile(r"[<\[◁].+[>\]▷]")
+HTML = re.compile(
+    r"</?(a|b|i|u|s|p|h\d|br|hr|em|li|ol|ul|td|th|tr|div|img|pre|sub|sup|code|span|body|caption"
+    r"|head|html|table|tbody|tfoot|thead|title|strong|blockquote)/?>"
+)
 MARK = "\U000f0000"  # a private character, put into a spelled special token to break it
 
 
@@ -21,7 +28,7 @@ def spellings(tokenizer: PreTrainedTokenizerBase, n: int) -> tuple[re.Pattern, r
     special = {
         token.content: number
         for number, token in tokenizer.added_tokens_decoder.items()
-        if token.special or re.fullmatch(r"<\|.*\|>", token.content)
+        if token.special or (CONTROL.fullmatch(token.content) and not HTML.fullmatch(token.content))
     }
     texts = sorted(special, key=len, reverse=True)
     plain = {"add_special_tokens": False, "split_special_tokens": True}

@@ -17,7 +17,7 @@ from introspect_utils.explainer.published import prompt_form
 from introspect_utils.explainer.train import Trained, train
 from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
-from introspect_utils.models.chat import Endpoint
+from introspect_utils.models.chat import ANSWERED, Endpoint
 from introspect_utils.models.load import choose_device, choose_dtype, load_model
 from introspect_utils.models.residual_store import open_residuals, store_residuals
 from introspect_utils.runs.plan import explainer_run, plan
@@ -219,6 +219,7 @@ class Session:
         said = [] if predictions is None else predictions["condition"]
         is_sized = predictions is not None or "n_train" in self.run.parameters
         device = torch.device(choose_device(self.settings.device))
+        measured = ({"losses": trained.losses} if trained else {}) | (statistics or {})
         record = run_record(
             self.id,
             self.settings,
@@ -233,7 +234,8 @@ class Session:
             checkpoint_sha256=trained.sha256 if trained else None,
             trained_parameters=trained.trained_parameters if trained else 0,
             seconds=time.monotonic() - self.start,
-            statistics=({"losses": trained.losses} if trained else {}) | (statistics or {}),
+            # with the chat models that wrote or judged, if any did
+            statistics=measured | ({"chat": ANSWERED} if ANSWERED else {}),
         )
         write_run(self.results, record, predictions)
         print(*(path.relative_to(paths.ROOT) for path in self.run.outputs), sep="\n")

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 
 import openai
 import pytest
@@ -328,12 +329,22 @@ def test_thoughts_are_no_answer(endpoint):
         "closed": "<think>Is it 3? Or 5?</think>\n\n4",
         "opened by the template": "Is it 3?</think>4",
         "another name": "<thinking>\n3\n</thinking> 4 ",
+        "Magistral": "[THINK]Is it 3?[/THINK]\n4",
+        "Kimi": "◁think▷3◁/think▷4",
+        "Command": "<|START_THINKING|>3<|END_THINKING|>4",
+        "Seed": "<seed:think>3</seed:think>4",
+        "Bespoke": "<|begin_of_thought|>3<|end_of_thought|>\n\n4",
+        "others": "<reasoning>3</reasoning>4",
+        "twice": "<thought>3</thought><analysis>5</analysis>4",
+        "gpt-oss": "<|channel|>analysis<|message|>3<|end|><|start|>assistant"
+        "<|channel|>final<|message|>4",
     }
     with ChatServer(lambda request: replies[request["prompt"]]) as server:
-        assert complete(list(replies), endpoint(server), number) == [4, 4, 4]
-    with ChatServer(lambda request: ("length", "<think>It is 4 or")) as server:
-        with pytest.raises(UserError, match="no usable reply"):
-            complete(["a"], endpoint(server), str, whole=False)
+        assert complete(list(replies), endpoint(server), number) == [4] * len(replies)
+    for opened in ("<think>", "[THINK]", "<|channel|>analysis<|message|>", "</think>4<thought>"):
+        with ChatServer(lambda request: ("length", f"{opened}It is 4 or")) as server:  # noqa: B023
+            with pytest.raises(UserError, match="no usable reply"):
+                complete([opened], endpoint(server), str, whole=False)
 
 
 def test_a_model_that_wants_other_parameters_gets_them(endpoint):
@@ -400,7 +411,7 @@ complete({questions(20)}, {model!r}, int)
     assert server.delivered == dict.fromkeys(questions(20), 1)
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("status", [401, 402, 404])
 def test_a_refusal_is_not_repeated_and_costs_no_answer(endpoint, status):
     with ChatServer(
         lambda request: Fault(status) if request["prompt"] == "5" else square(request)
@@ -443,13 +454,157 @@ def test_a_broken_server_is_given_up(endpoint, monkeypatch):
         Fault(body='{"error": {"message": "no such route"}}'),
     ],
 )
-def test_a_server_of_another_kind(endpoint, fault):
+def test_a_server_of_another_kind(endpoint, monkeypatch, fault):
+    monkeypatch.setattr(chat, "WAIT", 0.001)
     with (
         ChatServer(lambda request: fault) as server,
         pytest.raises(UserError, match="no chat completion: check base_url"),
     ):
         complete(questions(3), endpoint(server, concurrency=1), number)
-    assert len(server.requests) <= 3
+    assert len(server.requests) <= 2 * chat.ATTEMPTS  # it may be busy
+
+
+def body(content, finish="stop", model="model-x"):
+    """A reply as a server may word it."""
+    message = {"role": "assistant", "content": content}
+    choice = {"index": 0, "finish_reason": finish, "message": message}
+    said = {"id": "1", "object": "chat.completion", "created": 0, "choices": [choice]}
+    return Fault(body=json.dumps(said | ({"model": model} if model else {})))
+
+
+@pytest.mark.parametrize("passes", [True, False])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(body='{"error": {"message": "upstream failed", "code": 502}}'),
+        Fault(body='{"id": "x", "object": "chat.completion", "model": "model-x", "choices": []}'),
+        Fault(body="<html>busy</html>", content_type="text/html"),
+        Fault(body="<html>busy</html>"),
+        Fault(body="null"),
+    ],
+)
+def test_a_server_that_gives_no_completion_now_and_then(endpoint, monkeypatch, fault, passes):
+    """Retried, and at last a missing answer: neither ends the run, nor the next."""
+    monkeypatch.setattr(chat, "WAIT", 0.001)
+
+    def reply(request):
+        odd = request["prompt"] == questions(4)[3] and (not passes or request["nth"] < 3)
+        return fault if odd else square(request)
+
+    with ChatServer(reply) as server:
+        for _ in range(2):
+            found = complete(questions(4), endpoint(server, concurrency=1), number)
+            assert found == [0, 1, 4, 9 if passes else None]
+    assert len(server.requests) == 3 + (3 if passes else chat.ATTEMPTS)
+
+
+@pytest.mark.parametrize("status", [403, 413, 451])
+def test_a_prompt_that_is_refused_in_other_words(endpoint, status):
+    def reply(request):
+        return Fault(status) if request["prompt"] == questions(3)[1] else square(request)
+
+    with ChatServer(reply) as server:
+        for _ in range(2):
+            assert complete(questions(3), endpoint(server), number) == [0, None, 4]
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "finish",
+    ["abort", "error", "SAFETY", "recitation", "cancelled", "tool_calls", "content_filter", "new"],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_reply_that_did_not_end_by_itself_is_unusable(endpoint, finish, whole):
+    def reply(request):
+        return (finish, "names of anim") if request["nth"] == 1 else "names of animals"
+
+    with ChatServer(reply) as server:
+        found = complete(["a"], endpoint(server), str, whole=whole)
+    assert found == ["names of animals"]
+
+
+@pytest.mark.parametrize("finish", ["stop", "STOP", "eos", "stop_sequence", "end_turn", None])
+def test_a_reply_that_ended_by_itself_is_whole(endpoint, finish):
+    with ChatServer(lambda request: body("names of animals", finish)) as server:
+        assert complete(["a"], endpoint(server), str) == ["names of animals"]
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("finish", ["MAX_TOKENS", "max_tokens", "model_length"])
+def test_every_name_for_a_cut_asks_for_more_room(endpoint, finish):
+    def reply(request):
+        return "a pear tree" if request["max_tokens"] > 100 else (finish, "a pear tr")
+
+    with ChatServer(reply) as server:
+        assert complete(["a"], endpoint(server), str) == ["a pear tree"]
+        assert complete(["b"], endpoint(server), str, whole=False) == ["a pear tr"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        ("gpt-4.1-mini", "gpt-4.1-mini-2025-04-14"),
+        ("gpt-4.1-mini", "openai/gpt-4.1-mini"),
+        ("Qwen/Qwen3-8B", "qwen3-8b"),
+        ("llama3", "llama3:latest"),
+        ("claude-3-5-haiku-latest", "claude-3-5-haiku-20241022"),
+        ("gemini-1.5-pro", "models/gemini-1.5-pro-002"),
+        ("deepseek/deepseek-r1:free", "deepseek/deepseek-r1"),
+        ("m", ""),
+    ],
+)
+def test_a_model_may_say_its_name_in_full(endpoint, asked, answered):
+    with ChatServer(lambda request: body("7", model=answered)) as server:
+        assert complete(["a"], replace(endpoint(server), model=asked), number) == [7]
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        ("gpt-4.1-mini", "qwen2.5-0.5b"),
+        ("gpt-4.1", "gpt-4.1-mini"),
+        ("gpt-4.1", "gpt-4.1-mini-2025-04-14"),
+        ("llama-3", "llama-3-405b"),
+        ("gpt-4.1-mini", "gpt-4.1"),
+        ("gpt-4", "gpt-4o"),
+    ],
+)
+def test_another_model_than_was_asked_is_an_error_and_not_kept(endpoint, asked, answered):
+    with ChatServer(lambda request: body("7", model=answered)) as server:
+        model = replace(endpoint(server), model=asked)
+        with pytest.raises(UserError, match=f"asked for {asked}, and {answered} answered"):
+            complete(["a"], model, number)
+    assert n_cached(model.cache_folder) == 0
+
+
+def test_who_answered_is_recorded(endpoint, monkeypatch):
+    monkeypatch.setattr(chat, "ANSWERED", {})
+    with ChatServer(lambda request: body("7", model="model-x-2025-04-14")) as server:
+        model = endpoint(server)
+        complete(["a", "b"], model, number)
+    chat.ANSWERED.clear()
+    complete(["a"], model, number)  # out of the cache
+    assert chat.ANSWERED == {f"model-x at {server.url}": ["model-x-2025-04-14"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (
+            [{"type": "text", "text": "names of "}, {"type": "text", "text": "cats"}],
+            "names of cats",
+        ),
+        ([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "cats"}], "cats"),
+        ("names \ud83d of", "names \ufffd of"),
+        ("\ud83d\ude00", "\U0001f600"),
+    ],
+)
+def test_contents_in_parts_and_halves_of_characters(endpoint, content, text):
+    prompts = ["p\ud83d", "q"]
+    with ChatServer(lambda request: body(content)) as server:
+        for _ in range(2):
+            assert complete(prompts, endpoint(server), str) == [text, text]
+    assert len(server.requests) == 2
 
 
 def test_no_server(endpoint, monkeypatch):

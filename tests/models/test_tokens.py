@@ -1,6 +1,7 @@
 """Special tokens that a text spells out stay text, in every kind of tokenizer; where answers begin;
 and lengths."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -150,6 +151,25 @@ def test_texts_from_outside_are_plain_wherever_they_are_read(tiny):
     assert len(token_activations(tiny, text, 1)) == len(token_ids(tiny.tokenizer, text)) > 4
     for prompt in (tiny.chat(text, text), tiny.plain(text, text)):
         assert tiny.tokenizer.eos_token_id not in tiny.encode(prompt, special=True)
+
+
+def test_control_tokens_that_are_not_marked_as_special_are_text_too(tiny):
+    lm = replace(tiny, tokenizer=copy.deepcopy(tiny.tokenizer))
+    control = ["<｜User｜>", "<think>", "</think>", "<tool_call>", "<start_of_image>", "[INST]"]
+    control += ["◁think▷", "<|im_sep|>", "<unused7>", "[gMASK]"]
+    ordinary = ["\n\n\n", "    ", "<h1>", "</table>", "introspection"]
+    lm.tokenizer.add_tokens([AddedToken(t, special=False) for t in control + ordinary])
+    for token in control + ordinary:
+        number, text = lm.tokenizer.convert_tokens_to_ids(token), f"Rome {token} is{token}"
+        for ids in (
+            token_ids(lm.tokenizer, text),
+            lm.encode(lm.chat(text, text), special=True),
+            lm.encode(lm.plain(text), special=True),
+            contexts(lm, [text * 9], 4, 9).flatten().tolist(),
+        ):
+            assert (number in ids) == (token in ordinary)
+        assert lm.tokenizer.decode(token_ids(lm.tokenizer, text)) == text
+        assert number in lm.encode(token, special=True)  # the template's own
 
 
 def test_tokens_reserved_later_are_special_too():

@@ -120,6 +120,31 @@ def test_letters_that_the_tokenizer_does_not_tell_apart(monkeypatch):
         ablation.letter_tokens(target, "Answer:")
 
 
+@pytest.mark.parametrize(
+    ("answer_prefix", "spaced"),
+    [
+        ("Answer:", True),
+        ("The answer is", True),
+        ("Answer:\n", False),
+        ("Answer: (", False),
+        ('Answer: "', False),
+        ("**", False),
+        ("", False),
+    ],
+)
+def test_a_letter_is_read_as_it_would_be_said_there(target, answer_prefix, spaced):
+    tokens = ablation.letter_tokens(target, answer_prefix)
+    said = [target.tokenizer.convert_ids_to_tokens(token) for token in tokens]
+    assert [token[-1] for token in said] == list(LETTERS)
+    assert all((len(token) > 1) == spaced for token in said)
+
+
+@pytest.mark.parametrize("answer_prefix", ["Answer: ", "Answer:\t"])
+def test_a_prefix_that_ends_in_a_space_is_an_error(target, answer_prefix):
+    with pytest.raises(UserError, match="answer_prefix .* ends in a space: leave it out"):
+        ablation.letter_logprobs(target, PROMPTS, answer_prefix)
+
+
 def test_the_calibrated_reading_takes_off_what_the_letters_have_on_average():
     unhinted = torch.tensor(
         [[-0.1, -3.0, -3.0, -3.0], [-0.1, -1.0, -3.0, -3.0], [-0.1, -3.0, -1.0, -3.0]]
