@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.chat import Endpoint, complete
+from introspect_utils.models.tokens import texts_of
 
 MARKED = 0.5  # share of an excerpt's peak, from the corpus mean, from which a token is marked
 LONGEST = 200  # characters of a description
@@ -64,9 +65,9 @@ def prompt(
 def with_marks(tokens: Tensor, marked: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
     """`tokens` [T] as one line of text, each run of `marked` [T] tokens between {{ and }}."""
     starts = [0, *((marked[1:] != marked[:-1]).nonzero()[:, 0] + 1).tolist(), len(tokens)]
+    runs = [tokens[start:end].tolist() for start, end in zip(starts, starts[1:], strict=False)]
     text = ""
-    for start, end in zip(starts, starts[1:], strict=False):
-        run = tokenizer.decode(tokens[start:end].tolist(), clean_up_tokenization_spaces=False)
+    for start, run in zip(starts, texts_of(tokenizer, runs), strict=False):
         text += f"{{{{{run}}}}}" if marked[start] else run
     return text.strip().replace("\n", "\\n")
 

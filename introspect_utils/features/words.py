@@ -12,20 +12,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from introspect_utils.features.lexicon import UNREADABLE, lemma, word_classes
+from introspect_utils.models.tokens import texts_of
 
 NONE = 0  # the number of "no word": before the first word of a window and behind its last
 AFFIXES = (1, 2, 3, 4)  # letters
 CONTRACTED = ("s", "t", "re", "ve", "ll", "d", "m")  # stand behind an apostrophe
 LIST_SPAN = 5  # tokens between two commas of a list
-
-
-def pieces_of(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> list[str]:
-    """The text of every token as it stands inside a text, its leading space included."""
-    # some decoders drop the leading space of what comes first
-    [*_, anchor] = tokenizer.encode("a", add_special_tokens=False)
-    alone = tokenizer.decode([anchor])
-    together = (tokenizer.decode([anchor, i], clean_up_tokenization_spaces=False) for i in ids)
-    return [text.removeprefix(alone) for text in together]
 
 
 class Words:
@@ -42,7 +34,7 @@ class Words:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, tokens: Tensor):
         ids, inverse = np.unique(tokens.cpu().numpy(), return_inverse=True)
-        pieces, inverse = pieces_of(tokenizer, ids.tolist()), inverse.reshape(tokens.shape)
+        pieces, inverse = texts_of(tokenizer, ids[:, None].tolist()), inverse.reshape(tokens.shape)
         self._number = {"": NONE}
         self._segment(pieces, inverse)
         self.piece = np.array([self.number(core(piece)) for piece in pieces])[inverse]

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Added tokens that are control tokens though they are not marked as special: whatever stands in
-# brackets (<think>, [INST], <｜User｜>, ◁think▷), but for HTML, of which Gemma's vocabulary has a lot
+# Added tokens that control, marked as special or not: whatever stands in brackets (<think>, [INST],
+# <｜User｜>, ◁think▷), but for HTML, of which Gemma's vocabulary has a lot
 CONTROL = re.compile(r"[<\[◁].+[>\]▷]")
 HTML = re.compile(
     r"</?(a|b|i|u|s|p|h\d|br|hr|em|li|ol|ul|td|th|tr|div|img|pre|sub|sup|code|span|body|caption"
@@ -65,3 +66,14 @@ def token_spans(
         spans += [(start + a, start + b) for a, b in encoded["offset_mapping"]]
         start += len(piece)
     return ids, spans
+
+
+def texts_of(
+    tokenizer: PreTrainedTokenizerBase, runs: Iterable[Sequence[int]], special: bool = True
+) -> list[str]:
+    """The text of each run of token ids as it stands inside a text, its leading space included,
+    which some decoders drop of what comes first; not `special`: without special tokens."""
+    [*_, anchor] = tokenizer.encode("a", add_special_tokens=False)
+    settings = {"skip_special_tokens": not special, "clean_up_tokenization_spaces": False}
+    alone = tokenizer.decode([anchor], **settings)
+    return [tokenizer.decode([anchor, *run], **settings).removeprefix(alone) for run in runs]

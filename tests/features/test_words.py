@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from introspect_utils.features.words import NONE, Words, core, pieces_of, shifted
+from introspect_utils.features.words import NONE, Words, core, shifted
 from introspect_utils.models.load import load_model
+from introspect_utils.models.tokens import texts_of
 
 TOKENIZER = load_model("tiny-llama", "cpu").tokenizer
 TEXT = 'Berlin, Oslo, and Rome is the capital (of Norway) in 1994. "He walked." She didn\'t cost 3.5\nThe well-known Actor'
@@ -75,7 +76,7 @@ def test_words_are_put_together_from_pieces(expected):
 
 def test_pieces_keep_their_spaces():
     ids = ids_of(TEXT)
-    assert "".join(pieces_of(TOKENIZER, ids)) == TEXT
+    assert "".join(texts_of(TOKENIZER, [[i] for i in ids])) == TEXT
 
 
 def test_pieces_keep_their_spaces_where_the_decoder_drops_the_first():
@@ -85,7 +86,7 @@ def test_pieces_keep_their_spaces_where_the_decoder_drops_the_first():
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
     assert tokenizer.decode([2]) == "dog"  # that is the trap
-    assert pieces_of(tokenizer, [1, 2, 3]) == [" the", " dog", "s"]
+    assert texts_of(tokenizer, [[1], [2], [3]]) == [" the", " dog", "s"]
     assert listed(Words(tokenizer, torch.tensor([[1, 2, 3, 1]]))) == ["the", "dogs", "the"]
 
 

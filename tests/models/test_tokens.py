@@ -2,6 +2,7 @@
 and lengths."""
 
 import copy
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,11 +12,13 @@ from transformers import AddedToken, DynamicCache, PreTrainedTokenizerFast
 
 from introspect_utils.data.facts import load_facts
 from introspect_utils.explainer.continuous_token import reserve_tokens
+from introspect_utils.features.chat_candidates import with_marks
+from introspect_utils.features.directions import marked_text
 from introspect_utils.models.contexts import contexts
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual_store import token_activations
-from introspect_utils.models.tokens import MARK, defused, token_ids, token_spans
+from introspect_utils.models.tokens import MARK, defused, texts_of, token_ids, token_spans
 from introspect_utils.settings.errors import UserError
 
 FACTS = [f"{fact.prompt} {fact.object}." for fact in load_facts("packaged")[:2000]]
@@ -113,6 +116,18 @@ def test_ordinary_text_is_read_as_by_the_tokenizer(kind):
         assert token_ids(tokenizer, text) == expected["input_ids"]
         assert token_ids(tokenizer, text, special=True) == expected["input_ids"]
         assert token_spans(tokenizer, text) == (expected["input_ids"], expected["offset_mapping"])
+
+
+def test_runs_of_tokens_join_to_the_text(kind, tiny):
+    _, tokenizer, _ = kind
+    text, lm = "Rome is the capital of the country, Italy", replace(tiny, tokenizer=tokenizer)
+    ids = token_ids(tokenizer, text)
+    for cut in range(1, len(ids) - 1):
+        runs = [ids[:cut], ids[cut : cut + 1], ids[cut + 1 :]]
+        assert "".join(texts_of(tokenizer, runs)).strip() == text
+        marked = torch.arange(len(ids)) == cut
+        for shown in (marked_text(lm, ids, cut), with_marks(torch.tensor(ids), marked, tokenizer)):
+            assert re.sub("<<<|>>>|{{|}}", "", shown).strip() == text and shown != text
 
 
 def test_spans_count_through_what_is_broken(kind):
