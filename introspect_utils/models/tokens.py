@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CONTROL = re.compile(r"[<\[◁].+[>\]▷]")
 HTML = re.compile(
     r"</?(a|b|i|u|s|p|h\d|br|hr|em|li|ol|ul|td|th|tr|div|img|pre|sub|sup|code|span|body|caption"
-    r"|head|html|table|tbody|tfoot|thead|title|strong|blockquote)/?>"
+    r"|head|html|footer|iframe|table|tbody|tfoot|thead|title|strong|blockquote)/?>"
 )
 MARK = "\U000f0000"  # a private character, put into a spelled special token to break it
 
