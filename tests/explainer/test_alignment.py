@@ -1,7 +1,6 @@
 """Residual streams of two models on the same text, and the projection fitted to them."""
 
 from dataclasses import replace
-
 from types import SimpleNamespace
 
 import pytest
@@ -124,7 +123,7 @@ def test_layers_are_paired_by_relative_depth(target):
         and alignment.same_depth(29, other, target) == 3
     )
     deep, shallow = (SimpleNamespace(n_layers=n) for n in (32, 4))
-    paired = [same_depth(layer, deep, shallow) for layer in range(32)]
+    paired = [alignment.same_depth(layer, deep, shallow) for layer in range(32)]
     assert paired[0] == 0 and paired[-1] == 3 and paired == sorted(paired)
 
 
