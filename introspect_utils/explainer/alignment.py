@@ -35,7 +35,7 @@ class Pairs(NamedTuple):
 
 def same_depth(layer: int, target: LanguageModel, explainer: LanguageModel) -> int:
     """The explainer's layer at the relative depth of the target's."""
-    return round((layer + 1) * explainer.n_layers / target.n_layers) - 1
+    return max(0, round((layer + 1) * explainer.n_layers / target.n_layers) - 1)
 
 
 def shared_ends(

@@ -41,6 +41,7 @@ from introspect_utils.data.mmlu import load_mmlu
 from introspect_utils.data.text import load_texts
 
 WIDTH, LLAMA_LAYERS, N_LATENTS, GEMMA_WIDTH, GEMMA_LATENTS = 32, 32, 96, 3584, 16384
+ALIVE = 160  # latents of GemmaScope
 RESERVED = [f"<|reserved_special_token_{number}|>" for number in range(16)]
 LLAMA = ["<|begin_of_text|>", "<|end_of_text|>", *RESERVED]
 LLAMA += ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|finetune_right_pad_id|>"]
@@ -272,16 +273,16 @@ def llama_scope(folder: Path) -> None:
 
 
 def gemma_scope(folder: Path, layers: Iterable[int]) -> None:
-    """params.npz of some layers; all but 64 latents are dead."""
+    """params.npz of some layers; all but ALIVE latents are dead."""
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
     known = get_pretrained_saes_directory()["gemma-scope-9b-pt-res-canonical"].saes_map
     for layer in layers:
         columns = np.zeros((GEMMA_LATENTS, GEMMA_WIDTH), np.float32)
-        drawn = np.random.default_rng(layer).standard_normal((64, GEMMA_WIDTH))
-        columns[:64] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+        drawn = np.random.default_rng(layer).standard_normal((ALIVE, GEMMA_WIDTH))
+        columns[:ALIVE] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
         threshold = np.full(GEMMA_LATENTS, 1.0, np.float32)
-        threshold[:64] = 0.1
+        threshold[:ALIVE] = 0.1
         weights = {"W_enc": columns.T, "W_dec": columns, "threshold": threshold}
         weights |= {"b_enc": np.zeros(GEMMA_LATENTS, np.float32)}
         weights |= {"b_dec": np.zeros(GEMMA_WIDTH, np.float32)}

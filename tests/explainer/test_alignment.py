@@ -1,6 +1,7 @@
 """Residual streams of two models on the same text, and the projection fitted to them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -121,6 +122,9 @@ def test_layers_are_paired_by_relative_depth(target):
         alignment.same_depth(3, target, other) == 29
         and alignment.same_depth(29, other, target) == 3
     )
+    deep, shallow = (SimpleNamespace(n_layers=n) for n in (32, 4))
+    paired = [alignment.same_depth(layer, deep, shallow) for layer in range(32)]
+    assert paired[0] == 0 and paired[-1] == 3 and paired == sorted(paired)
 
 
 def test_an_explainer_is_made_with_the_projection_of_its_condition(tmp_path, monkeypatch, target):
