@@ -35,7 +35,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt = request["messages"][-1]["content"]
+        prompt, self.model = request["messages"][-1]["content"], request.get("model", "")
         number = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
         with self.server.lock:
             self.server.asked[prompt] += 1
@@ -58,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
     def reply(self, what: str, text: str, finish: str) -> None:
         choice = {"index": 0, "message": {"role": "assistant", "content": text}}
         usage = {"prompt_tokens": 100, "completion_tokens": len(text.split()), "total_tokens": 110}
-        body = {"id": "1", "object": "chat.completion", "created": 0, "model": "stand-in"}
+        body = {"id": "1", "object": "chat.completion", "created": 0, "model": self.model}
         self.send(
             what, 200, body | {"choices": [choice | {"finish_reason": finish}], "usage": usage}
         )
