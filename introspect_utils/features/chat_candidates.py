@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from introspect_utils.features.exemplars import Exemplars
+from introspect_utils.features.words import texts_of
 from introspect_utils.models.chat import Endpoint, complete
 
 MARKED = 0.5  # share of an excerpt's peak, from the corpus mean, from which a token is marked
@@ -63,11 +64,10 @@ def prompt(
 
 def with_marks(tokens: Tensor, marked: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
     """`tokens` [T] as one line of text, each run of `marked` [T] tokens between {{ and }}."""
-    starts = [0, *((marked[1:] != marked[:-1]).nonzero()[:, 0] + 1).tolist(), len(tokens)]
-    text = ""
-    for start, end in zip(starts, starts[1:], strict=False):
-        run = tokenizer.decode(tokens[start:end].tolist(), clean_up_tokenization_spaces=False)
-        text += f"{{{{{run}}}}}" if marked[start] else run
+    starts = [0, *((marked[1:] != marked[:-1]).nonzero()[:, 0] + 1).tolist()]
+    runs = texts_of(tokenizer, (run.tolist() for run in tokens.tensor_split(starts[1:])))
+    parts = zip(runs, marked[starts].tolist(), strict=True)
+    text = "".join(f"{{{{{run}}}}}" if is_marked else run for run, is_marked in parts)
     return text.strip().replace("\n", "\\n")
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from introspect_utils.data.facts import Fact, FactPair
 from introspect_utils.features.pairs import TokenPair
+from introspect_utils.features.words import texts_of
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import clean_run, pad_left
 from introspect_utils.models.residual_store import LEAD_IN, read_residuals
@@ -184,8 +185,7 @@ def activation_differences(
 def marked_text(lm: LanguageModel, ids: Sequence[int], position: int) -> str:
     """The text of the tokens, without special ones, with that of `position` <<<like this>>>."""
     parts = ids[:position], ids[position : position + 1], ids[position + 1 :]
-    settings = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-    before, token, after = (lm.tokenizer.decode(part, **settings) for part in parts)
+    before, token, after = texts_of(lm.tokenizer, parts, special=False)
     return f"{before}<<<{token}>>>{after}"
 
 

@@ -5,7 +5,7 @@ or of digits; a punctuation mark, a line break and the 's of a contraction are w
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -19,13 +19,22 @@ CONTRACTED = ("s", "t", "re", "ve", "ll", "d", "m")  # stand behind an apostroph
 LIST_SPAN = 5  # tokens between two commas of a list
 
 
-def pieces_of(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> list[str]:
-    """The text of every token as it stands inside a text, its leading space included."""
+def texts_of(
+    tokenizer: PreTrainedTokenizerBase, runs: Iterable[Sequence[int]], special: bool = True
+) -> list[str]:
+    """The text of every run of tokens as it stands inside a text, its leading space included;
+    without `special`, special tokens are left out."""
     # some decoders drop the leading space of what comes first
     [*_, anchor] = tokenizer.encode("a", add_special_tokens=False)
     alone = tokenizer.decode([anchor])
-    together = (tokenizer.decode([anchor, i], clean_up_tokenization_spaces=False) for i in ids)
+    settings = {"skip_special_tokens": not special, "clean_up_tokenization_spaces": False}
+    together = (tokenizer.decode([anchor, *run], **settings) for run in runs)
     return [text.removeprefix(alone) for text in together]
+
+
+def pieces_of(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> list[str]:
+    """The text of every token, as `texts_of`."""
+    return texts_of(tokenizer, ([i] for i in ids))
 
 
 class Words:

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from serving import ChatServer
+from spelling import prepending_tokenizer
 
 from introspect_utils.features.chat_candidates import (
     PROMPT,
@@ -65,6 +66,19 @@ def test_runs_are_marked_once_and_whole(tokenizer):
     ends = all_marked.clone()
     ends[1:-1] = False
     assert with_marks(tokens, ends, tokenizer).count("{{") == 2
+
+
+@pytest.mark.parametrize("text", ["Rome of the city", "a b c d e f", "of"])
+def test_the_space_before_a_run_is_kept_where_the_decoder_drops_the_first(text):
+    tokenizer = prepending_tokenizer()
+    ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert tokenizer.decode(ids[:1]) == ""  # that is the trap
+    for marked in (range(0, len(ids), 2), [len(ids) // 2], [0, len(ids) - 1]):
+        marks = torch.zeros(len(ids), dtype=torch.bool)
+        marks[list(marked)] = True
+        shown = with_marks(ids, marks, tokenizer)
+        assert re.sub("{{|}}", "", shown).strip() == text
+        assert shown.count("{{") == sum(i - 1 not in marked for i in marked)
 
 
 def test_several_candidates_for_each_direction(tokenizer, tmp_path):
