@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from introspect_utils.data.facts import Fact, FactPair, load_facts, make_pairs, sample_facts
 from introspect_utils.data.prompts import target_prompt
-from introspect_utils.models.load import load_model, load_tokenizer
 from introspect_utils.models import residual
+from introspect_utils.models.load import load_model, load_tokenizer
 from introspect_utils.models.residual import decoder_layers
 from introspect_utils.models.tokens import token_spans
 from introspect_utils.settings.errors import UserError
