@@ -9,7 +9,7 @@ import json
 import random
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -101,7 +101,7 @@ def _file_rows(path: Path) -> list[dict]:
     except UnicodeDecodeError:
         raise UserError(f"{path} is not in UTF-8: save it as UTF-8") from None
     try:
-        rows = json.loads(text)
+        rows = json.loads(text, object_pairs_hook=_record)
     except ValueError:
         rows = _json_lines(path, text)
     rows = [rows] if isinstance(rows, dict) else rows  # a single line
@@ -110,12 +110,23 @@ def _file_rows(path: Path) -> list[dict]:
     return rows
 
 
+def _record(fields: list[tuple[str, object]]) -> dict:
+    """The fields of a JSON object. Raises `UserError` for one that is given twice."""
+    record = dict(fields)
+    if len(record) < len(fields):
+        twice = next(key for key, n in Counter(key for key, _ in fields).items() if n > 1)
+        raise UserError(f"a record of the facts has {twice!r} twice: {fields!r:.300}; keep one")
+    return record
+
+
 def _json_lines(path: Path, text: str) -> list[dict]:
-    """The records of `text`, one a line."""
+    """The records of `text`, one a line. Lines may end as on any system, and begin with the mark of
+    files that were joined."""
     rows = []
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+        line = line.strip("\ufeff \t")
         try:
-            rows += [json.loads(line)] if line.strip() else []
+            rows += [json.loads(line, object_pairs_hook=_record)] if line else []
         except ValueError as error:
             raise UserError(
                 f"{path} is not JSON (line {number}: {error}): download it again"
@@ -134,8 +145,12 @@ def _counterfact(row: dict, where: str) -> Fact:
         # subject and target carry a leading space in the flat format; a letter is written one way
         texts = (unicodedata.normalize("NFC", row[key].strip()) for key in keys)
         subject, answer, prompt, relation = texts
+        if nested and prompt.count("{}") != 1:
+            raise UserError(
+                f'{where}: the prompt {prompt!r} must hold "{{}}" once, for the subject'
+            )
         start = prompt.find("{}") if nested else -1
-        prompt = prompt.replace("{}", subject, 1) if nested else prompt
+        prompt = prompt.replace("{}", subject) if nested else prompt
         fact = Fact(relation, subject, answer, prompt, start)
     except (KeyError, AttributeError, TypeError) as error:
         wrong = f"no field {error}" if isinstance(error, KeyError) else "a field is not text"

@@ -21,6 +21,7 @@ from introspect_utils.models.tokens import token_spans
 from introspect_utils.settings.errors import UserError
 
 BATCH = 32  # contexts
+CONSTANT = 1e-12  # share of the second moments below which a variance is float error
 RIDGE = 1e-3  # times the mean variance of h_M: below it, what a direction says of h_E is noise
 
 
@@ -111,9 +112,17 @@ class Moments:
         self.xx, self.yx, self.yy = self.xx + x.T @ x, self.yx + y.T @ x, self.yy + y.T @ y
 
     def centred(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(X'X [d_x, d_x], Y'X [d_y, d_x], Y'Y [d_y, d_y]) of the pairs less their means."""
+        """(X'X [d_x, d_x], Y'X [d_y, d_x], Y'Y [d_y, d_y]) of the pairs less their means. Raises
+        `UserError` where a side is constant or not finite."""
         products = ((self.xx, self.x, self.x), (self.yx, self.y, self.x), (self.yy, self.y, self.y))
-        return tuple(product - torch.outer(a, b) / self.n for product, a, b in products)
+        xx, yx, yy = (product - torch.outer(a, b) / self.n for product, a, b in products)
+        for raw, centred in ((self.xx, xx), (self.yy, yy)):
+            if not centred.trace() > CONSTANT * raw.trace():  # nor is NaN above it
+                raise UserError(
+                    "a residual stream is the same at all tokens, or not finite: nothing can be "
+                    "compared with it; give more text, or set dtype: float32"
+                )
+        return xx, yx, yy
 
     def least_squares(self, ridge: float = RIDGE) -> tuple[Tensor, float]:
         """(Pi [d_y, d_x] float32, its explained variance of y): argmin ||y - m_y - Pi (x - m_x)||^2

@@ -17,9 +17,37 @@ from introspect_utils.models.tokens import texts_of
 
 MARKED = 0.5  # share of an excerpt's peak, from the corpus mean, from which a token is marked
 LONGEST = 200  # characters of a description
-LABEL = re.compile(r"^(short )?(description|answer)\s*:\s*", re.I)
-INTRODUCTION = re.compile(r"(sure|certainly|of course|okay|here is|here's|here’s)\b", re.I)
-REFUSAL = re.compile(r"(i['’]m |i am )?(sorry|unable)|i can('t|’t|not)\b|as an ai\b", re.I)
+YES = "sure|certainly|absolutely|definitely|of course|okay|ok|yes|great|got it"
+# words of which an introduction, up to its colon, is made; it names what follows, or says "here"
+NAMED = "description|answer|phrase|label|here"
+AROUND = (
+    f"{NAMED}|{YES}|is|are|s|the|a|an|my|one|this|that|it|for|of|short|final|best|marked|feature"
+    "|direction|words?|tokens?|describes|describing"
+)
+INTRODUCTION = re.compile(
+    rf"(?=[^:]*\b(?:{NAMED})\b)(?:\b(?:{AROUND})\b[^\w:(]*)+(?:\(\w+\)\s*)?:\s*", re.I
+)
+INTERJECTION = re.compile(rf"(?:{YES})\s*[!.:]+\s*", re.I)
+MARKUP = re.compile(r"\*\*|__|`|<\|[^|]*\|>|^\s*(?:[-*•]|\d+[.)]|#+)\s+")
+HEADING = re.compile(r"^(#+\s+.*\b(?:description|answer)\b.*?):?$", re.I | re.M)
+# what stands around all of an answer; a quotation mark is not within
+WRAPPED = re.compile(
+    r"""\s*(?:"([^"]*)"|'([^']*)'|“([^”]*)”|‘([^’]*)’|«([^»]*)»|<(?P<tag>\w+)>(.*)</(?P=tag)>"""
+    r"""|\\boxed{(.*)}|\\text{(.*)}|{\s*"\w+"\s*:\s*"([^"\\]*)"\s*})[\s.]*""",
+    re.DOTALL,
+)
+QUOTED = re.compile(r""""[^"]*"|“[^”]*”|‘[^’]*’|(?<!\w)'[^']*'(?!\w)""")
+# A phrase is about text: nobody speaks in it, and it does not say what it was made from. A word may
+# be named in it without quotation marks ("I and my", "sorry as an apology").
+IS_NAMED = r"(?!\s+(?:and|or|as|in|at|of|before|after|when|followed)\b)"
+SPOKEN = re.compile(
+    rf"(?:^you|(?:^|[.,;:!?]\s+)(?:(?:but|so)\s+)?(?:i|we))(?:['’]\w+)?{IS_NAMED}\s+\w"
+    rf"|^(?:sorry|please|unfortunately|apologies|let me|there(?:['’]s| is| are)|it(?:['’]s| is)"
+    rf"|as an? [\w ]*\b(?:ai|model)|(?:can|could|would) you)\b{IS_NAMED}(?!\s*,.*\b(?:and|or)\b)"
+    r"|\bexcerpts?\b|\bno (?:\w+ )?(?:pattern|theme|description)\b"
+    r"|^(?:n/?a|none|null|unknown|unclear|nothing|error\s*:.*)$",
+    re.I,
+)
 PROMPT = Path(__file__).with_suffix(".txt").read_text("utf-8").removesuffix("\n")
 
 
@@ -64,27 +92,32 @@ def prompt(
 
 def with_marks(tokens: Tensor, marked: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
     """`tokens` [T] as one line of text, each run of `marked` [T] tokens between {{ and }}."""
-    starts = [0, *((marked[1:] != marked[:-1]).nonzero()[:, 0] + 1).tolist(), len(tokens)]
-    runs = [tokens[start:end].tolist() for start, end in zip(starts, starts[1:], strict=False)]
-    text = ""
-    for start, run in zip(starts, texts_of(tokenizer, runs), strict=False):
-        text += f"{{{{{run}}}}}" if marked[start] else run
+    starts = [0, *((marked[1:] != marked[:-1]).nonzero()[:, 0] + 1).tolist()]
+    runs = texts_of(tokenizer, (run.tolist() for run in tokens.tensor_split(starts[1:])))
+    parts = zip(runs, marked[starts].tolist(), strict=True)
+    text = "".join(f"{{{{{run}}}}}" if is_marked else run for run, is_marked in parts)
     return text.strip().replace("\n", "\\n")
 
 
 def parse_description(reply: str) -> str | None:
-    """The phrase in a reply, without thoughts, introduction, label, markup, quotes and full stop.
-    None for a refusal, and for what is empty, unfinished, too long or holds marks."""
-    reply = re.sub(r"<think>.*?</think>", "", reply, flags=re.DOTALL)
-    lines = [re.sub(r"\*\*|__|`", "", line).strip() for line in reply.splitlines()]
-    labelled = [number for number, line in enumerate(lines) if LABEL.match(line)]
-    for line in lines[labelled[0] if labelled else 0 :]:
-        text = LABEL.sub("", line)
-        text = text.partition(":")[2] if INTRODUCTION.match(text) else text
-        text = text.strip().removesuffix(".").strip()
-        if len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2:
-            text = text[1:-1].strip().removesuffix(".")
+    """The phrase in a reply, without introduction, label, markup, quotes and full stop.
+    None for what somebody says (a refusal, a question), and for what is empty, unfinished, too long
+    or holds marks."""
+    answer = unwrapped(re.sub(r"^```\w*$", "", reply, flags=re.M))
+    lines = [MARKUP.sub("", line).strip() for line in HEADING.sub(r"\1:", answer).splitlines()]
+    introduced = [n for n, line in enumerate(lines) if INTRODUCTION.match(line)]
+    for line in lines[introduced[0] if introduced else 0 :]:
+        text = INTERJECTION.sub("", line, count=1)
+        text = unwrapped(INTRODUCTION.sub("", text, count=1)).rstrip(". ")
         if text:
-            wrong = len(text) > LONGEST or "{{" in text or "<think>" in text or REFUSAL.match(text)
+            marked = "{{" in text or text.startswith("{")
+            wrong = marked or len(text) > LONGEST or SPOKEN.search(QUOTED.sub("", text))
             return None if wrong else text
     return None
+
+
+def unwrapped(text: str) -> str:
+    """`text` without the quotation marks, tags or braces that stand around all of it."""
+    while inside := WRAPPED.fullmatch(text):
+        text = inside[inside.lastindex]
+    return text.strip()

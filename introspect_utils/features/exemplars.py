@@ -21,7 +21,8 @@ OF_DIRECTION = ("sequences", "activations", "mean", "peak")
 
 @dataclass(frozen=True, eq=False)
 class Exemplars:
-    """k exemplars of each of n directions, the first `n_top` the highest.
+    """k exemplars of each of n directions, the first `n_top` the highest. Raises `UserError` for an
+    activation that is not finite.
 
     `tokens` [N, T]: the corpus. `sequences` [n, k] int64: numbers of its sequences, the top ones
     best first (equal ones by number), then random others. `activations` [n, k, T] float32: a_v.
@@ -34,6 +35,15 @@ class Exemplars:
     mean: Tensor
     peak: Tensor
     n_top: int
+
+    def __post_init__(self) -> None:
+        parts = (self.activations.flatten(1), self.mean[:, None], self.peak[:, None])
+        broken = ~torch.stack([part.isfinite().all(1) for part in parts]).all(0)
+        if broken.any():
+            raise UserError(
+                f"direction {broken.nonzero()[0].item()} has an activation that is not finite: it "
+                "or the residual stream of its layer is damaged; make them again"
+            )
 
     def __len__(self) -> int:
         """The number of directions."""
@@ -128,12 +138,6 @@ def find_exemplars(
             a = vectors[rows] @ h.T  # [directions, tokens]
             _merge_top(best[rows], top[rows], a.unflatten(1, (-1, length)).amax(2), start)
             mean[rows] += a.mean(1).double() * (len(h) / (n_sequences * length))
-    if not mean.isfinite().all():
-        broken = mean.isfinite().logical_not().nonzero()[0].item()
-        raise UserError(
-            f"direction {broken} has an activation that is not finite: it or the residual stream "
-            "of its layer is damaged; make them again"
-        )
     sequences = torch.cat([top, _random_others(top, n_sequences, n_random, seed)], 1)
     activations = _activations(residuals, vectors, sequences)
     values = (sequences, activations, mean.float(), best[:, 0])

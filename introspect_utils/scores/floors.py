@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from introspect_utils.features.directions import Directions
 from introspect_utils.models.language_model import LanguageModel
@@ -17,11 +18,13 @@ def best_constant(
     labels: Sequence[str], judge: Judge, seed: int, candidates: int = 50, rated: int = 200
 ) -> str:
     """The best description for all directions alike: of the most frequent training `labels`
-    (`candidates` of them) what the judge rates highest against `rated` labels drawn at random."""
+    (`candidates` of them) what the judge rates highest against `rated` labels drawn at random. What
+    it does not rate does not count."""
     texts = [text for text, _ in Counter(labels).most_common(candidates)]
     drawn = random.Random(seed).sample(list(labels), min(rated, len(labels)))
     ratings = np.array(judge.rate([(text, label) for text in texts for label in drawn]))
-    return texts[int(np.nanmean(ratings.reshape(len(texts), -1), axis=1).argmax())]
+    table = pd.DataFrame(ratings.reshape(len(texts), -1), index=texts)
+    return table.mean(axis=1).dropna().idxmax()
 
 
 def echo(directions: Directions) -> list[str | None]:

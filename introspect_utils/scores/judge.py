@@ -31,11 +31,15 @@ PROMPT = Path(__file__).with_suffix(".txt").read_text("utf-8").removesuffix("\n"
 # pairs that are rows of no test set. Do not change them after a look at results.
 THRESHOLDS = (0.309, 0.494, 0.577, 0.771)
 LONGEST = 256  # tokens; what the embedding model was made for
+# A number that a line begins with, or that is called a rating, and no other number behind it. What
+# begins with "1." and goes on is a list.
 RATING = re.compile(
-    r"(?:\A\s*|\b(?:rating|score|answer)(?:\s+is)?\s*[:=]?\s*)([1-5])(?:\s*/\s*5|\s+out of 5)?\.?"
-    r"(?=\s*\Z|\s*\n|\s*[:(–—-]\s*[^\s\d])",
-    re.I,
+    r"(?:\A\s*(?!1[.)]\s*\S)|\b(?:rating|score|answer|give (?:it|this|them))(?: is| of| an?)*"
+    r"\s*(?:[:=]|[–—-]\s)?\s*)([1-5])(?:\s*/\s*5|\s*\(?(?:out )?of 5\)?)?\.?"
+    r"(?=\s*\Z|\s*\n|\s*[:,(–—-]\s*[^\s\d][^\d\n]*$)",
+    re.I | re.M,
 )
+WRAPPED = re.compile(r"(?:\\boxed)?[<({$\[]+([1-5])[>)}$\]]+")
 
 
 class Judge(ABC):
@@ -88,7 +92,8 @@ class ChatJudge(Judge):
 def parse_rating(reply: str) -> int | None:
     """The number from 1 to 5 that a reply begins with or calls its rating; None where there is
     none, or several."""
-    said = set(RATING.findall(re.sub(r"[*_`#\"]", "", reply)))
+    bare = WRAPPED.sub(r"\1", re.sub(r"[*_`#\"]", "", reply))
+    said = set(RATING.findall(bare))
     return int(said.pop()) if len(said) == 1 else None
 
 

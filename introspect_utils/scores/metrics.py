@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from introspect_utils.settings.errors import UserError
+
 UNPARSEABLE = -1  # the code of an answer that says neither "changed" nor "unchanged"
 SIGNIFICANCE = 0.05
 
@@ -32,15 +34,22 @@ def codes(predicted_changed) -> np.ndarray:
     return pd.array(predicted_changed, dtype="boolean").to_numpy(dtype="int8", na_value=UNPARSEABLE)
 
 
+def finite(scores: Sequence[float] | np.ndarray) -> np.ndarray:
+    """`scores` as an array. Raises `UserError` for one that is not a number: no mean, rank or
+    smallest p of them exists."""
+    scores = np.asarray(scores)
+    if not np.isfinite(scores.astype(float)).all():
+        raise UserError("a score is not a number: look at the predictions it is made from")
+    return scores
+
+
 def estimate(scores: np.ndarray, clusters: Sequence | None = None) -> Estimate:
     """The mean of per-row `scores` [s, n]: 0/1, correlations, or differences of two such.
     `clusters` [n] says which rows are not independent; by default all are.
 
-    Raises `ValueError` for a score that is not a number.
+    Raises `UserError` for a score that is not a number.
     """
-    if not np.isfinite(scores).all():
-        raise ValueError("a score is not a number: look at the predictions it is made from")
-    rows, n = scores.mean(axis=0), scores.shape[1]
+    rows, n = finite(scores).mean(axis=0), scores.shape[1]
     groups = np.arange(n) if clusters is None else pd.factorize(np.asarray(clusters))[0]
     sums = np.bincount(groups, rows - rows.mean())
     by_row = float(sums @ sums) / n**2 * len(sums) / max(1, len(sums) - 1)
@@ -50,7 +59,7 @@ def estimate(scores: np.ndarray, clusters: Sequence | None = None) -> Estimate:
 def pooled(scores: Sequence[tuple[float, float]], n: int) -> Estimate:
     """The mean of a score of n rows from the (mean, standard error) that each of s seeds reports,
     where the rows' own scores are not kept: as if the seeds agreed about every row."""
-    values, errors = np.array(scores, dtype=float).T
+    values, errors = finite(scores).astype(float).T
     return _over_rows_and_seeds(float(values.mean()), float((errors**2).mean()), n, values)
 
 
@@ -97,17 +106,20 @@ def summed(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Per-row scores [s, n] whose mean is mean(a) / mean(b), of the same rows, and whose spread is
-    that of the ratio (delta method)."""
-    share = a.mean() / b.mean()
+    that of the ratio (delta method). Raises `UserError` where mean(b) is not above 0."""
+    if not finite(b).mean() > 0:
+        raise UserError("a share of a mean score that is not above 0 does not exist: leave it out")
+    share = finite(a).mean() / b.mean()
     return share + (a - share * b) / b.mean()
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float] | None:
     """Spearman's rho and its two-sided p by permutation (exact up to 7 pairs); None if all x or all
-    y are equal. `x` is rounded to three places: float error is no rank."""
+    y are equal. `x` is rounded to three places: float error is no rank. Raises `UserError` for a
+    value that is not a number."""
     from scipy.stats import permutation_test, rankdata
 
-    ranks = [rankdata(values) - (len(x) + 1) / 2 for values in (np.round(x, 3), y)]
+    ranks = [rankdata(values) - (len(x) + 1) / 2 for values in (finite(x).round(3), finite(y))]
     if not all(part.any() for part in ranks):
         return None
     a, b = (part / np.linalg.norm(part) for part in ranks)
@@ -119,7 +131,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, flo
 def holm(p: Sequence[float]) -> list[float]:
     """Holm's correction of the p of several tests of one comparison. (That of statsmodels takes
     0.1 s a call: it collects garbage.)"""
-    order = np.argsort(p)
+    order = np.argsort(finite(p))
     adjusted = np.empty(len(p))
     steps = np.arange(len(p), 0, -1) * np.asarray(p, dtype=float)[order]
     adjusted[order] = np.maximum.accumulate(steps).clip(max=1)

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import read_shared
 from introspect_utils.models.tokens import token_ids
 from introspect_utils.models.weights import generate_greedily
 from introspect_utils.settings.errors import UserError
+from introspect_utils.tasks.task_features import t_feat
 
 WORD = "[v]"
 BASE = f"What is the meaning of the word '{WORD}'? The meaning of the word '{WORD}' is"
@@ -31,10 +33,18 @@ def prompt_ids(lm: LanguageModel, prompt: Literal["base", "chat"]) -> tuple[list
     text = BASE if prompt == "base" else lm.chat(USER) + ASSISTANT
     before, *parts = text.split(WORD)
     ids, places = lm.encode(before, special=True), []
-    for part in parts:  # the text around a special token is tokenised on its own, too
+    for part in parts:
         places.append(len(ids))
-        ids += [0, *token_ids(lm.tokenizer, part, special=True)]
+        ids += [0, *_ids_behind(lm.tokenizer, part)]
     return ids, places
+
+
+def _ids_behind(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a text that stands behind a word: some tokenizers put a space before what comes
+    first."""
+    word, ids = (token_ids(tokenizer, part, special=True) for part in ("v", f"v{text}"))
+    behind = ids[: len(word)] == word
+    return ids[len(word) :] if behind else token_ids(tokenizer, text, special=True)
 
 
 @torch.inference_mode()
@@ -79,7 +89,9 @@ def best_of(
     scales: Sequence[float],
 ) -> list[tuple[str, float, float]]:
     """(text, scale, score) of each vector's highest score, the first of equal ones: an upper bound.
-    `descriptions` and `scores` are [scale][vector]."""
-    rows = zip(zip(*descriptions, strict=True), zip(*scores, strict=True), strict=True)
-    of_vectors = [zip(texts, scales, r, strict=True) for texts, r in rows]
-    return [max(of_one, key=lambda said: said[2]) for of_one in of_vectors]
+    `descriptions` and `scores` are [scale][vector]. Raises `UserError` as `t_feat` does."""
+    of_vectors = [
+        list(zip(texts, scales, strict=True)) for texts in zip(*descriptions, strict=True)
+    ]
+    best = t_feat(of_vectors, list(zip(*scores, strict=True)))
+    return [(text, scale, score) for (text, scale), score in best]

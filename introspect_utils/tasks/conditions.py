@@ -1,15 +1,23 @@
 """Conditions that every task has: the controls that take the vector v away, and solved examples in
 place of training."""
 
+from __future__ import annotations
+
 import random
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from operator import eq
+from typing import TYPE_CHECKING
 
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks.question import VECTOR, Example, Question
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 CONTROLS = ("zero-vector", "shuffled-vector")  # asked of an explainer that was trained with v
+ALIKE = 1e-3  # distance of vectors, as a share of their norm, up to which they are the same
 UNTRAINED = ("untrained", "few-shot")  # asked of a model without any explanation training
 
 
@@ -20,14 +28,17 @@ def controlled(
     another row of the same kind ("shuffled-vector"; kinds are the layers if not given), or none in
     vector and text ("no-vector"). Other conditions leave them as they are.
 
-    Raises `UserError` if there is no other row whose vector could be taken.
+    Raises `UserError` if there is no other row whose vector could be taken: a row with the same
+    vector is none.
     """
     questions = [example.question for example in examples]
     if condition == "zero-vector":
         questions = [question.with_vector(question.vector * 0) for question in questions]
     elif condition == "shuffled-vector":
-        others = derangement(kinds or [question.layers for question in questions], seed)
-        vectors = [questions[other].vector for other in others]
+        vectors = [question.vector for question in questions]
+        kinds = kinds or [question.layers for question in questions]
+        others = derangement(kinds, seed, lambda a, b: alike(vectors[a], vectors[b]))
+        vectors = [vectors[other] for other in others]
         questions = [q.with_vector(v) for q, v in zip(questions, vectors, strict=True)]
     elif condition == "no-vector":
         questions = [without_vector(question) for question in questions]
@@ -50,11 +61,18 @@ def few_shot(asked: list[Example], solved: list[Example]) -> list[Example]:
     ]
 
 
-def derangement(kinds: Sequence[Hashable], seed: int) -> list[int]:
-    """A random permutation of the rows that leaves none in place and stays within each kind. The
-    only rows of their kinds are permuted among themselves.
+def alike(vector: Tensor, other: Tensor) -> bool:
+    """Whether two vectors differ by no more than the batch that they were read in can explain."""
+    return bool((vector - other).norm() <= ALIKE * vector.norm())
 
-    Raises `UserError` for a single row.
+
+def derangement(
+    kinds: Sequence[Hashable], seed: int, same: Callable[[int, int], bool] = eq
+) -> list[int]:
+    """A random permutation of the rows that gives none itself, or one that is the `same`, and stays
+    within each kind if it can. The only rows of their kinds are permuted among themselves.
+
+    Raises `UserError` for a single row, and where too many are the same.
     """
     of_kind = defaultdict(list)
     for row, kind in enumerate(kinds):
@@ -74,4 +92,16 @@ def derangement(kinds: Sequence[Hashable], seed: int) -> list[int]:
         rng.shuffle(rows)
         for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
             taken[row] = other
+    for row, kind in enumerate(kinds):
+        if not same(row, taken[row]):
+            continue
+        near = sorted(range(len(kinds)), key=lambda other: kinds[other] != kind)
+        fits = (r for r in near if not (same(row, taken[r]) or same(r, taken[row])))
+        other = next(fits, None)
+        if other is None:
+            raise UserError(
+                "shuffled-vector: too many rows have the same vector, so that no shuffling gives "
+                "each another one; give rows with other vectors"
+            )
+        taken[row], taken[other] = taken[other], taken[row]
     return taken

@@ -15,6 +15,7 @@ import torch
 
 from introspect_utils.data.facts import Fact, FactPair
 from introspect_utils.data.prompts import Prompt, target_prompt
+from introspect_utils.features.lexicon import UNREADABLE
 from introspect_utils.features.pairs import TokenPair
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import CleanRun, clean_run, pad_left, patched_logits
@@ -181,13 +182,15 @@ def _row(
 
 def sayable(target: LanguageModel, rows: Sequence[dict]) -> list[dict]:
     """The rows whose explanation can be said and read back: not those whose next token is a special
-    one (EOS, a reserved token) or holds the marks around a content."""
+    one (EOS, a reserved token), a part of a character (all such look alike), or holds the marks
+    around a content."""
     special = {t.content for t in target.tokenizer.added_tokens_decoder.values() if t.special}
 
     def fits(row: dict) -> bool:
         content = row["ablated_continuation"][0]
         outcome = (row["is_different"], content)
-        return content not in special and parse(explanation(*outcome)) == outcome
+        said = content not in special and UNREADABLE not in content
+        return said and parse(explanation(*outcome)) == outcome
 
     return [row for row in rows if fits(row)]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from introspect_utils.data.mmlu import LETTERS
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks import outcome
 from introspect_utils.tasks.question import PROMPTS, Example, Question
@@ -36,8 +37,8 @@ def checked(rows: Iterable[dict], where: str) -> list[dict]:
     """Rows with the published columns, ours or theirs, as the rest of the code reads them: answers
     are bare letters, and what may be null is derived (`changed_pred_bc_hint`, `hint_letter`).
 
-    Raises `UserError` naming the row for options that are not four, an answer outside A-D, or a
-    hint that names no letter.
+    Raises `UserError` naming the row for options that are not four, an answer outside A-D, a hint
+    that names no letter, or columns that contradict each other.
     """
     return [_checked(row, f"{where}, row {number}") for number, row in enumerate(rows)]
 
@@ -52,10 +53,18 @@ def _checked(row: dict, where: str) -> dict:
         if not letters[key]:
             raise UserError(f"{where}: {key} must be A, B, C or D, got {row[key]!r}")
     changed = row["changed_pred_bc_hint"]
-    if changed is None:
-        changed = letters["random_hint_prediction"] != letters["zeroshot_prediction"]
-    letters["hint_letter"] = row.get("hint_letter") or hint_letter(row["hint"])
-    return {"subject": None} | row | letters | {"changed_pred_bc_hint": changed}
+    found = letters["random_hint_prediction"] != letters["zeroshot_prediction"]
+    if changed not in (None, found):
+        raise UserError(
+            f"{where}: changed_pred_bc_hint is {changed}, and the answers are "
+            f"{letters['zeroshot_prediction']} without and {letters['random_hint_prediction']} "
+            "with the hint"
+        )
+    hint, given = row["hint"], row.get("hint_letter")
+    if given and given not in (re.findall(r"\b[A-D]\b", hint) or LETTERS):
+        raise UserError(f"{where}: hint_letter is {given!r}, and the hint is {hint!r}")
+    letters["hint_letter"] = given or hint_letter(hint)
+    return {"subject": None} | row | letters | {"changed_pred_bc_hint": found}
 
 
 def examples(rows: Sequence[dict], condition: str, seed: int = 0, form: str = "") -> list[Example]:

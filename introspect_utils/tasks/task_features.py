@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from introspect_utils.settings.profile import Profile
 
 # B.4: asked in the paper's one prompt; the last two are the chance level
+SAME = 0.9999  # cosine of directions from which on they are one and the same
 LAYER_ARMS = ("full", "no-layer", "wrong-layer", "shuffled-vector", "zero-vector")
 
 
@@ -136,12 +137,23 @@ def split(
     if not test:
         raise UserError("there are no test directions: raise features.n_test or n_act")
     rows = {"train": random.Random(seed).sample(described, n_train), "test": test}
-    keys = (
-        [(directions.layers[i], directions.vectors[i].numpy().tobytes()) for i in part]
-        for part in rows.values()
-    )
-    check_disjoint(*keys, "direction", "directions.safetensors")
+    twin = _twins(directions, rows["test"], rows["train"])
+    tested = (twin.get(i, i) for i in rows["test"])
+    check_disjoint(rows["train"], tested, "direction", "directions.safetensors")
     return rows
+
+
+def _twins(directions: Directions, rows: Sequence[int], others: Sequence[int]) -> dict[int, int]:
+    """{one of `rows`: the one of `others` in its layer that points where it does, whatever its
+    length}."""
+    twin = {}
+    for layer in {directions.layers[i] for i in rows}:
+        parts = [[i for i in part if directions.layers[i] == layer] for part in (rows, others)]
+        unit = [directions.vectors[part].double() for part in parts]
+        unit = [v / v.norm(dim=1, keepdim=True) for v in unit]
+        for a, b in (unit[0] @ unit[1].T > SAME).nonzero().tolist():
+            twin[parts[0][a]] = parts[1][b]
+    return twin
 
 
 def description(generation: str) -> str:

@@ -10,6 +10,7 @@ from introspect_utils.data import text
 from introspect_utils.data.assets import ASSETS, is_present
 from introspect_utils.data.splits import normalised
 from introspect_utils.models.contexts import contexts
+from introspect_utils.models.tokens import token_ids
 from introspect_utils.settings.errors import UserError
 
 here = pytest.mark.skipif(
@@ -117,6 +118,20 @@ def test_windows_are_the_tokens_of_single_texts_in_order(tiny):
     assert windows.tolist() == expected[:6] and len(expected) > 6
 
 
+def test_equal_windows_of_different_texts_count_once(tiny):
+    rome, oslo = "Rome is the capital of Italy", "Oslo is the capital of Norway"
+    texts = [f"{rome}. {oslo}.", f"{oslo}!", f"{rome} ,", rome.upper(), f"“{rome}”", f"{oslo} too"]
+    length = len(token_ids(tiny.tokenizer, rome))
+    windows = contexts(tiny, texts, length, 4)
+    said = [normalised(tiny.tokenizer.decode(ids)) for ids in windows]
+    assert len(set(said)) == 4
+    assert said[0] == normalised(rome)
+    with pytest.raises(UserError, match="have 1 different windows of"):
+        contexts(tiny, [rome, f"{rome}.", f"{rome}..."], length, 2)
+
+
 def test_too_few_windows_is_an_error(tiny):
-    with pytest.raises(UserError, match="2 texts have 0 windows of 50 tokens, and 3 are needed"):
+    with pytest.raises(
+        UserError, match="2 texts have 0 different windows of 50 tokens, and 3 are needed"
+    ):
         contexts(tiny, ["Rome", "Oslo"], 50, 3)

@@ -172,3 +172,19 @@ def test_cka_does_not_see_the_basis_and_is_that_of_the_gram_matrices():
         by_hand = float((k * ell).sum() / (k.norm() * ell.norm()))
         assert moments.cka() == pytest.approx(by_hand, abs=1e-6)
         assert expected is None or moments.cka() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", ["constant", "nan", "inf"])
+def test_what_is_constant_or_not_finite_is_not_compared(wrong):
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.randn(50, 3, generator=draw), torch.randn(50, 4, generator=draw)
+    if wrong == "constant":
+        x[:] = torch.tensor([0.1, -7.3, 1e3])
+    else:
+        x[7, 1] = float(wrong)
+    for pair in ((x, y), (y, x)):
+        moments = alignment.Moments(*(side.shape[1] for side in pair))
+        moments.add(*pair)
+        for statistic in (moments.cka, moments.least_squares):
+            with pytest.raises(UserError, match="the same at all tokens, or not finite"):
+                statistic()

@@ -1,5 +1,9 @@
+import re
+from dataclasses import replace
+
 import pytest
 import torch
+from spelling import prepending_tokenizer
 
 from introspect_utils.data.facts import Fact, FactPair, load_facts, make_pairs
 from introspect_utils.features.directions import (
@@ -126,6 +130,15 @@ def test_full_activations_are_those_of_the_token_that_is_marked(name, contexts):
         torch.testing.assert_close(
             vector, h(lm, lead_in + ids, layer, len(lead_in) + t), rtol=1e-4, atol=1e-4
         )
+
+
+def test_a_source_is_the_text_whatever_the_decoder_drops():
+    other = replace(load_model("tiny-llama", "cpu"), tokenizer=prepending_tokenizer())
+    text = "Rome is a city"
+    ids = other.encode(text)
+    for place in range(1, len(ids)):
+        before, token, after = re.split("<<<|>>>", marked_text(other, ids, place))
+        assert (before + token + after).strip() == text and len(token) == 1
 
 
 def test_full_activations_depend_on_the_seed_alone(tiny, contexts):

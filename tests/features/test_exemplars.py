@@ -79,6 +79,20 @@ def test_the_mean_is_right_when_it_is_far_from_zero(small_blocks):
     torch.testing.assert_close(found.mean.double(), a.mean(1), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("part", ["activations", "mean", "peak"])
+@pytest.mark.parametrize("wrong", [torch.nan, -torch.inf])
+def test_what_is_not_finite_in_a_file_is_an_error(tmp_path, part, wrong):
+    h, tokens, vectors = corpus(12)
+    found = find_exemplars(h, tokens, vectors, 4, 3, seed=0)
+    with torch.inference_mode():
+        getattr(found, part)[2] = wrong
+    found.save(tmp_path / "exemplars.safetensors")
+    with pytest.raises(UserError, match="direction 2 has an activation that is not finite"):
+        Exemplars.load(tmp_path / "exemplars.safetensors")
+    with pytest.raises(UserError, match="direction 1 has an activation that is not finite"):
+        found.take([0, 2])
+
+
 @pytest.mark.parametrize("where", ["residual", "vector"])
 def test_what_is_not_finite_is_an_error(where):
     h, tokens, vectors = corpus(12)

@@ -54,6 +54,16 @@ def test_only_the_most_frequent_labels_are_tried_and_a_sample_is_rated():
     assert len(asked) == 14
 
 
+@pytest.mark.parametrize("lost", [["nouns"], ["nouns", "the word x"]])
+def test_a_label_that_is_not_rated_is_not_the_best(lost):
+    class Silent(Shared):
+        def ratings(self, pairs):
+            rated = zip(pairs, super().ratings(pairs), strict=True)
+            return [np.nan if a in lost else rating for (a, _), rating in rated]
+
+    assert floors.best_constant(LABELS, Silent(), 0) in set(LABELS) - set(lost)
+
+
 def test_an_echo_is_the_token_that_the_vector_was_taken_from():
     sources = ("", "I saw<<< Paris>>> and <b>", "a<<<,>>> b\nminus\nc<<< Rome>>>", "x\n<<<\n>>>y")
     data = ("sae", "act", "dact", "act")

@@ -109,7 +109,9 @@ def test_a_pair_that_is_never_rated_has_no_rating_and_many_are_an_error(tmp_path
     ["4", " 4. ", "**4**", "Rating: 4", "rating is 4/5", "4/5", "4 out of 5.", "Answer: **4**",
      "4\n\nBoth name animals; 2 of 3 words agree.", "4 - related", "4 (fairly similar)",
      "Correct rating: 4\n\nOn a scale of 1 to 5 ...", "The rating is 4: 'dogs' is narrower", "`4`",
-     "Both are about animals.\n\n**Rating: 4**"],
+     "Both are about animals.\n\n**Rating: 4**", "Rating - 4", "Score – 4.", "I would give this a 4.",
+     "I give it 4", "(4)", "[4]", "<4>", "$4$", "\\boxed{4}", "Rating: [[4]]", "Rating: **(4)**", "4, as both",
+     "4, because dogs are animals.", "Score of 4 of 5", "4 (of 5)", "Rating: 4 (out of 5)", "4.\n\nBoth"],
 )  # fmt: skip
 def test_a_rating_is_read_where_it_is_clearly_meant(reply):
     assert parse_rating(reply) == 4
@@ -119,7 +121,10 @@ def test_a_rating_is_read_where_it_is_clearly_meant(reply):
     "reply",
     ["", "0", "6", "45", "4.5", "4 or 5", "4-5", "4/6", "between 3 and 4", "-4", "four animals",
      "I cannot rate these 2 descriptions", "1. The prediction names animals", "Rating: 3 or 4",
-     "Rating: 3\nNo, rating: 4", "2 descriptions", "n/a", "Rating: 4.5"],
+     "Rating: 3\nNo, rating: 4", "2 descriptions", "n/a", "Rating: 4.5", "Score: 2 (out of 10)",
+     "Score: 2 (of 10)", "2 (out of ten or 10)", "Rating: 2/10", "1.\nThe predicted description",
+     "1.\n\n2.", "1)\nBoth", "4, 5", "5, or 4", "Rating: -4", "Rating -4", "(4.5)", "(3) or (4)",
+     "Answer: 5 (not 1)", "4%", "[1, 5]", "I give it 4 to 5", "\\boxed{45}"],
 )  # fmt: skip
 def test_what_is_unclear_is_no_rating(reply):
     assert parse_rating(reply) is None

@@ -8,6 +8,7 @@ from statsmodels.api import OLS
 from statsmodels.stats.proportion import proportion_confint
 
 from introspect_utils.scores import metrics
+from introspect_utils.settings.errors import UserError
 
 
 def macro_f1(is_different, predicted_changed):
@@ -129,8 +130,29 @@ def test_what_does_not_exist_is_none_and_not_a_number_is_an_error():
     assert one == (1, None, None, None, None)
     assert metrics.estimate(np.zeros((1, 5))).p == 1 and metrics.estimate(np.ones((1, 5))).p == 0
     for wrong in (np.nan, np.inf):
-        with pytest.raises(ValueError, match="not a number"):
+        with pytest.raises(UserError, match="not a number"):
             metrics.estimate(np.array([[0.5, wrong]]))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, None])
+def test_no_statistic_is_made_of_what_is_no_number(wrong):
+    with pytest.raises(UserError, match="a score is not a number"):
+        metrics.rank_correlation([1, 2, 3, 4], [0.1, wrong, 0.3, 0.2])
+    with pytest.raises(UserError, match="a score is not a number"):
+        metrics.rank_correlation([wrong, 2, 3, 4], [0.1, 0.2, 0.3, 0.2])
+    with pytest.raises(UserError, match="a score is not a number"):
+        metrics.holm([0.01, wrong, 0.03])
+    for cells in ([(wrong, 0.1), (0.5, 0.1)], [(0.4, 0.1), (0.5, wrong)]):
+        with pytest.raises(UserError, match="a score is not a number"):
+            metrics.pooled(cells, 10)
+
+
+def test_there_is_no_share_of_nothing():
+    for below in ([0.0, 0.0], [1.0, -1.0], [-1.0, 0.0]):
+        with pytest.raises(UserError, match="is not above 0 does not exist"):
+            metrics.ratio(np.array([[1.0, 2.0]]), np.array([below]))
+    with pytest.raises(UserError, match="a score is not a number"):
+        metrics.ratio(np.array([[1.0, np.nan]]), np.array([[1.0, 1.0]]))
 
 
 def test_rows_of_f1_have_its_value_and_its_bootstrap_error():

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from explaining import vectors
+from spelling import prepending_tokenizer
 
 from introspect_utils.models.load import load_model
 from introspect_utils.scores.selfie import best_of, prompt_ids, selfie
@@ -70,6 +73,18 @@ def test_the_prompt_has_one_bos_and_two_places(prompt, texts):
     assert [lm.tokenizer.decode(part) for part in between] == texts
 
 
+@pytest.mark.parametrize(("prompt", "texts"), [("base", BASE), ("chat", CHAT)])
+def test_no_space_is_put_behind_a_vector(prompt, texts):
+    """By a tokenizer that puts one before every text."""
+    lm = replace(load_model("tiny-llama", "cpu", "float32"), tokenizer=prepending_tokenizer())
+    messages = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}"
+    lm.tokenizer.chat_template = messages + "[assistant] "
+    ids, places = prompt_ids(lm, prompt)
+    ids[places[0]] = ids[places[1]] = (stands_for := lm.tokenizer.convert_tokens_to_ids("Z"))
+    assert lm.tokenizer.decode(ids[1:]) == "Z".join(texts) and ids.count(stands_for) == 2
+    assert ids == lm.encode("Z".join(texts))
+
+
 def test_a_zero_vector_stays_zero_and_no_vector_is_no_row():
     lm = talkative("tiny-llama")
     assert selfie(lm, torch.zeros(1, 32), (50,), max_new_tokens=5) == [
@@ -104,6 +119,14 @@ def test_the_best_of_the_scales_is_that_of_the_highest_score():
     said = [["a1", "b1", "c1"], ["a5", "b5", "c5"], ["a9", "b9", "c9"]]
     scores = [[0.1, -0.2, 0.5], [0.3, -0.1, 0.5], [0.2, -0.9, 0.4]]
     assert best_of(said, scores, (1, 5, 9)) == [("a5", 5, 0.3), ("b5", 5, -0.1), ("c1", 1, 0.5)]
+
+
+@pytest.mark.parametrize("scale", [0, 1])
+def test_a_score_that_is_not_a_number_is_never_the_best(scale):
+    scores = [[0.1, 0.2], [0.3, 0.4]]
+    scores[scale][1] = float("nan")
+    with pytest.raises(UserError, match="direction 1 .* a score that is not a number"):
+        best_of([["a1", "b1"], ["a5", "b5"]], scores, (1, 5))
 
 
 @pytest.mark.parametrize("scores", [[[0.1, 0.2]], [[0.1, 0.2], [0.3]]])

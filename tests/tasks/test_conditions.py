@@ -1,9 +1,11 @@
 from collections import Counter
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks.conditions import controlled, derangement
 from introspect_utils.tasks.question import VECTOR, Example, Question
 
@@ -46,6 +48,39 @@ def test_another_row_of_the_same_kind_where_there_is_one(kinds, seed):
         2 if lonely == 1 else lonely
     )  # a single one changes places with nobody of its kind
     assert found == derangement(kinds, seed)
+
+
+def shuffled(vectors, layers, seed):
+    asked = [
+        Example(Question(VECTOR, vector, (layer,)), "E")
+        for vector, layer in zip(vectors, layers, strict=True)
+    ]
+    made = controlled(asked, "shuffled-vector", seed)
+    return [example.question.vector for example in made]
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=12), st.integers(0, 100))
+def test_no_row_gets_its_own_vector_from_another_row(values, seed):
+    """Vectors of one value differ by what a batch changes; those of two values do not."""
+    draw = torch.Generator().manual_seed(seed)
+    vectors = [torch.ones(8) * 10**v + 1e-6 * torch.randn(8, generator=draw) for v in values]
+    layers = [i % 2 for i in range(len(values))]
+    if max(Counter(values).values()) > len(values) / 2:
+        with pytest.raises(UserError, match="too many rows have the same vector"):
+            shuffled(vectors, layers, seed)
+        return
+    found = shuffled(vectors, layers, seed)
+    given_values = [round(torch.log10(v.mean()).item()) for v in found]
+    assert sorted(given_values) == sorted(values)
+    assert all(a != b for a, b in zip(values, given_values, strict=True))
+
+
+def test_rows_of_equal_vectors_take_those_of_their_own_layer_where_they_can():
+    vectors = [torch.full((2,), float(v)) for v in (1, 1, 2, 2, 5, 6, 7)]
+    layers = [0, 0, 0, 0, 1, 1, 1]
+    for seed in range(30):
+        found = [int(v[0]) for v in shuffled(vectors, layers, seed)]
+        assert found[:4] == [2, 2, 1, 1] and sorted(found[4:]) == [5, 6, 7]
 
 
 def test_another_seed_shuffles_otherwise():

@@ -1,3 +1,5 @@
+import ast
+import json
 import random
 import re
 from collections import Counter, defaultdict
@@ -10,10 +12,12 @@ from hypothesis import strategies as st
 
 from introspect_utils.data.facts import Fact, FactPair, load_facts, make_pairs, sample_facts
 from introspect_utils.data.prompts import target_prompt
+from introspect_utils.models import residual
 from introspect_utils.models.load import load_model, load_tokenizer
 from introspect_utils.models.residual import decoder_layers
 from introspect_utils.models.tokens import token_spans
 from introspect_utils.settings.errors import UserError
+from introspect_utils.settings.paths import REPO
 from introspect_utils.tasks import patching
 
 OPTIONS = ("France", "Spain", "UK", "Italy", "Egypt", "unknown")
@@ -517,6 +521,36 @@ def test_a_special_token_or_the_marks_cannot_be_said(tiny):
     ]
     kept = {row["ablated_continuation"][0] for row in patching.sayable(tiny, rows)}
     assert kept == {" Italy", "", "\n", " ", ">", "a>>>b"}
+
+
+def test_a_part_of_a_character_cannot_be_said(tiny):
+    every = [tiny.tokenizer.decode([token]) for token in range(len(tiny.tokenizer))]
+    rows = [{"is_different": True, "ablated_continuation": [said]} for said in [*every, "né", "é"]]
+    kept = [row["ablated_continuation"][0] for row in patching.sayable(tiny, rows)]
+    assert kept[-2:] == ["né", "é"] and len(kept) > 900
+    assert len({*kept[:-2]}) == len(kept) - 2  # no two tokens look alike
+
+
+# --- the notebook's own eq. 4
+
+
+def test_what_the_notebook_hooks_into_the_target_is_gone_after_an_error(tiny):
+    path = REPO / "notebooks" / "02_data_activation_patching.ipynb"
+    cells = ["".join(cell["source"]) for cell in json.loads(path.read_text("utf-8"))["cells"]]
+    [code] = [code for code in cells if "def patched(" in code]
+    [function] = [part for part in ast.parse(code).body if isinstance(part, ast.FunctionDef)]
+    names = {"torch": torch, "lm": tiny, "residual": residual}
+    exec(ast.unparse(function), names)
+    x, longer = (
+        torch.tensor([tiny.encode(text)]) for text in ("Rome is", "Rome is a town in Italy")
+    )
+    before = tiny.model(x).logits
+    for pair in ((x, longer), (longer, x)):
+        with pytest.raises(IndexError):
+            names["patched"](*pair, (0, 1), x.shape[1] + 1)
+        torch.testing.assert_close(tiny.model(x).logits, before, rtol=0, atol=0)
+    logits, _ = names["patched"](x, longer, (0, 1), 1)
+    assert not torch.equal(logits, before[0, -1])
 
 
 # --- whatever the attention window (20.5)

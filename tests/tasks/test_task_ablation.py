@@ -57,6 +57,19 @@ def test_published_rows_are_read_as_they_are(rows, tmp_path):
             "data, row 1: random_hint_prediction must be A, B, C or D, got None",
         ),
         ({"correct_answer": "AB"}, "data, row 1: correct_answer must be A, B, C or D, got 'AB'"),
+        (
+            {"random_hint_prediction": "Answer: C", "changed_pred_bc_hint": True},
+            "data, row 1: changed_pred_bc_hint is True, and the answers are C without and C with",
+        ),
+        (
+            {"random_hint_prediction": "D", "changed_pred_bc_hint": False},
+            "data, row 1: changed_pred_bc_hint is False, and the answers are C without and D with",
+        ),
+        (
+            {"hint_letter": "B"},
+            "data, row 1: hint_letter is 'B', and the hint is 'Hint: The answer is A'",
+        ),
+        ({"hint": "Take OptionB", "hint_letter": "E"}, "data, row 1: hint_letter is 'E'"),
     ],
 )
 def test_a_bad_row_is_named(changes, message):

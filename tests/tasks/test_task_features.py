@@ -222,6 +222,40 @@ def test_tokens_match_by_position():
     assert task_features.token_match([1, 2, 3], [2, 3, 1]) == 0  # the same tokens elsewhere
 
 
+# --- training and test rows
+
+
+def parts_of(trained, tested, layers=(3, 3, 3)):
+    """The split of two training directions, the second the same in all tests, and a test one."""
+    vectors = torch.stack([torch.as_tensor(v).float() for v in (trained, [1, 1, 0], tested)])
+    names = ("sae/3/0", "sae/3/1", "sae/3/2")
+    split = ("train", "train", "test")
+    made = Directions(names, ("sae",) * 3, split, layers, vectors, ("",) * 3)
+    return task_features.split(made, dict.fromkeys(names, "x"), 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested"),
+    [
+        ([1, 2, 3], [1, 2, 3]),
+        ([1, 2, 3], [2, 4, 6]),
+        ([1, 2, 3], [1 + 1e-6, 2, 3 - 1e-6]),
+        ([0.0, 2, 3], [-0.0, 2, 3]),
+        ([1e-12, 3e-12, 0], [1e12, 3e12, 0]),
+        ([1e25, 2e25, 0], [1, 2, 1e-3]),
+    ],
+)
+def test_a_direction_of_any_length_is_in_one_part_only(trained, tested):
+    with pytest.raises(UserError, match="1 of 1 directions of the test rows stand among the train"):
+        parts_of(trained, tested)
+    assert parts_of(trained, tested, (3, 3, 4))["test"] == [2]  # another layer's
+
+
+@pytest.mark.parametrize("tested", [[-1, -2, -3], [1, 2, 3.1], [0, 0, 0]])
+def test_directions_that_differ_may_be_in_both_parts(tested):
+    assert parts_of([1, 2, 3], tested)["test"] == [2]
+
+
 # --- B.4
 
 
