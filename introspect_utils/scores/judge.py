@@ -101,7 +101,7 @@ class EmbeddingJudge(Judge):
     """The judge without a network: the cosine of two sentence embeddings, cut at `THRESHOLDS`."""
 
     name = "embedding"
-    model = "all-MiniLM-L6-v2"
+    model = f"all-MiniLM-L6-v2, cut at {', '.join(map(str, THRESHOLDS))}"
 
     def __init__(self, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         self.encoder, self.tokenizer = encoder, tokenizer
