@@ -38,7 +38,6 @@ from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks import TASKS
 
 SHARE, NEAR = 0.008, 0.1  # of the training directions: section 4's 1,024 a layer; give or take
-FLOORS = ("constant", "most-frequent")  # the best constant description; else the commonest one
 FITTED = "pretrained-projection"
 SIMILARITIES = ("activation_pattern", "dot_product", "cka")
 
@@ -84,15 +83,19 @@ def projections(table: str, rows: list[Row]) -> Iterator[dict]:
             yield _ratio("sec3.4", metric, row, random_one, metric, FITTED)
 
 
-def _ratio(table, name: str, a: Row, b: Row, metric: str, condition: str, floor=None) -> dict:
-    """mean(a) / mean(b) of a metric, both over a floor if there is one, as a record of `a`."""
+def _ratio(
+    table, name: str, a: Row, b: Row, metric: str, condition, *also: Row, floor=None
+) -> dict:
+    """mean(a) / mean(b) of a metric, both over a floor if there is one, as a record of `a`; only if
+    what is trained of these and `also` was trained for as many epochs."""
     seeds, (top, bottom) = paired([a, b], metric)
+    epochs = dict.fromkeys(str(row.epochs) for row in (a, b, *also) if row.trained)
     named, reason = {"condition": condition, "seeds": seeds}, None
     if floor:
         under = floor.scores(metric)[:1]
         top, bottom = top - under, bottom - under
-    if a.trained and b.trained and a.epochs != b.epochs:
-        reason = f"trained for {a.epochs} and {b.epochs} epochs"
+    if len(epochs) > 1:
+        reason = f"trained for {' and '.join(epochs)} epochs"
     elif not top.size:
         reason = "no training seed in common"
     elif bottom.mean() <= 0:
@@ -105,13 +108,14 @@ def _ratio(table, name: str, a: Row, b: Row, metric: str, condition: str, floor=
 def section_4(rows: list[Row]) -> Iterator[dict]:
     """Section 4's shares by the judge, of every explainer of one target with two sizes or more: its
     score with 0.8% of the directions over that with all (`end-share`), self there over the others
-    with all (`share-of-X`); each raw and `over-floor`. And the directions from which it beats
-    SelfIE, on straight lines between its sizes on a log axis."""
+    with all (`share-of-X`); each raw and, where the best constant description was scored,
+    `over-floor`. And the directions from which it beats SelfIE, on straight lines between its sizes
+    on a log axis."""
     by_size: dict[str, list[Row]] = {}
     for row in sorted((row for row in rows if row.n_train), key=lambda row: row.n_train):
         by_size.setdefault(row.explainer, []).append(row)
     curves = {name: rows for name, rows in by_size.items() if len(rows) > 1}
-    floor = next((by_size[name][-1] for name in FLOORS if name in by_size), None)
+    floor = by_size.get("constant", [None])[-1]
     for name, curve in curves.items():
         end = curve[-1]
         shares = {"end-share": curve} | (
@@ -122,9 +126,10 @@ def section_4(rows: list[Row]) -> Iterator[dict]:
                 (r for r in rows_of if abs(r.n_train / (SHARE * end.n_train) - 1) <= NEAR), None
             )
             if few:
-                yield _ratio("sec4", metric, few, end, "judge", "0.8%")
+                compared = few, end, "judge", "0.8%", rows_of[-1]
+                yield _ratio("sec4", metric, *compared)
             if few and floor:
-                yield _ratio("sec4", f"{metric}-over-floor", few, end, "judge", "0.8%", floor)
+                yield _ratio("sec4", f"{metric}-over-floor", *compared, floor=floor)
         if "selfie" in by_size:
             yield _beats(curve, by_size["selfie"][-1])
 

@@ -103,6 +103,8 @@ class Report:
                 r = floor(lines(self.records, table, target, [name]), name)
             if r and form == "word":
                 return word(r)
+            if r and form == "name":
+                return style.label(r["explainer"], r["condition"])
             if r:
                 return str(Score(r["value"], r["stderr"], signed="-" in table))
         raise LookupError(place[1])

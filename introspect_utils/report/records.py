@@ -10,11 +10,11 @@ columns of the comparison. `reason` says why `p` or `value` is null, or what a c
 the repository's root) or the run's folder (beside `results.json`), joined by ", " over seeds.
 
 Tables beside the paper's: "X-paired" is self minus the row named, "X-vector" what the vector adds
-to an explainer and "X-vector-paired" how much more it adds to self, "X-interaction" what two models
-gain together by explaining themselves and not each other; "scaling" and "scaling-paired" are of
-smaller training sizes; "answers" says how alike the answers are, "sec5.2" what lies behind Table 3,
-"2-lookup" what the paper's Table 6 gives. `feature_records` says what else features have; "claims"
-is of `claims`.
+to an explainer (of patching also on changed and on unchanged rows) and "X-vector-paired" how much
+more it adds to self, "X-interaction" what two models gain together by explaining themselves and not
+each other; "scaling" and "scaling-paired" are of smaller training sizes; "answers" says how alike
+the answers are, "sec5.2" what lies behind Table 3, "2-lookup" what the paper's Table 6 gives.
+`feature_records` says what else features have; "claims" is of `claims`.
 """
 
 import json
@@ -105,6 +105,10 @@ def what_the_vector_adds(table: str, rows: list[Row]) -> Iterator[dict]:
         named |= {"reason": WITHOUT[row.condition]} if WITHOUT[row.condition] else {}
         if full:
             yield from minus(f"{table}-vector", full, row, **named)
+            for name, part in by_change(row).items():
+                block = [(1, by_change(full)[name]), (-1, part)]
+                of_part = named | {"data": name, "p": None}
+                yield from contrast(f"{table}-vector", row, "content_match", block, **of_part)
         if full and own and own_without and full is not own:
             block = [(1, own), (-1, own_without), (-1, full), (1, row)]
             for metric in row.metrics():
@@ -123,12 +127,19 @@ def interactions(table: str, rows: list[Row]) -> Iterator[dict]:
                 yield from contrast(f"{table}-interaction", at[a, b], metric, *blocks, **named)
 
 
+def by_change(row: Row) -> dict[str, Row]:
+    """A row again of the test rows whose answer changes, and of the others; {} for features."""
+    if not {"is_different", "content_match"} <= row.columns:
+        return {}
+    truth = row.parts[0]["is_different"].to_numpy(dtype=bool)
+    parts = {"changed rows": row.take(truth), "unchanged rows": row.take(~truth)}
+    return {name: part for name, part in parts.items() if len(part.parts[0])}
+
+
 def behind(row: Row) -> Iterator[dict]:
     """Section 5.2's closer look at hints: how often "changed" is said of changed and of unchanged
     rows, how often the hint's letter; content match on both."""
-    truth = row.parts[0]["is_different"].to_numpy(dtype=bool)
-    parts = {"changed rows": row.take(truth), "unchanged rows": row.take(~truth)}
-    parts = {name: part for name, part in parts.items() if len(part.parts[0])}
+    parts = by_change(row)
     for metric in ("predicted_changed", "predicts_hint"):
         yield measured("sec5.2", row, metric)
     for name, part in parts.items():

@@ -3,6 +3,7 @@ A function gives None where there is nothing to show."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from introspect_utils.report import style
+from introspect_utils.report import style, table_rows
 from introspect_utils.report.figures import hints_followed
 from introspect_utils.report.paper import ERROR_CATEGORIES, LABEL_ERROR, lookup, model_name
 from introspect_utils.report.paper import PATCHING_METRICS as OUTCOMES
@@ -21,7 +22,7 @@ REFERENCE = {"1": "llama-3.1-8b", "4": "gemma-2-9b"}  # of Tables 2 and 3: qwen3
 BARS = "score × 100; bars: 95% interval"
 ONE_SEED = f"{BARS} (of one seed: over the test rows alone)"
 FLOOR = {"color": style.BLACK, "lw": 0.8, "ls": ":"}
-FLOOR_NAME = "floor (no vector, no model)"
+FLOOR_NAME = "floor: the best that is not given the vector (of hints: the model)"
 BAR = {"ms": 4, "capsize": 1.5, "lw": 1}
 STYLED = plt.rc_context(style.SETTINGS)
 
@@ -59,11 +60,18 @@ def interval(r: dict) -> float:
     return 196 * (r["stderr"] or 0)
 
 
+def one_seed(r: dict) -> bool:
+    """Whether a difference rests on one training seed, so that nothing is said to be above."""
+    return table_rows.ONE_SEED in (r.get("reason") or "")
+
+
 def word(r: dict | None) -> str:
-    """What a paired difference says of self."""
+    """What a paired difference says of self: a verdict only if training seeds were compared."""
     if r is None or abs(100 * r["value"]) <= interval(r):
-        return "level with" if r else "not compared with"
-    return "above" if r["value"] > 0 else "below"
+        return "is not told apart from" if r else "is not compared with"
+    side = "above" if r["value"] > 0 else "below"
+    points = f"{abs(100 * r['value']):.1f} points (one seed) "
+    return f"is {points * one_seed(r)}{side}"
 
 
 def pick(records: Iterable[dict], name: str, **fields) -> dict | None:
@@ -108,26 +116,35 @@ def lines(records: list[dict], table: str, target: str, columns: Sequence[str]) 
 
 
 def floor(shown: Iterable[Line], name: str) -> dict | None:
-    """The best of what sees neither vector nor model, in a column."""
-    blind = [line for line in shown if style.kind(*line.key) == "baseline" and name in line.ours]
+    """The best of what is not given the right vector, nor the model, in a column."""
+    kinds = "baseline", "without-vector"
+    blind = [line for line in shown if style.kind(*line.key) in kinds and name in line.ours]
     found = [line.ours[name] for line in blind if line.key[0] not in style.WORDS["not_floors"]]
     return max(found, key=lambda r: r["value"], default=None)
 
 
-def draw(axes: Axes, shown: Sequence[Line], name: str, at: float | None) -> None:
-    """Lines as dots with 95% bars and the paper's diamonds; a vertical line at a floor or at 0."""
+def draw(axes: Axes, shown: Sequence[Line], name: str, least: dict | None) -> None:
+    """Lines as dots with 95% bars and the paper's diamonds; a vertical line at a floor, named below
+    the panel, or at 0."""
     for y, line in enumerate(shown):
         if r := line.ours.get(name):
             look = style.look(*line.key)
             axes.errorbar(100 * r["value"], y, xerr=interval(r), ls="", **look, **BAR)
         if r := line.paper.get(name):
             axes.errorbar(100 * r["value"], y, xerr=interval(r), **style.PAPER)
-    if at is not None:
-        axes.axvline(100 * at, **FLOOR)
+    if least:
+        axes.axvline(100 * least["value"], **FLOOR)
+        axes.set_xlabel(floor_name(least))
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_yticks(range(len(shown)), [line.name for line in shown])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", lw=0.3, alpha=0.5)
+
+
+def floor_name(least: dict, width: int = 22) -> str:
+    """A floor's name, broken into lines of `width` characters; none for no difference."""
+    name = style.label(least["explainer"], least["condition"]) if "explainer" in least else ""
+    return fill(f"floor: {name.split(' (')[0]}", width) if name else ""
 
 
 def marks(line_name: str) -> dict[str, Line2D]:
@@ -139,7 +156,7 @@ def marks(line_name: str) -> dict[str, Line2D]:
 @STYLED
 def hero(records: list[dict]) -> Figure | None:
     """Figure 1D: each task's self-explainer among four to six rows, beside the paper's."""
-    drawn, above = [], 0
+    drawn, said = [], []
     for spec in style.WORDS["hero"]:
         table, name = spec["table"], spec["column"]
         for _, target in targets(records, table)[:1]:
@@ -151,13 +168,18 @@ def hero(records: list[dict]) -> Figure | None:
                 if line := by_key.get(tuple(ours.split(" "))):
                     of_paper = paper.get(tuple((quoted or "").split(" ")), {})
                     shown.append(Line(label, line.key, line.ours, of_paper))
-            at, same = floor(found, name), {"table": f"{table}-paired", "target": target}
-            above += word(pick(records, name, explainer=at and at["explainer"], **same)) == "above"
+            if least := floor(found, name):
+                same = {key: least[key] for key in ("explainer", "condition")}
+                same |= {"table": f"{table}-paired", "target": target}
+                said.append(word(pick(records, name, **same)))
             head = f"{spec['name']}\n{style.LABELS[name]}, n = {shown[0].ours[name]['n']}"
-            drawn.append((head, shown, name, at and at["value"]))
+            drawn.append((head, shown, name, least))
     if not drawn:
         return None
-    title = f"Trained to explain itself, {target} beats the floor in {above} of {len(drawn)} tasks"
+    title = f"{target}, trained to explain itself, is above the floor in "
+    title += f"{said.count('is above')} of {len(drawn)} tasks"
+    if any("seed" in each for each in said):
+        title = f"{target}, trained to explain itself (one training seed: no verdict)"
     made, grid = figure(style.PAGE, 2.3, title, 1, len(drawn))
     for axes, (head, *rest) in zip(grid[0], drawn, strict=True):
         draw(axes, *rest)
@@ -183,13 +205,18 @@ def of_table(
         for r, by in paper_rows(name):
             key = r["explainer"], r["condition"]
             shown.append(Line(f"{style.label(*key)} → {r['target']}", key, {}, by))
-    found = [word(r) for _, shown in groups for line in shown for r in line.ours.values()]
-    title = f"Self is above others in {found.count('above')} of {len(found)} comparisons"
+    found = [r for _, shown in groups for line in shown for r in line.ours.values()]
+    decided = [word(r) for r in found if not one_seed(r)]
+    title = "Self among other explainers"
+    if paired:
+        title = f"Self is above others in {decided.count('is above')} of {len(decided)} comparisons"
+        title += f"; {len(found) - len(decided)} more are of one seed" * (len(decided) < len(found))
+        title = title if decided else "Self minus others (one training seed: no verdict)"
     against = [line for line in first if rival in (line.key[0], style.kind(*line.key))]
     if not paired and against:
         explainer = next(iter(against[0].ours.values()))["explainer"]
         same = {"table": f"{table}-paired", "target": target, "explainer": explainer}
-        title = f"{style.LABELS[columns[0]]}: self is {word(pick(records, columns[0], **same))} "
+        title = f"{style.LABELS[columns[0]]}: self {word(pick(records, columns[0], **same))} "
         title += against[0].name[0].lower() + against[0].name[1:]
     heights = [len(shown) + 4 for _, shown in groups]
     shape = {"sharey": "row", "height_ratios": heights}
@@ -197,8 +224,7 @@ def of_table(
     made, grid = figure(*size, title, len(groups), len(columns), **shape)
     for panels, ((_, target), shown) in zip(grid, groups, strict=True):
         for axes, name in zip(panels, columns, strict=True):
-            at = floor(shown, name)
-            draw(axes, shown, name, 0 if paired else at and at["value"])
+            draw(axes, shown, name, {"value": 0} if paired else floor(shown, name))
             n = sorted({line.ours[name]["n"] for line in shown if name in line.ours})
             axes.set_title(f"{style.LABELS[name]}\nn = {'–'.join(map(str, n))}")
         task = next(iter((shown[0].ours or shown[0].paper).values()))["task"]
@@ -251,8 +277,7 @@ def figure_matrix(records: list[dict]) -> Figure | None:
     cells["explainer"] = cells["explainer"].where(cells["explainer"] != "self", cells["target"])
     cells = cells.pivot(index=["metric", "target"], columns="explainer", values="value")
     cells = cells.reindex(columns=models)
-    best = [cells.loc[m, t].idxmax() == t for m in OUTCOMES for t in models]
-    title = f"Self is the best explainer of its target in {sum(best)} of {len(best)} comparisons"
+    title = "Each target explained by each model (score × 100)"
     size = (style.PAGE, 0.35 * len(models) + 1.2)
     made, grid = figure(*size, title, 1, len(OUTCOMES), sharey=True)
     names = [name.replace("-", "-\n", 1) for name in models]

@@ -2,6 +2,7 @@
 paper's sentence about them."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -79,8 +80,9 @@ def figure_scaling(
         return None
     sizes, one = sorted({r["n_train"] // n_layers for r in every}), len(columns) == 1
     nearest = plot.pick(records, columns[0], table="1-paired", explainer="nn-all")
-    title = f"At {sizes[-1]:,} a layer self is {plot.word(nearest)} nearest neighbours"
+    title = f"At {sizes[-1]:,} a layer self {plot.word(nearest)} nearest neighbours"
     title += "" if one else f" ({style.LABELS[columns[0]]})"
+    title = fill(title, 44 if one else 100)
     size = (style.COLUMN, 3.6) if one else (style.PAGE, 2.8)
     made, grid = plot.figure(*size, title, 1, len(columns))
     handles = {}
@@ -95,8 +97,9 @@ def figure_scaling(
             look = {"color": style.SELFIE, "lw": 0.8, "ls": "-."}
             handles["SelfIE"] = axes.axhline(100 * line.ours[name]["value"], **look)
         if at_floor := plot.floor(shown, name):
-            handles[plot.FLOOR_NAME] = axes.axhline(100 * at_floor["value"], **plot.FLOOR)
-        axes.set(xscale="log", title=style.LABELS[name], xlabel="training directions per layer")
+            handles["floor"] = axes.axhline(100 * at_floor["value"], **plot.FLOOR)
+        below = f"training directions per layer\n{plot.floor_name(at_floor or {}, 40)}".strip()
+        axes.set(xscale="log", title=style.LABELS[name], xlabel=below)
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(lw=0.3, alpha=0.5)

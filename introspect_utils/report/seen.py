@@ -6,6 +6,9 @@ from collections import Counter
 
 import pandas as pd
 
+from introspect_utils.scores.metrics import estimate
+from introspect_utils.tasks import TASKS
+
 QUOTED = re.compile(r"<<<.*?>>>|'[^']*'|\"[^\"]*\"|“[^”]*”", re.DOTALL)
 
 
@@ -38,18 +41,20 @@ def answers(generations: pd.Series) -> str:
 
 def vector(predictions: pd.DataFrame, metric: str) -> str:
     """What the explainer's own vectors add to a score over those of other rows, with the same
-    weights."""
+    weights; the error is that of the task's clusters of rows."""
     scores = predictions.pivot_table(index="row", columns="condition", values=metric).astype(float)
     if "shuffled-vector" not in scores:
         return "This explainer was not asked with other rows' vectors."
     scores = 100 * scores[["full", "shuffled-vector"]].dropna()
     own, other = scores["full"], scores["shuffled-vector"]
-    mean, error = (own - other).mean(), (own - other).sem()
+    named = [name for task in TASKS.values() for name in task.clusters[:1] if name in predictions]
+    rows = predictions.drop_duplicates("row").set_index("row").loc[scores.index]
+    added = estimate((own - other).to_numpy()[None], rows[named[0]] if named else None)
     said = (
         f"{metric.replace('_', ' ')}: {own.mean():.1f}, with another row's vector "
-        f"{other.mean():.1f}: the vector adds {mean:.1f} ± {error:.1f} points over {len(scores)} "
-        "test rows."
+        f"{other.mean():.1f}: the vector adds {added.value:.1f} ± {added.stderr or 0:.1f} points "
+        f"over the {len(scores)} test rows of one seed."
     )
-    if mean > 2 * error:
+    if (added.low or 0) > 0:
         return f"{said} The explainer reads it."
     return f"{said} That it reads the vector cannot be told from this."

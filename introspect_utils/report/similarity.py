@@ -8,6 +8,7 @@ from introspect_utils.report import result_figures as plot
 from introspect_utils.report import style
 from introspect_utils.report.claims import points, rank
 from introspect_utils.report.tables import COLUMNS
+from introspect_utils.scores.metrics import SIGNIFICANCE
 from introspect_utils.settings.names import variant
 
 METRICS = ("activation_pattern", "dot_product", "cka")
@@ -26,9 +27,11 @@ def figure_6(
     if len(first) < 3:
         return None
     one, first_rank = len(found) == 1, rank(first)
-    rise = "rise" if first_rank and first_rank[0] > 0 else "do not rise"
+    rise = first_rank and first_rank[0] > 0 and first_rank[1] < SIGNIFICANCE
     size, shape = (style.COLUMN, 3) if one else (style.PAGE, 5.6), {"sharex": True, "sharey": "col"}
-    title = f"Scores {rise} with likeness to the target"
+    title = f"Scores {'rise' if rise else 'are not seen to rise'} with likeness to the target"
+    if any(len(r["seeds"]) < 2 for _, r in first):
+        title = "Score and likeness to the target (one seed)"
     made, grid = plot.figure(*size, title, len(metrics), len(columns), **shape)
     handles = {}
     for axes, ((metric, name), by_size) in zip(grid.flat, found.items(), strict=True):

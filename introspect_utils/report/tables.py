@@ -27,7 +27,7 @@ def _specs() -> dict[str, dict]:
 
 
 SPECS = _specs()
-COLUMNS = tuple(SPECS["table1"]["columns"])  # of Tables 1 and 4
+COLUMNS = tuple(SPECS["table1_paired"]["columns"])  # of the figures of Tables 1 and 4
 ONE_SEED = "One training seed: the standard errors are over the test rows only."
 BOLD = "Bold: not significantly different from the best row of the same target (paired t-test, "
 BOLD += "p ≥ 0.05)."
@@ -108,7 +108,8 @@ def _scores(spec: dict, records: list[dict]) -> Table:
     """A table with a row for each explainer under a condition."""
     beside, versions = spec.get("beside"), spec.get("paper", [])
     ours = our_rows(records, *spec["records"], beside=beside)
-    shown = [("here", *row) for row in ours]
+    parts = spec.get("parts", {})  # what stands for "here" in the rows of a table
+    shown = [(parts.get(row["table"], "here"), row, by) for row, by in ours]
     for version in versions:
         paper = f"paper {version}" if len(versions) > 1 else "paper"
         shown += [(paper, *row) for row in paper_rows(spec["records"][0], version, beside)]
@@ -118,7 +119,9 @@ def _scores(spec: dict, records: list[dict]) -> Table:
         last = [_last(name, row, by, spec["columns"]) for name in spec["last"]]
         name = style.label(row["explainer"], row["condition"])
         lines.append((f"{row['target']} ({where})", name, *cells, *last))
-    notes = [note.format(bold=BOLD) for note in spec.get("notes", [])]
+    is_bold = any(isinstance(cell, Score) and cell.bold for line in lines for cell in line)
+    notes = [note.format(bold=BOLD * is_bold).strip() for note in spec.get("notes", [])]
+    notes = [*filter(None, notes), *_missing(spec, ours), *_errors_by(spec, ours)]
     targets = {row["target"] for row, _ in ours} if spec["records"] in (["1"], ["4"]) else ()
     for r in records:
         if r["table"] == "scored-by" and r["target"] in targets:
@@ -134,14 +137,35 @@ def _scores(spec: dict, records: list[dict]) -> Table:
     return Table(spec["caption"], header, tuple(lines), tuple(notes), artifacts)
 
 
+def _missing(spec: dict, ours: list[ROW]) -> list[str]:
+    """What is to be said of explainers, conditions and tables of which there is no row."""
+    there = {part for row, _ in ours for part in row["condition"].split(", ")}
+    there |= {row[key] for row, _ in ours for key in ("explainer", "table")}
+    return [note for name, note in spec.get("absent", {}).items() if name not in there]
+
+
+def _errors_by(spec: dict, ours: list[ROW]) -> list[str]:
+    """The error of the first number by each kind of cluster, where the task has several."""
+    name = spec["columns"][0]
+    r = next((by[name] for _, by in ours if name in by), {"stderr_by": {}})
+    if not r["stderr_by"]:
+        return []
+    errors = {r["clusters"]: r["stderr"]} | r["stderr_by"]
+    told = ", ".join(f"± {100 * error:.1f} by {by}" for by, error in errors.items() if error)
+    row = style.label(r["explainer"], r["condition"])
+    return [f"Errors are clustered by {r['clusters']}. {row}, {style.LABELS[name]}: {told}."]
+
+
 def _cell(by: dict[str, dict], name: str, signed: bool) -> Score | str:
-    """A record as a cell: a score; of similarities mean ± standard deviation; a mean number of
-    constant exemplars is no share."""
-    if name not in by:
+    """A record as a cell: a score; of similarities mean ± standard deviation; a number of constant
+    exemplars or of directions is no share."""
+    if name not in by or by[name]["value"] is None:
         return "–"
     r, error = by[name], by.get(f"{name}_sd", {}).get("value", by[name]["stderr"])
     if r["metric"] == "constant":
         return f"{r['value']:.2f}"
+    if r["metric"] == "beats-selfie":
+        return f"{r['value']:.0f}"
     return Score(r["value"], error, bold(r["p"]), signed, r["p"] if signed else None)
 
 

@@ -1,9 +1,13 @@
-"""The committed results come back from the committed runs, and the committed tables from them."""
+"""The committed results come back from the committed runs, the committed tables and page from
+them."""
 
 import json
+import re
+from html import unescape
 
 import pytest
 
+from introspect_utils.report.claims import CLAIMS
 from introspect_utils.report.records import results
 from introspect_utils.report.tables import SPECS, table
 from introspect_utils.settings.paths import REPO, figures_dir
@@ -32,3 +36,21 @@ def test_tables_come_back_from_the_results(at_home, profile):
     assert made.keys() == kept.keys()
     for name in made:
         assert made[name] == kept[name], name
+
+
+def test_the_claims_of_the_page_are_those_of_the_results():
+    page = (REPO / "figures/small/report.html").read_text("utf-8")
+    rows = [re.findall("<td[^>]*>(.*?)</td>", row) for row in re.findall("<tr>(.*?)</tr>", page)]
+    sentences = {claim.sentence for claim in CLAIMS}
+    shown = [tuple(map(unescape, row[:4])) for row in rows if row]
+    shown = [row for row in shown if row[0] in sentences]
+    claims = [r for r in committed("small") if r["table"] == "claims"]
+    assert sorted(shown) == sorted(
+        (
+            CLAIMS[int(r["condition"]) - 1].sentence,
+            r["task"],
+            r["reason"],
+            f"{r['value']:.0f} of {r['n']}",
+        )
+        for r in claims
+    )

@@ -249,7 +249,7 @@ def test_what_a_fitted_projection_gives():
     assert gain["seeds"] == ratio["seeds"] == [0, 1] and gain["p"] < 0.05
 
 
-def of_sizes(epochs=1):
+def of_sizes(epochs=1, floor="constant"):
     """Self and nearest neighbours of 8, 100 and 1,000 directions; floor and SelfIE at the end."""
     runs = []
     for n, skill in ((8, 0.6), (100, 0.7), (1000, 0.9)):
@@ -257,7 +257,8 @@ def of_sizes(epochs=1):
         few = {"features": {"epochs": epochs if n == 8 else 1, "descriptions": "rules"}}
         runs.append((run | {"settings": few}, table[table["condition"] == "full"]))
         run, table = baselines_run()
-        names = ["nn-all"] if n < 1000 else ["nn-all", "most-frequent", "selfie"]
+        names = ["nn-all"] if n < 1000 else ["nn-all", floor, "selfie"]
+        table = table.replace({"explainer": {"most-frequent": floor}})
         table = table[table["explainer"].isin(names) & (table["condition"] == "full")]
         runs.append((run | {"id": f"baselines-{n}", "n_train": n, "settings": few}, table))
     return runs
@@ -268,7 +269,7 @@ def test_section_4_is_computed_raw_and_over_the_floor():
     found = {r["metric"]: r for r in pick(results.records(runs), table="sec4", explainer="self")}
     few, end = (runs[i][1].query("data == 'sae'")["judge"].mean() for i in (0, 4))
     last = runs[5][1].query("data == 'sae'").groupby("explainer")["judge"].mean()
-    floor = last["most-frequent"]
+    floor = last["constant"]
     assert found["end-share"]["value"] == pytest.approx(few / end, abs=1e-5)
     over = (few - floor) / (end - floor)
     assert found["end-share-over-floor"]["value"] == pytest.approx(over, abs=1e-5)
@@ -279,8 +280,14 @@ def test_section_4_is_computed_raw_and_over_the_floor():
 
 def test_shares_of_other_epochs_are_not_taken():
     found = pick(results.records(of_sizes(epochs=10)), table="sec4", explainer="self")
-    shares = [r for r in found if r["metric"] == "end-share"]
-    assert [(r["value"], r["reason"]) for r in shares] == [(None, "trained for 10 and 1 epochs")]
+    shares = {r["metric"]: (r["value"], r["reason"]) for r in found if "share" in r["metric"]}
+    assert {"end-share", "share-of-nn-all", "share-of-nn-all-over-floor"} <= shares.keys()
+    assert set(shares.values()) == {(None, "trained for 10 and 1 epochs")}
+
+
+def test_no_share_is_over_a_floor_that_is_not_the_best_constant():
+    found = pick(results.records(of_sizes(floor="most-frequent")), table="sec4")
+    assert found and not [r for r in found if r["metric"].endswith("over-floor")]
 
 
 def test_where_the_labels_come_from_is_said():

@@ -16,6 +16,7 @@ from introspect_utils.report import similarity, style
 from introspect_utils.report.paper import LABEL_ERROR, PATCHING_METRICS, lookup
 from introspect_utils.report.records import records as made
 from introspect_utils.report.scaling import figure_scaling
+from introspect_utils.report.table_rows import ONE_SEED
 from introspect_utils.report.tables import COLUMNS
 
 SIMILAR = {"self": 1.0, "sibling": 0.95, "rotated@0.5": 0.7, "rotated": 0.02, "gemma3-270m": 0.1}
@@ -114,12 +115,17 @@ def test_the_hero_has_four_to_six_rows_beside_the_papers(records, drawn):
     own = figures.pick(records, "sae judge", table="1", explainer="self", condition="full")
     assert ours[0] == pytest.approx(100 * own["value"]) and 76.2 in [round(x, 1) for x in paper]
     floors = [axes.lines[-1].get_xdata()[0] for axes in (features, patching, hints)]
-    best = figures.pick(records, "sae judge", table="1", explainer="most-frequent")
-    assert floors == pytest.approx([100 * best["value"], 20.0, 20.0])  # no oracle is a floor
+    zero = figures.pick(records, "sae judge", table="1", explainer="self", condition="zero-vector")
+    # no oracle is a floor; self without its vector is one, and each is named below its panel
+    assert floors == pytest.approx([100 * zero["value"], 28.1, 20.0])
+    assert [axes.get_xlabel() for axes in (features, patching)] == [
+        "floor: Self, zero\nvector at test",
+        "floor: Self, –\nactivation",
+    ]
     # of Table 3 the revised numbers, where known
     assert [round(x, 1) for x in dots(hints)[1]] == [83.4, 14.6, 8.9]
-    # gold labels are above no floor; lookup and majority are compared with, hints' floor is not
-    assert "in 2 of 3 tasks" in drawn["hero"].get_suptitle()
+    # these records have no difference to the floors of patching and hints
+    assert "in 1 of 3 tasks" in drawn["hero"].get_suptitle()
 
 
 def test_a_table_as_dots_leaves_out_what_changes_nothing(records, drawn):
@@ -154,11 +160,27 @@ def test_paired_differences_are_those_to_other_trained_explainers(drawn):
 
 @pytest.mark.parametrize(
     ("value", "stderr", "said"),
-    [(0.1, 0.02, "above"), (-0.1, 0.02, "below"), (0.1, 0.06, "level with")],
+    [(0.1, 0.02, "is above"), (-0.1, 0.02, "is below"), (0.1, 0.06, "is not told apart from")],
 )
 def test_words_are_those_of_the_interval(value, stderr, said):
     assert figures.word({"value": value, "stderr": stderr}) == said
-    assert figures.word(None) == "not compared with"
+    assert figures.word(None) == "is not compared with"
+
+
+def test_no_title_gives_a_verdict_from_one_seed(records):
+    one = [r | {"seeds": [0], "reason": ONE_SEED} for r in records]
+    made = {
+        "hero": figures.hero(one),
+        "features": figures.of_table(one, ("1",), COLUMNS, "nn-all"),
+        "paired": figures.of_table(one, ("1-paired",), COLUMNS),
+        "6": similarity.figure_6(one),
+        "5": figure_scaling(one, TARGET, COLUMNS[:1], 1),
+    }
+    for name, figure in made.items():
+        assert "seed" in figure.get_suptitle(), (name, figure.get_suptitle())
+    assert figures.word({"value": 0.1, "stderr": 0.02, "reason": ONE_SEED}) == (
+        "is 10.0 points (one seed) above"
+    )
 
 
 def test_figure_8_has_a_bar_for_each_category_in_a_neutral_colour(drawn):
@@ -176,7 +198,6 @@ def test_figure_8_has_a_bar_for_each_category_in_a_neutral_colour(drawn):
 def test_the_matrix_has_every_target_explained_by_every_model(drawn):
     first = drawn["matrix"].axes[0]
     assert [text.get_text() for text in first.texts] == ["40.0", "30.0", "30.0", "40.0"]
-    assert "6 of 6" in drawn["matrix"].get_suptitle()
 
 
 def test_rows_are_told_apart_without_colour(drawn):

@@ -285,6 +285,16 @@ def test_what_the_vector_adds_is_paired(found):
     assert {r["reason"] for r in differences if r is not record} == {None}
 
 
+def test_what_the_vector_adds_to_content_is_told_of_changed_and_unchanged_rows(found):
+    name = "full minus no-vector"
+    rows = pick(found, table="2-vector", metric="content_match", condition=name)
+    by = {r["data"]: r for r in rows}
+    parts = [by["changed rows"], by["unchanged rows"]]
+    total = sum(part["value"] * part["n"] for part in parts)
+    assert total / N == pytest.approx(by["test"]["value"], abs=1e-5)
+    assert all(r["reason"].startswith("another training") and r["p"] is None for r in parts)
+
+
 def test_how_much_more_the_vector_adds_to_self():
     runs = [*two_seeds(), *two_seeds(explainer="rotated", accuracy=0.7)]
     name = "full minus shuffled-vector"

@@ -53,4 +53,4 @@ def test_the_sentence_and_the_figure(found):
     np.testing.assert_allclose(np.asarray(drawn, dtype=float), [2, 12.5, 50, 250])
     assert figure.axes[0].get_xscale() == "log"
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["Self", "SelfIE", "floor (no vector, no model)"]
+    assert names == ["Self", "SelfIE", "floor"]

@@ -7,7 +7,7 @@ import io
 import pytest
 from describing import JUDGE, SIMULATOR, TARGET, explainer_run, feature_runs
 from reading import Page
-from recording import ROWS, ablation_records, some_records
+from recording import ROWS, ablation_records, record, some_records
 
 from introspect_utils.report import style, tables
 from introspect_utils.report.paper import lookup
@@ -62,7 +62,8 @@ def test_a_table_is_our_rows_in_the_papers_order_above_the_papers():
     ]
     assert names[6:] == [SECOND, "Untrained", "Lookup (token type × layers)", "Majority"]
     assert rows[-1] == (
-        "| llama-3.1-8b (paper) | Untrained | 3.2 ± 0.1 | 31.4 ± 0.4 | 7.0 ± 0.2 | – | – | – | – | – |"
+        "| llama-3.1-8b (paper) | Untrained | 3.2 ± 0.1 | 31.4 ± 0.4 | 7.0 ± 0.2 "
+        "| – | – | – | – | – |"
     )
     assert f"- `artifacts/mini/self_full`: {TARGET} (here), Self" in lines
 
@@ -155,6 +156,7 @@ def test_token_match_and_locate_beside_the_papers(records):
     rows = cells(table("section_b4", records))
     assert rows[f"{TARGET} (here)", "Self, – layer"]["Token match"] == "80.0 ± 2.0"
     assert rows["llama-3.1-8b (paper)", "Self, another layer told"]["Token match"] == "75.2"
+    assert any("earlier protocol" in note for note in table("section_b4", records).notes)
     lines = table("section_c1", some_records()).markdown().splitlines()
     assert f"| {TARGET} (here) | Self, locate | 96.3 ± 0.6 {MADE}" in lines
 
@@ -264,3 +266,22 @@ def test_a_task_without_a_table_of_its_own_has_one_of_its_metrics(monkeypatch):
     made = table("table9", records)
     assert made.caption == "Toy" and made.header[2:4] == ("Exact match", "Has-changed F1")
     assert made.rows[0][1] == "Self" and str(made.rows[0][2]) == "35.2 ± 1.9"
+
+
+def test_what_is_not_there_yet_and_the_error_by_other_clusters_are_said(records):
+    notes = "\n".join(table("table1", records).notes)
+    assert "best constant description" in notes and "echo" in notes and "near-twin" not in notes
+    by = [r | {"clusters": "pair", "stderr_by": {"relation": 0.042}} for r in some_records()]
+    said = "Self, Exact match: ± 1.9 by pair, ± 4.2 by relation."
+    assert any(said in note for note in table("table2", by).notes)
+    assert tables.BOLD not in "".join(table("table2", [r | {"p": None} for r in by]).notes)
+
+
+def test_splits_and_the_papers_own_lookup_are_named(records):
+    seen = [r | {"table": "1-seen"} for r in records if r["table"] == "1"]
+    assert (f"{TARGET} (label seen in training)", "Self") in cells(table("table1_splits", seen))
+    lookup_ = record("2-lookup", "lookup", "full", "has_changed_f1", 0.82, target="llama-3.1-8b")
+    row = cells(table("table2", [*some_records(), lookup_]))[
+        "llama-3.1-8b (the paper's data)", "Lookup (token type × layers)"
+    ]
+    assert row["Has-changed F1"] == "82.0 ± 1.9"
