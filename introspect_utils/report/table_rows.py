@@ -199,7 +199,7 @@ def measured(
     first, *others = [*clusters.items()] or [(None, np.arange(scores.shape[1]))]
     try:
         found = metrics.estimate(scores, first[1])
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{row.artifact}: {metric}, {error}") from None
     error_by = {name: metrics.estimate(scores, ids).stderr for name, ids in others}
     error = found._asdict() | {"n": scores.shape[1], "clusters": first[0]}
