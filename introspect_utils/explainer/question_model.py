@@ -116,7 +116,7 @@ class QuestionModel(nn.Module):
         return (token if self.frozen else self._scaled(token)) / self.input_scale
 
     def _scaled(self, token: Tensor) -> Tensor:
-        if self.token_norm is None:
+        if self.token_norm is None or not token.numel():
             return token
         # by a power of two, which rounds nothing: else the norm of some vectors is 0 or infinite
         largest = token.detach().abs().amax(-1, keepdim=True).float().clamp(min=1e-38)
