@@ -160,6 +160,7 @@ def theirs(tmp_path):
         "features_explain_llama3.1_8b_llama3_8b",
         "input_ablation_qwen3_8b_qwen3_8b_hint",
         "simulator",
+        "Llama-3.1-8B",
     )
     for name in full:
         lm.model.save_pretrained(tmp_path / name)
@@ -191,7 +192,7 @@ def theirs(tmp_path):
     adapter.save_pretrained(folder, save_embedding_layers=True)
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(
-        json.dumps(config | {"base_model_name_or_path": str(tmp_path / "simulator")})
+        json.dumps(config | {"base_model_name_or_path": str(tmp_path / "Llama-3.1-8B")})
     )
     for number, (data, name) in enumerate(ARCHIVES.items()):
         write_archive(tmp_path / "archives" / name, data, number, lm.tokenizer.bos_token_id)

@@ -68,15 +68,13 @@ def test_candidates_of_a_chat_model(tmp_path, monkeypatch, one_thread):
     smoke = (paths.REPO / "params" / "smoke.yaml").read_text()
     profile.write_text(smoke.replace("descriptions: rules", "descriptions: chat"))
     run = plan(load_profile(profile))[0]
-    with ChatServer(lambda request: f"what excerpt {len(request['prompt'])} has") as server:
+    with ChatServer(lambda request: f"words of {len(request['prompt'])} letters") as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         monkeypatch.setenv("OPENAI_API_KEY", "none")
         execute(run)
     assert all(path.stat().st_size for path in run.outputs)
     described = pd.read_parquet(run.outputs[3])
-    assert all(
-        text.startswith("what excerpt") for texts in described["candidates"] for text in texts
-    )
+    assert all(text.startswith("words of") for texts in described["candidates"] for text in texts)
     assert (described["candidates"].map(len) > 0).all() and not described["rule_scores"].map(
         len
     ).any()
