@@ -126,7 +126,8 @@ def _scores(spec: dict, records: list[dict]) -> Table:
     for r in records:
         if r["table"] == "scored-by" and r["target"] in targets:
             notes.append(f"{r['target']}: scored by the {r['metric']} `{r['condition']}`.")
-    if errors := [r["stderr"] for _, by in ours for r in by.values() if spec.get("signed")]:
+    signed = [r for _, by in ours for r in by.values() if spec.get("signed")]
+    if errors := [r["stderr"] for r in signed if r["stderr"] is not None]:
         band = f"{196 * statistics.median(errors):.1f} points (1.96 median standard errors)"
         notes.append(f"A difference below about {band} cannot be told from none.")
     if "trained_parameters" in spec["last"] and all(len(row["seeds"]) < 2 for row, _ in ours):
