@@ -168,6 +168,8 @@ def hero(records: list[dict]) -> Figure | None:
                 if line := by_key.get(tuple(ours.split(" "))):
                     of_paper = paper.get(tuple((quoted or "").split(" ")), {})
                     shown.append(Line(label, line.key, line.ours, of_paper))
+            if not shown:  # no explainer is done yet
+                continue
             if least := floor(found, name):
                 same = {key: least[key] for key in ("explainer", "condition")}
                 same |= {"table": f"{table}-paired", "target": target}

@@ -240,3 +240,8 @@ def test_files_are_the_same_bytes_each_time_and_svg_text_stays_text(records, tmp
     assert [path.suffix for path in first] == [".png", ".svg", ".pdf"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert ">Nearest neighbour</text>" in first[1].read_text()
+
+
+def test_before_an_explainer_is_done_there_is_no_hero(records):
+    hints = [r for r in records if r["table"] == "3" and r["explainer"] in ("oracle", "majority")]
+    assert hints and figures.hero(hints) is None
