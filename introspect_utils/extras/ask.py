@@ -20,11 +20,12 @@ from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import clean_run, pad_left, patched_logits
-from introspect_utils.models.residual_store import mean_residual, open_residuals, token_activations
+from introspect_utils.models.residual_store import layer_means, token_activations
 from introspect_utils.models.tokens import token_ids, token_spans
 from introspect_utils.report.figures import token_html
 from introspect_utils.runs.beside import self_explainer
 from introspect_utils.runs.plan import plan
+from introspect_utils.runs.pretrained import restore
 from introspect_utils.runs.run import checkpoint
 from introspect_utils.scores.simulator import Simulator, load_simulator
 from introspect_utils.scores.simulator_scores import score_predictions
@@ -76,11 +77,12 @@ class Patched(NamedTuple):
 
 def load(profile: Profile, target: str) -> Models:
     """The models of a profile's largest self-explainers of `target`, from the files of notebooks
-    01, 04, 05 and 06.
+    01, 04, 05 and 06, or those that came with the repository.
 
     Raises `UserError` naming the notebook that makes what is missing; the explainer of activation
     patching may be.
     """
+    restore(profile)
     runs = plan(profile)
     explained, patching = (
         self_explainer(runs, task.name, target) for task in (task_features.TASK, task_patching.TASK)
@@ -98,9 +100,7 @@ def load(profile: Profile, target: str) -> Models:
     asked = explained.parameters
     rows = task_features.split(directions, gold, asked["n_train"], asked["seed"])["train"]
     training = directions.take(rows)
-    means = {}
-    for layer in profile.features.layers:
-        means[layer] = mean_residual(open_residuals(folder / "residuals", layer)).to(lm.device)
+    means = layer_means(folder / "residuals", profile.features.layers)
     trained = patching and checkpoint(profile, patching.id).is_file()
     return Models(
         target=lm,
@@ -108,7 +108,7 @@ def load(profile: Profile, target: str) -> Models:
         simulator=simulator,
         training=training,
         descriptions=[gold[name] for name in training.names],
-        means=means,
+        means={layer: mean.to(lm.device) for layer, mean in means.items()},
         center=profile.features.act_center,
         patching=_load_explainer(profile, patching.id, lm) if trained else None,
         max_new_tokens=profile.generation.max_new_tokens,

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,10 +25,11 @@ from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import check_finite, decoder_layers, recorded, with_layers
 from introspect_utils.models.tokens import token_ids
 from introspect_utils.settings.errors import UserError
-from introspect_utils.settings.paths import replaced
+from introspect_utils.settings.paths import opened, replaced
 
 LEAD_IN = "\n"
 BYTES = 2  # of a bfloat16
+MEANS = "means.safetensors"
 
 
 @torch.inference_mode()
@@ -122,6 +124,23 @@ def mean_residual(residuals: Tensor) -> Tensor:
     """The mean [d] float32 of residuals [N, T, d], taken in blocks."""
     total = sum(block.double().sum((0, 1)) for block in residuals.split(1024))
     return (total / residuals.shape[:2].numel()).float()
+
+
+def layer_means(folder: Path, layers: Sequence[int]) -> dict[int, Tensor]:
+    """{l: the mean residual [d] float32} of stored layers, kept in a file beside the store, so that
+    they can be had without it. Raises `UserError` where there is neither."""
+    path, found = folder / MEANS, {}
+    made_from = {str(layer): json.dumps(_about(folder, layer)) for layer in layers}
+    if path.is_file():
+        with opened(path, "notebooks/01_data_features.ipynb") as saved:
+            stored = [about for about in made_from.items() if about[1] != "null"]
+            if {*stored} <= {*saved.metadata().items()} and {*made_from} <= {*saved.keys()}:
+                return {layer: saved.get_tensor(str(layer)) for layer in layers}
+    for layer in layers:
+        found[str(layer)] = mean_residual(open_residuals(folder, layer))
+    with replaced(path) as temporary:
+        save_file(found, temporary, made_from)
+    return {int(layer): mean for layer, mean in found.items()}
 
 
 def _files(folder: Path, layer: int) -> tuple[Path, Path]:

@@ -20,6 +20,7 @@ from introspect_utils.runs.cost import estimate
 from introspect_utils.runs.due import ASKED, due, upstream
 from introspect_utils.runs.plan import asset_names, plan
 from introspect_utils.runs.preflight import missing, shown, to_download, total
+from introspect_utils.runs.pretrained import restore
 from introspect_utils.runs.run import Run
 from introspect_utils.runs.run_notebook import clock
 from introspect_utils.settings.errors import UserError, command
@@ -55,6 +56,7 @@ def main() -> int:
             near = nearest(run_id, known)
             raise UserError(f"profile {profile.name} has no run {run_id!r}; {near}")
     forced = known if options.forceall else options.forcerun
+    restore(profile)
     if options.dryrun:
         return dry_run(profile, due(profile, forced), options)
     if not starting(due(profile, forced), options, runs):
