@@ -20,6 +20,17 @@ signal.signal(
 settings.register_profile("busy", deadline=None)  # a slow moment of the machine is no failure
 settings.load_profile("busy")
 
+
+def pytest_collection_modifyitems(items):
+    """In several processes, a file's tests stay together, and so do all that share the smoke run,
+    which are begun with since they take longest."""
+    for item in items:
+        group = "smoke" if "smoke" in item.fixturenames else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: "smoke" not in item.fixturenames)
+
+
 # What every toy notebook does: note that it ran, then write the outputs that its run promises.
 TOY_CODE = """
 import pathlib, time

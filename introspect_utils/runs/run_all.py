@@ -25,13 +25,20 @@ from introspect_utils.runs.run import Run
 from introspect_utils.runs.run_notebook import clock
 from introspect_utils.settings.errors import UserError, command
 from introspect_utils.settings.paths import REPO, ROOT, artifacts_dir
-from introspect_utils.settings.profile import WITHOUT, Profile, load_profile
+from introspect_utils.settings.profile import (
+    WITH,
+    WITHOUT,
+    Profile,
+    is_optional,
+    load_profile,
+    parts_of,
+)
 from introspect_utils.settings.reading import nearest
 
 LOCK_WAIT = 10  # seconds; what a killed run left behind is gone by then
 USAGE = (
-    "usage: ./run_all.sh [PROFILE] [--without PART ...] [extra Snakemake arguments, e.g. "
-    "--dry-run, --jobs 2, --forcerun RUN]"
+    "usage: ./run_all.sh [PROFILE] [--with PART ...] [--without PART ...] [extra Snakemake "
+    "arguments, e.g. --dry-run, --jobs 2, --forcerun RUN]"
 )
 
 
@@ -48,7 +55,7 @@ def main() -> int:
             f"{profile.source} is a part of the profile {profile.name}: run that, with --until for "
             "some of its runs"
         )
-    profile, extra = without_parts(profile, extra)
+    profile, extra = chosen_parts(profile, extra)
     options, runs = snakemake_options(extra), plan(profile)
     known = [run.id for run in runs]
     for run_id in {*options.forcerun, *options.until, *options.omit_from, *options.targets}:
@@ -67,19 +74,27 @@ def main() -> int:
         return run(profile, due(profile, forced), options, extra)
 
 
-def without_parts(profile: Profile, extra: list[str]) -> tuple[Profile, list[str]]:
-    """The profile without the parts that --without names, here and in every process that is started
-    from here, and the other arguments. Raises `UserError` for a name that is no part."""
+def chosen_parts(profile: Profile, extra: list[str]) -> tuple[Profile, list[str]]:
+    """The profile with the optional parts that --with names and without those of --without, here
+    and in every process that is started from here, and the other arguments. Raises `UserError` for
+    a name that is no such part."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--without", nargs="+", default=[])
+    parser.add_argument("--with", nargs="+", default=[], dest="optional")
     own, extra = parser.parse_known_args(extra)
-    parts = [part.source for part in profile.parts]
-    for name in own.without:
-        if name not in parts:
-            raise UserError(f"profile {profile.name} has no part {name!r}; {nearest(name, parts)}")
-    if not own.without:
+    parts = {part.source for part in profile.parts}
+    optional = [name for name in parts_of(profile.source) if is_optional(name)]
+    for names, known, kind in (
+        (own.optional, optional, "optional part"),
+        (own.without, sorted({*parts, *own.optional}), "part"),
+    ):
+        for name in names:
+            if name not in known:
+                near = nearest(name, known) if known else "it has none"
+                raise UserError(f"profile {profile.name} has no {kind} {name!r}; {near}")
+    if not own.without and not own.optional:
         return profile, extra
-    os.environ[WITHOUT] = " ".join(own.without)
+    os.environ[WITHOUT], os.environ[WITH] = " ".join(own.without), " ".join(own.optional)
     return load_profile(profile.source), extra
 
 

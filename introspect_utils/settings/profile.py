@@ -4,6 +4,8 @@ A profile says all there is to say: there are no defaults. A task's section may 
 then the task is not run. What is trained otherwise, or is about another target, stands in parts,
 `params/<profile>/*.yaml`, whose runs are runs of the same profile. A part says only what differs:
 the keys of its sections replace those of the profile. Of the tasks it has those that it names.
+Parts in `params/<profile>/optional/` are left out unless they are asked for; one takes the place of
+the part of its name.
 """
 
 import os
@@ -20,7 +22,8 @@ from introspect_utils.settings.reading import UniqueKeys, nearest, read_dataclas
 from introspect_utils.settings.rehearsal import profile_of, rehearsed
 from introspect_utils.settings.sections import TASK_SECTIONS, AsReleased, Profile
 
-WITHOUT = "INTROSPECT_WITHOUT"  # environment variable: the parts that are left out, by `run_all`
+# Environment variables, set by `run_all`: the parts that are left out, and optional ones asked for.
+WITHOUT, WITH = "INTROSPECT_WITHOUT", "INTROSPECT_WITH"
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
@@ -30,7 +33,9 @@ def load_profile(name_or_path: str | Path) -> Profile:
     Raises `UserError` naming every mistake in it.
     """
     text, params = str(name_or_path), REPO / "params"
-    files = sorted([*params.glob("*.yaml"), *params.glob("*/*.yaml")])
+    files = sorted(
+        path for depth in ("", "*/", "*/optional/") for path in params.glob(f"{depth}*.yaml")
+    )
     known = {path.relative_to(params).with_suffix("").as_posix(): path for path in files}
     if of := profile_of(text):
         return _rehearsal(text, of, known)
@@ -59,10 +64,27 @@ def load_profile(name_or_path: str | Path) -> Profile:
 
 
 def _parts(source: str, of: str, known: dict[str, Path]) -> tuple[Profile, ...]:
-    """The parts of a profile that has those of `of`, without those that are left out."""
+    """The parts of a profile that has those of `of`: with the optional ones that are asked for (all
+    of them in a rehearsal) and without those that are left out."""
     names = [source + name.removeprefix(of) for name in known if name.startswith(f"{of}/")]
-    left_out = os.environ.get(WITHOUT, "").split()
-    return tuple(load_profile(name) for name in names if name not in left_out)
+    chosen = {name for name in names if is_optional(name)}
+    if source == of:
+        chosen &= {*os.environ.get(WITH, "").split()}
+    left_out = {*os.environ.get(WITHOUT, "").split()}
+    left_out |= {name.replace("/optional/", "/") for name in chosen - left_out}
+    parts = [name for name in names if name in chosen or not is_optional(name)]
+    return tuple(load_profile(name) for name in parts if name not in left_out)
+
+
+def is_optional(part: str) -> bool:
+    return "/optional/" in part
+
+
+def parts_of(profile: str) -> list[str]:
+    """The names of all parts of a profile, optional ones too."""
+    params = REPO / "params"
+    files = [*(params / profile).glob("*.yaml"), *(params / profile / "optional").glob("*.yaml")]
+    return sorted(path.relative_to(params).with_suffix("").as_posix() for path in files)
 
 
 def _rehearsal(source: str, of: str, known: dict[str, Path]) -> Profile:
@@ -98,7 +120,9 @@ def _merged(parent: dict, part: Any) -> Any:
     for key, value in part.items():
         inherited = merged.get(key)
         both = isinstance(value, dict) and isinstance(inherited, dict)
-        merged[key] = inherited | value if both else value
+        merged[key] = value
+        if both:  # nothing in place of a value takes it out
+            merged[key] = {k: v for k, v in (inherited | value).items() if v is not None}
     return merged
 
 

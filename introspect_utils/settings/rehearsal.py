@@ -42,6 +42,6 @@ def _small(section: Any, name: str) -> Any:
             small[key] = [round(4 * log2(n)) for n in value]
         elif key == "processes":
             small[key] = min(value, SMALL[key])
-        elif not isinstance(value, dict) and key in SMALL.get(name, {}):
+        elif not isinstance(value, dict | None) and key in SMALL.get(name, {}):
             small[key] = SMALL[name][key]
     return small

@@ -1,14 +1,16 @@
 import dataclasses
 
 import pytest
+from whole_paper import OWN, PAPER
 
 from introspect_utils.runs import cost as estimates
 from introspect_utils.runs.cost import downloads, estimate, resources, training
 from introspect_utils.runs.plan import plan
+from introspect_utils.runs.run import PUBLISHED
 from introspect_utils.settings.profile import load_profile
 
-PAPER = load_profile("paper")
 RUNS = {run.id: run for run in plan(PAPER)}
+OF_ITS_OWN = {run.id: run for run in plan(OWN)}
 
 
 def of(run_id):
@@ -66,9 +68,11 @@ def test_feature_runs_by_hand(whole_peak):
     made = of("features-llama-3.1-8b-self-full-n7936-seed42")
     rows = 3 * 150 * 31
     trained, tested = 8 * 7936 * 10 * 64, 2 * rows * (64 + 50)
-    scored = 2 * rows * 12.5 * (95 + 20)
+    scored = 2 * rows * 10 * (95 + 20)
     assert made.hours == pytest.approx(8.03e9 * (trained + tested + scored) / 3.6e15)
-    data, described = of("data-features-llama-3.1-8b"), 1.1 * 1015808 + 50 * 31
+    assert of("data-features-llama-3.1-8b").dollars == 0  # published descriptions
+    data = estimate(OWN, OF_ITS_OWN["data-features-llama-3.1-8b"])
+    described = 1.1 * 1015808 + 50 * 31
     assert data.dollars == pytest.approx(5 * described * ((330 + 5 * 95) * 0.40 + 15 * 1.60) / 1e6)
     assert data.disk == 20000 * 95 * 4096 * 31 * 2
 
@@ -91,9 +95,8 @@ def test_what_is_alike_is_estimated_alike_and_more_is_more():
     large = of("features-llama-3.1-8b-llama-3.1-70b-pretrained-projection-n1015808-seed42")
     assert large.hours > 8 * lora.hours and large.memory > 141e9
     assert of("similarity-llama-3.1-8b").memory > 2 * (8e9 + 70e9)  # the largest explainer's
-    trained, read = (
-        estimate(PAPER, RUNS[f"simulator-{name}"]) for name in ("gemma-2-9b", "llama-3.1-8b")
-    )
+    trained = of("simulator-gemma-2-9b")
+    read = estimate(OWN, OF_ITS_OWN["simulator-llama-3.1-8b"])
     assert trained.disk > 0 and read.disk == 0  # the published one is read
 
 
@@ -103,7 +106,7 @@ def test_every_run_with_a_large_model_is_estimated_and_no_other():
     assert all(
         made.hours > 0 and made.memory > 2 * 8e9
         for run in RUNS.values()
-        if (made := estimate(PAPER, run))
+        if (made := estimate(PAPER, run)) and run.notebook != PUBLISHED
     )
     for profile in map(load_profile, ("smoke", "mini", "small")):
         assert not any(estimate(profile, run) for run in plan(profile))
@@ -118,7 +121,7 @@ def test_a_model_of_unknown_size_is_not_guessed_and_a_chat_model_of_unknown_pric
     assert made["patching-llama-3.1-8b-owner--model-full-n13454-seed42"] is None
     assert made["patching-llama-3.1-8b-self-full-n13454-seed42"].hours > 0
     other = dataclasses.replace(
-        PAPER, features=dataclasses.replace(PAPER.features, chat_model="mine"), parts=()
+        OWN, features=dataclasses.replace(OWN.features, chat_model="mine"), parts=()
     )
     [data] = [run for run in plan(other) if run.id == "data-features-llama-3.1-8b"]
     cost = estimate(other, data).dollars
@@ -145,13 +148,13 @@ def test_downloads_are_the_models_dictionaries_and_texts():
         "meta-llama/Llama-3.1-8B": 2 * 8.03e9,
         "Qwen/Qwen3-8B": 2 * 8.19e9,
     }
-    assert set(downloads(PAPER, RUNS["data-features-llama-3.1-8b"])) == {
+    assert set(downloads(OWN, OF_ITS_OWN["data-features-llama-3.1-8b"])) == {
         "meta-llama/Llama-3.1-8B",
         "llama_scope_lxr_32x",
         "HuggingFaceFW/fineweb",
     }
     assert "Transluce/features_explain_llama3.1_8b_simulator" in downloads(
-        PAPER, RUNS["simulator-llama-3.1-8b"]
+        OWN, OF_ITS_OWN["simulator-llama-3.1-8b"]
     )
     assert downloads(PAPER, RUNS["simulator-gemma-2-9b"]) == {"google/gemma-2-9b": 2 * 9.24e9}
     assert downloads(PAPER, RUNS["tables"]) == {}

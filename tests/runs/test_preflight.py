@@ -3,15 +3,15 @@
 import dataclasses
 
 import pytest
+from whole_paper import OPTIONAL, PAPER
 
 from introspect_utils.runs import preflight, run_all
-from introspect_utils.runs.cost import Estimate
+from introspect_utils.runs.cost import Estimate, estimate
 from introspect_utils.runs.plan import plan
 from introspect_utils.runs.preflight import missing, shown, to_download, total
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import load_profile
 
-PAPER = load_profile("paper")
 RUNS = plan(PAPER)
 
 
@@ -19,12 +19,13 @@ RUNS = plan(PAPER)
 def machine(monkeypatch):
     """Sets what the probes find; at first all that the paper could want."""
 
-    def has(disk=1e15, gpus=(700e9,) * 4, token=True, key="x", cached=(), memory=2e12):
+    def has(disk=1e15, gpus=(700e9,) * 4, token=True, key="x", cached=(), memory=2e12, archives=()):
         monkeypatch.setattr(preflight, "free_disk", lambda: disk)
         monkeypatch.setattr(preflight, "gpu_memory", lambda: list(gpus))
         monkeypatch.setattr(preflight, "memory", lambda: memory)
         monkeypatch.setattr(preflight, "has_hub_token", lambda: token)
         monkeypatch.setenv("OPENAI_API_KEY", key)
+        monkeypatch.setattr(preflight, "ARCHIVES", archives)
         monkeypatch.setattr(preflight, "is_cached", lambda name: name in cached)
 
     has()
@@ -83,15 +84,39 @@ def test_a_run_must_fit_the_largest_gpu_and_have_as_many_as_it_has_processes(mac
 def test_parts_that_do_not_fit_are_named_and_can_be_left_out(machine, monkeypatch):
     machine(gpus=(85e9, 85e9))
     [line] = missing(PAPER, RUNS)
-    assert "leave out what does not fit with --without paper/gemma paper/llama-70b" in line
+    assert f"leave out what does not fit with --without {OPTIONAL}" in line
+    monkeypatch.setenv("INTROSPECT_WITH", OPTIONAL)
     monkeypatch.setenv("INTROSPECT_WITHOUT", "")
-    arguments = ["--without", "paper/gemma", "paper/llama-70b", "--jobs", "1"]
-    less, extra = run_all.without_parts(PAPER, arguments)
+    arguments = ["--with", *OPTIONAL.split(), "--without", *OPTIONAL.split(), "--jobs", "1"]
+    less, extra = run_all.chosen_parts(PAPER, arguments)
     assert extra == ["--jobs", "1"] and load_profile("paper") == less  # for every process
     assert missing(less, plan(less)) == []
     assert not [run.id for run in plan(less) if "gemma" in run.id or "70b" in run.id]
-    with pytest.raises(UserError, match="has no part 'paper/gema'; did you mean 'paper/gemma'"):
-        run_all.without_parts(PAPER, ["--without", "paper/gema"])
+    with pytest.raises(UserError, match="has no part 'paper/qwenn'; did you mean 'paper/qwen'"):
+        run_all.chosen_parts(PAPER, ["--without", "paper/qwenn"])
+
+
+def test_optional_parts_are_asked_for_and_take_the_place_of_their_namesakes(machine, monkeypatch):
+    monkeypatch.setenv("INTROSPECT_WITH", "")
+    monkeypatch.setenv("INTROSPECT_WITHOUT", "")
+    usual = load_profile("paper")
+    assert not [part.source for part in usual.parts if "optional" in part.source]
+    made = [estimate(usual, run) for run in plan(usual)]
+    assert 200 < sum(each.hours for each in made if each) < 300
+    whole, extra = run_all.chosen_parts(usual, ["--with", *OPTIONAL.split()])
+    assert whole == PAPER and load_profile("paper") == PAPER and extra == []
+    longer, _ = run_all.chosen_parts(usual, ["--with", "paper/optional/qwen"])
+    sources = [part.source for part in longer.parts]
+    assert "paper/optional/qwen" in sources and "paper/qwen" not in sources
+    assert [run.id for run in plan(longer)] == [run.id for run in plan(usual)]
+    name = "features-llama-3.1-8b-qwen3-8b-full-n7936-seed42"
+    [run] = [run for run in plan(longer) if run.id == name]
+    assert run.settings["training"]["epochs"] == 100
+    message = "has no optional part 'paper/qwen'; did you mean 'paper/optional/qwen'"
+    with pytest.raises(UserError, match=message):
+        run_all.chosen_parts(usual, ["--with", "paper/qwen"])
+    with pytest.raises(UserError, match="profile smoke has no optional part 'x'; it has none"):
+        run_all.chosen_parts(load_profile("smoke"), ["--with", "x"])
 
 
 def test_the_machines_memory_is_looked_at_too(machine):

@@ -52,10 +52,11 @@ def test_what_is_kept_is_back_in_a_clone_and_not_due(profile, monkeypatch, tmp_p
     in_a_clone(monkeypatch, tmp_path)
     assert due(profile)[DATA] == "its data is not on this machine"
     assert pretrained.restore(profile) == [DATA, TRAINED]
-    assert {run: due(profile).get(run) for run in (DATA, TRAINED)} == before == {
-        DATA: None,
-        TRAINED: None,
-    }
+    assert (
+        {run: due(profile).get(run) for run in (DATA, TRAINED)}
+        == before
+        == {DATA: None, TRAINED: None}
+    )
     assert pretrained.restore(profile) == []
 
 
@@ -98,7 +99,9 @@ def test_means_of_layers_outlive_the_store_and_follow_it(tmp_path):
             about.write_text(f'{{"shape": [3, 4, 5], "made_from": "{value}"}}')
 
     def means():
-        return {n: mean.tolist() for n, mean in residual_store.layer_means(tmp_path, (1, 2)).items()}
+        return {
+            n: mean.tolist() for n, mean in residual_store.layer_means(tmp_path, (1, 2)).items()
+        }
 
     write(1.0)
     assert means() == {1: [1.0] * 5, 2: [2.0] * 5}

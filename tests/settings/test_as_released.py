@@ -3,6 +3,7 @@ import re
 import pytest
 import torch
 from explaining import encode, make_examples, make_explainer, training_settings
+from whole_paper import PAPER
 
 from introspect_utils.explainer.train import train
 from introspect_utils.explainer.tuning import batches
@@ -154,9 +155,7 @@ def patterns(cell):
 
 
 def test_the_map_from_their_configs_names_runs_of_the_profile_paper_and_misses_none():
-    runs = {
-        run.id: run.parameters["profile"].partition("/")[2] for run in plan(load_profile("paper"))
-    }
+    runs = {run.id: run.parameters["profile"].partition("/")[2] for run in plan(PAPER)}
     found = {}
     for theirs, ours, file in rows("| their config | run here | file |")[0:]:
         for pattern in patterns(ours):

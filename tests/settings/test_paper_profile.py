@@ -4,6 +4,7 @@ are besides."""
 import re
 
 import pytest
+from whole_paper import PAPER
 
 from introspect_utils.report.paper import lookup
 from introspect_utils.runs.plan import plan
@@ -11,7 +12,6 @@ from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import REPO
 from introspect_utils.settings.profile import load_profile
 
-PAPER = load_profile("paper")
 RUNS = plan(PAPER)
 BASELINES = ("nn-all", "nn-layer", "selfie", "gold")  # rows that notebook 08 makes, all in one run
 NOT_RUN = {"selfie-llama-3.1-8b-instruct"}  # SelfIE is run on the target alone
@@ -81,7 +81,7 @@ def test_similarity_compares_the_explainers_of_table_5():
         ("features-llama-3.1-8b-self-full-n1015808-seed42", "full", 64, 5e-5, 10),
         ("features-llama-3.1-8b-llama-3-8b-full-n1015808-seed42", "full", 64, 5e-5, 10),
         ("features-llama-3.1-8b-self-lora-n1015808-seed42", "lora", 64, 5e-5, 10),
-        ("features-llama-3.1-8b-qwen3-8b-full-n7936-seed42", "full", 64, 5e-5, 100),
+        ("features-llama-3.1-8b-qwen3-8b-full-n7936-seed42", "full", 64, 5e-5, 10),
         (
             "features-llama-3.1-8b-llama-3.1-70b-pretrained-projection-n1015808-seed42",
             "lora",

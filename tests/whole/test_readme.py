@@ -6,13 +6,14 @@ import shlex
 import sys
 
 import pytest
+from whole_paper import PAPER
 
 from introspect_utils.runs.cost import estimate
 from introspect_utils.runs.plan import plan
-from introspect_utils.runs.run_all import snakemake_options
+from introspect_utils.runs.run_all import chosen_parts, snakemake_options
 from introspect_utils.settings.names import VARIANTS
 from introspect_utils.settings.paths import REPO
-from introspect_utils.settings.profile import load_profile
+from introspect_utils.settings.profile import WITH, WITHOUT, load_profile
 from introspect_utils.settings.sections import PROJECTED, STARTED
 
 sys.path.insert(0, str(REPO / "scripts"))
@@ -32,7 +33,9 @@ def test_every_link_leads_to_a_file():
             assert "://" in link or ((REPO / page).parent / link).exists(), (page, link)
 
 
-def test_every_command_is_one_that_run_all_takes():
+def test_every_command_is_one_that_run_all_takes(monkeypatch):
+    for name in (WITH, WITHOUT):
+        monkeypatch.setenv(name, "")
     lines = [line for text in PAGES.values() for line in text.splitlines()]
     commands = {line.split(" # ")[0].strip() for line in lines if line.startswith("    ./run_all")}
     assert len(commands) >= 8
@@ -40,6 +43,8 @@ def test_every_command_is_one_that_run_all_takes():
         _, *arguments = shlex.split(command)
         name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "mini"
         ids = {run.id for run in plan(load_profile("mini" if name.endswith(".yaml") else name))}
+        _, arguments = chosen_parts(load_profile(name), arguments) if "--with" in arguments else (0, arguments)
+        _, arguments = chosen_parts(load_profile(name), arguments)
         options = snakemake_options([argument.replace("RUN", "tables") for argument in arguments])
         assert set(options.forcerun) <= ids
 
@@ -72,10 +77,8 @@ def test_the_hours_of_a_profile_are_those_that_a_dry_run_estimates(name):
 
 
 def test_the_memory_of_each_stage_is_that_of_the_estimate():
-    profile, rows = (
-        load_profile("paper"),
-        re.findall(r"`([\w.-]+)` \| (\d+) \| (\d+) \|", PAGES["docs/scale.md"]),
-    )
+    profile = PAPER
+    rows = re.findall(r"`([\w.-]+)` \| (\d+) \| (\d+) \|", PAGES["docs/scale.md"])
     made = {run.id: estimate(profile, run) for run in plan(profile)}
     assert len(rows) > 8
     assert [(i, str(made[i].gpus), f"{made[i].memory / 1e9:.0f}") for i, _, _ in rows] == rows
