@@ -42,9 +42,9 @@ def test_every_command_is_one_that_run_all_takes(monkeypatch):
     for command in commands:
         _, *arguments = shlex.split(command)
         name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "mini"
-        ids = {run.id for run in plan(load_profile("mini" if name.endswith(".yaml") else name))}
-        _, arguments = chosen_parts(load_profile(name), arguments) if "--with" in arguments else (0, arguments)
-        _, arguments = chosen_parts(load_profile(name), arguments)
+        profile = load_profile("mini" if name.endswith(".yaml") else name)
+        ids = {run.id for run in plan(profile)}
+        _, arguments = chosen_parts(profile, arguments)
         options = snakemake_options([argument.replace("RUN", "tables") for argument in arguments])
         assert set(options.forcerun) <= ids
 
