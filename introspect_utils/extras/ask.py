@@ -131,10 +131,10 @@ def token_texts(target: LanguageModel, text: str) -> list[str]:
 
 
 @torch.inference_mode()
-def activation(models: Models, text: str, position: int, layer: int) -> Tensor:
-    """v [d_target]: h(l, t) of a token, less the layer's mean where the full activations of
+def activations(models: Models, text: str, layer: int) -> Tensor:
+    """v [T, d_target]: h(l, t) of every token, less the layer's mean where the full activations of
     notebook 01 are."""
-    h = token_activations(models.target, text, layer)[position]
+    h = token_activations(models.target, text, layer)
     return h - models.means[layer] if models.center else h
 
 
@@ -246,7 +246,7 @@ def patched_html(found: Patched) -> str:
 def answer_html(models: Models, text: str, position: int, layer: int, into: str) -> str:
     """All four of one token. Where the text cannot be patched into `into`, the reason stands in the
     last one's place."""
-    v, tokens = activation(models, text, position, layer), token_texts(models.target, text)
+    v, tokens = activations(models, text, layer)[position], token_texts(models.target, text)
     said = explanation(models, v, layer)
     try:
         patch = patched_html(patched(models, text, position, layer, into))

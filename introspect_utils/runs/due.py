@@ -11,6 +11,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def made_from(run: Run, runs: list[Run]) -> dict[str, Any]:
     return made | ({"contents": contents} if contents else {})
 
 
+@cache
 def _contents(name: str) -> str | None:
     """A digest of the file or folder that a setting names (JSON text), of a folder by the names,
     sizes and times of its files; None for any other setting."""
@@ -155,6 +157,7 @@ def _flat(value: Any, at: str = "") -> dict[str, str]:
 def due(profile: Profile, forced: Collection[str] = ()) -> dict[str, str]:
     """The runs that must run, in order of execution, and why: {run id: reason}. `forced`: run ids
     to run in any case."""
+    _contents.cache_clear()  # a large folder is looked through once a call, not once a run
     runs, reasons = plan(profile), {}
     for run in runs:  # upstream runs first
         small = [path for path in run.outputs if path not in heavy_outputs(profile, run)]

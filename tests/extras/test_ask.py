@@ -64,7 +64,7 @@ def test_what_is_clicked_on_are_the_tokens_of_the_text(models):
 
 def test_the_explanation_is_that_of_the_token_less_the_mean_where_the_profile_says_so(models):
     raw = dataclasses.replace(models, center=False)
-    v, centred = (ask.activation(each, TEXT, 3, 2) for each in (raw, models))
+    v, centred = (ask.activations(each, TEXT, 2)[3] for each in (raw, models))
     torch.testing.assert_close(v - centred, models.means[2])
     assert ask.explanation(raw, v, 2) == models.explainer.describe(
         token_activations(models.target, TEXT, 2)[3], 2
@@ -73,7 +73,7 @@ def test_the_explanation_is_that_of_the_token_less_the_mean_where_the_profile_sa
 
 
 def test_the_nearest_features_are_of_the_layer_in_the_order_of_their_cosines(models):
-    v = ask.activation(models, TEXT, 1, 2)
+    v = ask.activations(models, TEXT, 2)[1]
     found = ask.nearest_features(models, v, 2, n=4)
     cosines = torch.cosine_similarity(models.training.vectors[6:], v[None]).numpy()
     order = np.argsort(-cosines)[:4]
@@ -86,7 +86,7 @@ def test_the_nearest_features_are_of_the_layer_in_the_order_of_their_cosines(mod
 
 
 def test_true_and_simulated_activations_and_their_correlation(models):
-    v = ask.activation(models, TEXT, 2, 1)
+    v = ask.activations(models, TEXT, 1)[2]
     found = ask.simulated(models, TEXT, v, 1, "cities")
     a = (token_activations(models.target, TEXT, 1) @ v).numpy()
     low = float(models.means[1] @ v)
