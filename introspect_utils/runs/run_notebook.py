@@ -47,8 +47,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     start = time.time()
-    elapsed = clock(start - float(os.environ.get("INTROSPECT_STARTED", start)))
-    print(f"[{step}] {run.id}   (elapsed {elapsed})", flush=True)
+    elapsed = start - float(os.environ.get("INTROSPECT_STARTED", start))
+    print(f"[{step}] {run.id}   (elapsed {clock(elapsed)}{left(elapsed, step)})", flush=True)
     made = made_from(run, list(runs.values()))
     mark_unfinished(profile, run)
     before = {path: path.stat().st_mtime_ns for path in run.outputs if path.is_file()}
@@ -60,6 +60,13 @@ def main() -> None:
         check_written(profile, run, before)
         mark_done(profile, run, made)
     print(f"[{step}] done in {clock(time.time() - start)}", flush=True)
+
+
+def left(elapsed: float, step: str) -> str:
+    """About how long all runs will still take, if those to come take as long as those before."""
+    number, _, of = step.partition("/")
+    done, to_come = int(number) - 1, int(of) - int(number) + 1
+    return f", about {elapsed * to_come / done / 60:.0f} min left" if done and elapsed > 60 else ""
 
 
 def check_written(profile: Profile, run: Run, before: dict[Path, int]) -> None:

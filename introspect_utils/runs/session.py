@@ -33,6 +33,7 @@ from introspect_utils.settings.profile import Profile, load_profile
 from introspect_utils.tasks import TASKS
 from introspect_utils.tasks.conditions import few_shot
 from introspect_utils.tasks.rows import ABLATION, PATCHING, write_rows
+from introspect_utils.tasks.task import Task
 
 if TYPE_CHECKING:
     from introspect_utils.explainer.explainer import Explainer
@@ -238,7 +239,18 @@ class Session:
             statistics=measured | ({"chat": ANSWERED} if ANSWERED else {}),
         )
         write_run(self.results, record, predictions)
+        if predictions is not None:
+            print(_score(self.task, predictions))
         print(*(path.relative_to(paths.ROOT) for path in self.run.outputs), sep="\n")
+
+
+def _score(task: Task, predictions: pd.DataFrame) -> str:
+    """The means of a run's first explainer and condition, for the terminal."""
+    named = predictions[["explainer", "condition"]]
+    first = predictions[(named == named.iloc[0]).all(axis=1)]
+    scored = [name for name in task.metrics if name in first and first[name].notna().any()]
+    means = (f"{name.replace('_', ' ')} {100 * first[name].mean():.1f}" for name in scored)
+    return f"{' '.join(named.iloc[0])}: {', '.join(means)} (n = {len(first):,})"
 
 
 def _write(path: Path, content: Any) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from introspect_utils.runs import run_all
-from introspect_utils.runs.run_notebook import Margin
+from introspect_utils.runs.run_notebook import Margin, left
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import REPO
 from introspect_utils.settings.profile import load_profile
@@ -322,3 +322,8 @@ def test_the_conda_environment_is_what_the_package_asks_for_in_the_versions_of_t
 
 def test_jupyter_lab_is_there():
     assert (Path(sys.prefix) / "bin" / "jupyter-lab").is_file()
+
+
+def test_the_time_left_is_said_after_a_minute():
+    assert left(30.0, "3/5") == "" == left(600.0, "1/5")
+    assert left(600.0, "3/5") == ", about 15 min left"  # two took ten minutes, three are to come
