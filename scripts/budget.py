@@ -5,7 +5,8 @@ rows of a profile, and what it says of the other 5 %. No test row is read.
 
 Prints a Markdown table: the loss of the last tenth of the steps and of the held-out rows (nats per
 token), and of the answers to held-out rows the share that only name a word, how many are distinct,
-and the share of the most frequent, beside the same of their labels. Needs the data of the profile.
+the share of the most frequent, and of features the judge's mean, beside the same of their labels.
+Needs the data of the profile.
 """
 
 import argparse
@@ -14,12 +15,11 @@ from collections import Counter
 from dataclasses import replace
 
 from introspect_utils.explainer.generate import generate
-
 from introspect_utils.explainer.train import held_out_loss, train
 from introspect_utils.runs.session import open_run
 
 WORD = "the word "
-HEAD = "rate epochs training held-out one-word distinct most-frequent".split()
+HEAD = "rate epochs training held-out one-word distinct most-frequent judge".split()
 
 
 def main() -> None:
@@ -39,7 +39,15 @@ def main() -> None:
     held_out, kept = examples[:n], examples[n:]
     print(f"{asked.profile}, {asked.explainer}: {len(kept)} rows to train on, {n} held out\n")
     print("| " + " | ".join(HEAD) + " |\n" + "|---" * len(HEAD) + "|")
-    show("", "labels", "", "", [example.explanation for example in held_out])
+    labels = [example.explanation for example in held_out]
+
+    def judged(said: list[str]) -> str:
+        if not run.task.simulated:
+            return ""
+        ratings = run.judge.rate(list(zip(said, labels, strict=True)))
+        return f"{100 * sum(ratings) / len(ratings):.1f}"
+
+    show("", "labels", "", "", labels, judged(labels))
     for rate in asked.rates or [run.training.learning_rate]:
         for epochs in asked.epochs:
             settings = replace(run.training, learning_rate=rate, epochs=epochs)
@@ -49,15 +57,19 @@ def main() -> None:
             last = losses[-max(1, len(losses) // 10) :]
             loss = held_out_loss(explainer.eval(), held_out)
             said = generate(explainer, [e.question for e in held_out], **run.generation)
-            show(f"{rate:g}", str(epochs), f"{sum(last) / len(last):.2f}", f"{loss:.2f}", said)
+            mean = f"{sum(last) / len(last):.2f}"
+            show(f"{rate:g}", str(epochs), mean, f"{loss:.2f}", said, judged(said))
 
 
-def show(rate: str, epochs: str, training: str, held_out: str, said: list[str]) -> None:
+def show(
+    rate: str, epochs: str, training: str, held_out: str, said: list[str], judged: str
+) -> None:
     """A row of the table."""
     word = sum(text.startswith(WORD) for text in said) / len(said)
     counts = Counter(said)
     most = counts.most_common(1)[0][1] / len(said)
-    row = (rate, epochs, training, held_out, f"{word:.2f}", str(len(counts)), f"{most:.2f}")
+    row = (rate, epochs, training, held_out, f"{word:.2f}", str(len(counts)))
+    row += (f"{most:.2f}", judged)
     print("| " + " | ".join(row) + " |", flush=True)
 
 

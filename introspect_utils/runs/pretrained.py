@@ -8,7 +8,9 @@ puts there what these finished runs made.
 """
 
 import argparse
+import json
 import shutil
+from filecmp import cmp
 from pathlib import Path
 
 import torch
@@ -19,11 +21,12 @@ from introspect_utils.runs.due import due, heavy_outputs
 from introspect_utils.runs.plan import plan
 from introspect_utils.runs.run import Run
 from introspect_utils.settings.errors import UserError, command
-from introspect_utils.settings.paths import REPO, artifacts_dir
+from introspect_utils.settings.paths import REPO, artifacts_dir, replaced
 from introspect_utils.settings.profile import Profile, load_profile
 from introspect_utils.settings.reading import nearest
 
 PRETRAINED = REPO / "pretrained"
+LEFT = {".jsonl", ".md"}  # of a checkpoint's folder: answers so far, and a card without words
 WEIGHTS = {"adapter_model.safetensors", "projection.safetensors"}  # of an explainer, in bfloat16
 
 
@@ -35,10 +38,14 @@ def restore(profile: Profile) -> list[str]:
     for run in plan(profile) if kept.is_dir() else ():
         files = [path for path in _files(profile, run, kept) if path.is_file()]
         there = [artifacts / path.relative_to(kept) for path in files]
-        if files and not any(path.exists() for path in there):
+        if not files or there[-1].exists():
+            continue
+        same = (cmp(path, own) for path, own in zip(files, there, strict=True) if own.exists())
+        if all(same):  # nothing, or what an interrupted copying left
             for path, own in zip(files, there, strict=True):
                 own.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, own)
+                with replaced(own) as part:
+                    shutil.copyfile(path, part)
             restored.append(run.id)
     return restored
 
@@ -58,6 +65,10 @@ def keep(profile: Profile, run: Run) -> list[Path]:
         if path.name in WEIGHTS and (path.parent / "explainer.json").is_file():
             rounded = {name: part.to(torch.bfloat16) for name, part in load_file(path).items()}
             save_file(rounded, copy, {"format": "pt"})
+        elif path.name == "adapter_config.json":  # where the base lies on this machine is no news
+            config = json.loads(path.read_text("utf-8"))
+            config["base_model_name_or_path"] = Path(config["base_model_name_or_path"]).name
+            copy.write_text(json.dumps(config, indent=1) + "\n", "utf-8")
         else:
             shutil.copyfile(path, copy)
     return [kept / path.relative_to(artifacts) for path in files]
@@ -69,7 +80,8 @@ def _files(profile: Profile, run: Run, root: Path) -> list[Path]:
     artifacts, files = artifacts_dir(profile.name), []
     for path in heavy_outputs(profile, run):
         here = root / path.relative_to(artifacts)
-        files += sorted(here.parent.glob("*.*")) if "checkpoints" in here.parts else [here]
+        folder = here.parent.glob("*.*") if "checkpoints" in here.parts else [here]
+        files += sorted(file for file in folder if file.suffix not in LEFT)
         if path.name == "directions.safetensors":
             files.append(root / _means(run).relative_to(artifacts))
     return [*files, root / "made_from" / f"{run.id}.json"] if files else []

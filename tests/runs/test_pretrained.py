@@ -84,6 +84,18 @@ def test_nothing_of_ones_own_is_replaced(profile):
     assert pretrained.restore(profile) == [] and own.read_text() == "made here"
 
 
+def test_an_interrupted_copying_is_completed(profile, monkeypatch, tmp_path):
+    pretrained.keep(profile, run_of(profile, DATA))
+    in_a_clone(monkeypatch, tmp_path)
+    assert pretrained.restore(profile) == [DATA]
+    outputs = heavy_outputs(profile, run_of(profile, DATA))
+    record = paths.artifacts_dir("mini") / "made_from" / f"{DATA}.json"
+    outputs[1].unlink()
+    record.unlink()
+    assert pretrained.restore(profile) == [DATA]
+    assert record.is_file() and all(path.is_file() for path in outputs)
+
+
 def test_an_unfinished_run_is_not_kept(profile):
     heavy_outputs(profile, run_of(profile, DATA))[0].unlink()
     with pytest.raises(UserError, match=f"{DATA} is not finished here"):
