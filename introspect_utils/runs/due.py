@@ -35,10 +35,16 @@ def heavy_outputs(profile: Profile, run: Run) -> list[Path]:
     return [path for path in run.outputs if path.is_relative_to(artifacts_dir(profile.name))]
 
 
-def made_from(run: Run, runs: list[Run]) -> dict[str, Any]:
-    """What the results of `run` depend on, as it is now."""
-    code = _digest(notebook_code(run.notebook))
-    inputs = {other.id: _digest(made_from(other, runs)) for other in upstream(run, runs)}
+def made_from(run: Run, runs: list[Run], digests: dict[str, str] | None = None) -> dict[str, Any]:
+    """What the results of `run` depend on, as it is now. `digests`, by run id, are those found so
+    far of the runs upstream, to be found once."""
+    digests = {} if digests is None else digests
+    for other in (above := upstream(run, runs)):
+        if other.id not in digests:
+            digests[other.id] = _digest(made_from(other, runs, digests))
+    path = _notebook(run.notebook)
+    code = _code_digest(run.notebook, path.stat().st_mtime_ns if path.is_file() else 0)
+    inputs = {other.id: digests[other.id] for other in above}
     made = {"settings": run.settings, "notebook": {run.notebook: code}, "inputs": inputs}
     contents = {name: _contents(name) for name in _flat(run.settings).values() if "/" in name}
     contents = {json.loads(name): digest for name, digest in contents.items() if digest}
@@ -59,11 +65,21 @@ def _contents(name: str) -> str | None:
     return _digest([[file, stat.st_size, stat.st_mtime_ns] for file, stat in stats])
 
 
+@cache
+def _code_digest(stem: str, changed: int) -> str:
+    """Of the code of a notebook whose file was `changed` then."""
+    return _digest(notebook_code(stem))
+
+
+def _notebook(stem: str) -> Path:
+    return REPO / "notebooks" / f"{stem}.ipynb"
+
+
 def notebook_code(stem: str) -> list:
     """The syntax trees of a notebook's code cells as lists of texts, without imports, bare texts
     and the cell of parameters, in whose place a run has its own. The same on every Python. A cell
     with a line that only IPython reads counts as it is written."""
-    path, trees = REPO / "notebooks" / f"{stem}.ipynb", []
+    path, trees = _notebook(stem), []
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError) as error:
@@ -158,10 +174,11 @@ def due(profile: Profile, forced: Collection[str] = ()) -> dict[str, str]:
     """The runs that must run, in order of execution, and why: {run id: reason}. `forced`: run ids
     to run in any case."""
     _contents.cache_clear()  # a large folder is looked through once a call, not once a run
-    runs, reasons = plan(profile), {}
+    runs, reasons, digests = plan(profile), {}, {}
+    made = {run.id: made_from(run, runs, digests) for run in runs}
     for run in runs:  # upstream runs first
         small = [path for path in run.outputs if path not in heavy_outputs(profile, run)]
-        record, now = _records(profile, run)[0], made_from(run, runs)
+        record, now = _records(profile, run)[0], made[run.id]
         reason = ASKED if run.id in forced else _why_stale(record, small, now)
         anew = [other.id for other in upstream(run, runs) if other.id in reasons]
         if reason or anew:
@@ -169,7 +186,7 @@ def due(profile: Profile, forced: Collection[str] = ()) -> dict[str, str]:
     for run in reversed(runs):  # what a due run reads must be here, and what that was made from
         heavy = heavy_outputs(profile, run)
         read = any(other.id in reasons and set(heavy) & set(other.inputs) for other in runs)
-        record, now = _records(profile, run)[1], made_from(run, runs)
+        record, now = _records(profile, run)[1], made[run.id]
         if read and run.id not in reasons and _why_stale(record, heavy, now):
             reasons[run.id] = "its data is not on this machine"
     return {run.id: reasons[run.id] for run in runs if run.id in reasons}

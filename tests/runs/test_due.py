@@ -7,6 +7,7 @@ import pytest
 from introspect_utils.runs import due
 from introspect_utils.runs.due import notebook_code
 from introspect_utils.settings.errors import UserError
+from introspect_utils.settings.profile import load_profile
 
 CODE = """
 from introspect_utils.scores.metrics import mean
@@ -75,3 +76,13 @@ def test_a_notebook_that_cannot_be_read_is_named(code_of, tmp_path):
     (tmp_path / "notebooks" / "01.ipynb").write_text("{}")
     with pytest.raises(UserError, match="cannot read the notebook .*01.ipynb"):
         notebook_code("01")
+
+
+def test_each_notebook_is_read_once(monkeypatch):
+    """A dry run of small took 22 s when each run read those of all runs before it."""
+    read = []
+    monkeypatch.setattr(due, "notebook_code", lambda stem: read.append(stem) or [stem])
+    due._code_digest.cache_clear()
+    due.due(load_profile("small"))
+    due._code_digest.cache_clear()
+    assert len(read) == len({*read}) > 8
