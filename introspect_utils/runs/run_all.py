@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from introspect_utils.runs.cost import estimate
 from introspect_utils.runs.due import ASKED, due, upstream
+from introspect_utils.runs.export import export_page
 from introspect_utils.runs.plan import asset_names, plan
 from introspect_utils.runs.preflight import missing, shown, to_download, total
 from introspect_utils.runs.pretrained import restore
@@ -187,11 +188,22 @@ def run(
         line = f"-m introspect_utils.runs.run_notebook --run {tables.id} --so-far --profile"
         if subprocess.run([sys.executable, *line.split(), profile.source]).returncode:
             return 1
+    export_pages(profile)
     print(f"Finished in {clock(time.time() - start)}. Tables and figures", end="")
     print(f" of the {done} of {len(runs)} runs that are done:" if left else ":")
     print(*(f"  {_short(path)}" for path in tables.outputs if path.is_file()), sep="\n")
     print(f"Executed notebooks: {_short(artifacts_dir(profile.name) / 'notebooks')}")
     return 0
+
+
+def export_pages(profile: Profile) -> None:
+    """The executed notebooks as pages, those without one that is newer: here and not by each run,
+    for to load what writes them takes seconds."""
+    artifacts = artifacts_dir(profile.name)
+    for executed in sorted((artifacts / "notebooks").glob("*.ipynb")):
+        page = artifacts / "html" / f"{executed.stem}.html"
+        if not page.is_file() or page.stat().st_mtime_ns < executed.stat().st_mtime_ns:
+            export_page(executed, page)
 
 
 def snakemake(

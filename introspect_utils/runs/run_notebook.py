@@ -53,9 +53,8 @@ def main() -> None:
     mark_unfinished(profile, run)
     before = {path: path.stat().st_mtime_ns for path in run.outputs if path.is_file()}
     executed = execute(profile, run, margin=f"{step.partition('/')[0]:>5} | ")
-    report = next((path for path in run.outputs if path.name == "report.html"), None)
-    page = report or artifacts_dir(profile.name) / "html" / f"{run.id}.html"
-    export_page(executed, page, code=not report)
+    if report := next((path for path in run.outputs if path.name == "report.html"), None):
+        export_page(executed, report, code=False)
     if not arguments.so_far:
         check_written(profile, run, before)
         mark_done(profile, run, made)

@@ -42,9 +42,9 @@ def test_what_is_done_stays_done_until_what_it_is_made_from_changes(
     assert f" | working on {toy_repo.FULL}\n" in out
     assert "figures/toy/tables/table2.md\n" in out and "Finished in " in out
     assert "rule" not in out and "Snakemake" not in out and "WARNING" not in out
-    assert sorted(
-        path.stem for path in toy_repo.root.glob("artifacts/toy/notebooks/*.ipynb")
-    ) == sorted(toy_repo.ALL)
+    for files in ("notebooks/*.ipynb", "html/*.html"):
+        found = sorted(path.stem for path in toy_repo.root.glob(f"artifacts/toy/{files}"))
+        assert found == sorted(toy_repo.ALL)
 
     toy_repo.edit("06_train_activation_patching", "# A toy", "# Another heading")
     toy_repo.set_profile(("checkpoint_minutes: 0", "checkpoint_minutes: 7"))
