@@ -21,7 +21,7 @@ import page_numbers  # noqa: E402
 
 PAGES = {
     str(path.relative_to(REPO)): path.read_text("utf-8")
-    for pattern in ("*.md", "docs/*.md", "figures/*.md", "benchmarks/*.md")
+    for pattern in ("*.md", "docs/*.md", "figures/*.md", "benchmarks/*.md", "pretrained/*.md")
     for path in REPO.glob(pattern)
 }
 NOTEBOOKS = {path.stem for path in (REPO / "notebooks").glob("*.ipynb")}
