@@ -21,6 +21,7 @@ settings.register_profile("busy", deadline=None)  # a slow moment of the machine
 settings.load_profile("busy")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items):
     """In several processes, a file's tests stay together, and so do all that share the smoke run,
     which are begun with since they take longest."""
