@@ -9,7 +9,7 @@ cd "$ROOT"
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 WANDB_MODE=disabled TOKENIZERS_PARALLELISM=false
 if [ $# = 0 ]; then
     export OMP_NUM_THREADS=1
-    set -- --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+    set -- --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 fi
 [ "${1:-}" != --slow ] || set -- -m slow "${@:2}"
 exec "$VENV_PYTHON" -m pytest -q "$@"

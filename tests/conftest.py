@@ -21,15 +21,11 @@ settings.register_profile("busy", deadline=None)  # a slow moment of the machine
 settings.load_profile("busy")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items):
-    """In several processes, a file's tests stay together, and so do all that share the smoke run,
-    which are begun with since they take longest."""
-    for item in items:
-        group = "smoke" if "smoke" in item.fixturenames else item.path.as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
+    """The smoke run takes longest, so in several processes its tests are begun with."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: "smoke" not in item.fixturenames)
+        first = {item.path for item in items if "smoke" in item.fixturenames}
+        items.sort(key=lambda item: item.path not in first)
 
 
 # What every toy notebook does: note that it ran, then write the outputs that its run promises.

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from filelock import FileLock
 
 from introspect_utils.settings.paths import REPO
 
@@ -32,6 +33,11 @@ def start():
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory, start):
-    """(root, what was printed) of ./run_all.sh smoke."""
-    root = tmp_path_factory.mktemp("smoke")
-    return root, start("run_all", "smoke", "--jobs", "2", root=root)
+    """(root, what was printed) of ./run_all.sh smoke: one run for all processes that test."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    root, said = folder / "smoke", folder / "smoke.txt"
+    with FileLock(folder / "smoke.lock"):
+        if not said.is_file():
+            said.write_text(start("run_all", "smoke", "--jobs", "2", root=root), "utf-8")
+    return root, said.read_text("utf-8")
