@@ -67,7 +67,7 @@ def keep(profile: Profile, run: Run) -> list[Path]:
             save_file(rounded, copy, {"format": "pt"})
         elif path.name == "adapter_config.json":  # where the base lies on this machine is no news
             config = json.loads(path.read_text("utf-8"))
-            config["base_model_name_or_path"] = Path(config["base_model_name_or_path"]).name
+            config["base_model_name_or_path"] = None
             copy.write_text(json.dumps(config, indent=1) + "\n", "utf-8")
         else:
             shutil.copyfile(path, copy)
