@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from functools import partial
 from html import escape
+from pathlib import Path
 
 import pandas as pd
 from IPython.display import HTML, Markdown, display
@@ -149,6 +150,8 @@ class Report:
             if table := tables.table(name, self.records):
                 self.files += save_table(table, self.folder / "tables", name)
                 display(table)
+            else:
+                _remove(self.folder / "tables", name)
 
     def show_other_tables(self) -> None:
         """The tables that have not been shown: of tasks that the paper has not."""
@@ -166,6 +169,8 @@ class Report:
                 image = f'<img src="{source}" alt="{caption}">'
                 below = f"<figcaption>{caption} ({links})</figcaption>"
                 display(HTML(f"<figure>{image}{below}</figure>"))
+            else:
+                _remove(self.folder, name)
 
     def _figure(self, name: str) -> Figure | None:
         features = self.profile.features
@@ -194,3 +199,9 @@ class Report:
         self.files.append(self.folder / "settings.yaml")
         self.files[-1].write_text("---\n".join(texts), "utf-8")
         display(HTML('All settings: <a href="settings.yaml" download>settings.yaml</a>'))
+
+
+def _remove(folder: Path, name: str) -> None:
+    """A table or figure of earlier results, of which there is nothing now."""
+    for path in folder.glob(f"{name}.*"):
+        path.unlink()

@@ -77,6 +77,8 @@ def executed(tmp_path_factory):
             folder = run.outputs[0].parent
             fields = {"id": folder.name, "target": run.parameters["target"]}
             run_files.write_run(folder, made | fields, said)
+        (root / "figures/smoke/tables").mkdir(parents=True)
+        (root / "figures/smoke/tables/table4.md").write_text("of earlier results")
         notebook = nbformat.read(paths.REPO / "notebooks" / f"{tables.notebook}.ipynb", 4)
         shell = InteractiveShell.instance()
         for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
@@ -123,6 +125,7 @@ def test_notebook_12_writes_what_its_run_promises(executed, html, monkeypatch):
     assert all(path.stat().st_size for path in plan(load_profile("smoke"))[-1].outputs)
     folder = root / "figures" / "smoke"
     assert (folder / "tables" / "table2_vector.md").exists() and (folder / "hero.png").exists()
+    assert not (folder / "tables" / "table4.md").exists()  # there is one target
     assert (paths.REPO / "params" / "smoke.yaml").read_text() in (
         folder / "settings.yaml"
     ).read_text()
