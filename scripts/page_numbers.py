@@ -60,6 +60,8 @@ def render(text: str, key: str) -> str:
     value, (shown, _, error) = record[part or "value"], text.partition(" ± ")
     if value is None:
         raise LookupError(f"there is no {part} of {key}")
+    if record["metric"] == "distinct":  # a count
+        return f"{value:,.0f}"
     sign = "+" if shown.startswith("+") else ""
     number = f"{100 * value:{sign}.{_digits(shown)}f}"
     return number + (f" ± {100 * record['stderr']:.{_digits(error)}f}" if error else "")
