@@ -53,9 +53,9 @@ def test_one_number_by_its_names():
 def test_published_rows_have_the_names_that_runs_have():
     """A run of a profile, named as records name it, finds the paper's number."""
     for file, table, target, explainer, condition, value in (
-        ("paper/llama-70b.yaml", "1", "llama-3.1-8b", "llama-3.1-70b", "full", 0.639),
-        ("paper/llama-70b.yaml", "1", "llama-3.1-8b", "llama-3.1-70b", FITTED, 0.741),
-        ("paper/gemma.yaml", "4", "gemma-2-9b", "gemma-2-9b-it", "full", 0.5712),
+        ("paper/optional/llama-70b.yaml", "1", "llama-3.1-8b", "llama-3.1-70b", "full", 0.639),
+        ("paper/optional/llama-70b.yaml", "1", "llama-3.1-8b", "llama-3.1-70b", FITTED, 0.741),
+        ("paper/optional/gemma.yaml", "4", "gemma-2-9b", "gemma-2-9b-it", "full", 0.5712),
     ):
         section = load_profile(REPO / "params" / file).features
         assert target in section.targets and explainer in section.explainers
