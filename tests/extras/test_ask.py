@@ -2,6 +2,7 @@
 use, and a click asks anew."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -208,3 +209,17 @@ def test_adapters_are_not_rounded_away_and_the_target_stays_as_it_was(tmp_path, 
     assert (ours - theirs).norm() / theirs.norm() < 1e-5
     assert torch.equal(target.model(ids).logits, before)
     assert loaded.embed.weight.data_ptr() == target.model.get_input_embeddings().weight.data_ptr()
+
+
+@pytest.mark.real
+def test_what_comes_trained_reads_its_vector_in_a_fresh_clone(tmp_path, monkeypatch):
+    runs = "figures/small/runs"
+    shutil.copytree(paths.REPO / runs, tmp_path / runs)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    models = ask.load(load_profile("small"), "smollm2-135m-instruct")
+    v = ask.activations(models, TEXT, 10)
+    said = models.explainer.describe(torch.cat([v, 0 * v[:1]]), 10, max_new_tokens=20)
+    assert said[1] == "the word 'capital'" and said[4] == "the word 'is'"
+    assert "capital" not in said[-1] and len({*said}) >= 5
+    found = ask.simulated(models, TEXT, v[1], 10, said[1])
+    assert found.r > 0.5 and models.patching is None
