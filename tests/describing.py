@@ -83,7 +83,7 @@ def baselines_run(target=TARGET):
         "target": target,
         "condition": ["full"],
         "n_train": 1000,
-        "statistics": SCORED,
+        "statistics": {**SCORED},
     }
     return run, pd.concat(tables)
 
@@ -100,7 +100,7 @@ def explainer_run(explainer="self", seed=0, n_train=1000, skill=None, target=TAR
     }
     skill = SKILL[explainer, "full"] if skill is None else skill
     if not n_train:
-        return run | {"condition": ["untrained"], "statistics": SCORED}, descriptions(
+        return run | {"condition": ["untrained"], "statistics": {**SCORED}}, descriptions(
             explainer, "untrained", 0.1, seed + 7
         )
     controls = [
