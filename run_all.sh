@@ -9,7 +9,7 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$ROOT/scripts/setup.sh"
 case "${1:-}" in
-ask) exec "$ROOT/.venv/bin/jupyter" lab "${@:2}" "$ROOT/notebooks/13_ask_the_explainer.ipynb" ;;
+ask) exec "$VENV_PYTHON" -m jupyterlab "${@:2}" "$ROOT/notebooks/13_ask_the_explainer.ipynb" ;;
 rehearsal*) exec "$VENV_PYTHON" "$ROOT/scripts/rehearsal" "$@" ;;
 esac
 exec "$VENV_PYTHON" -P -m introspect_utils.runs.run_all "$@"

@@ -138,8 +138,8 @@ def activations(models: Models, text: str, layer: int) -> Tensor:
     return h - models.means[layer] if models.center else h
 
 
-def explanation(models: Models, v: Tensor, layer: int) -> str:
-    """What the explainer says v encodes."""
+def explanation(models: Models, v: Tensor, layer: int) -> list[str] | str:
+    """What the explainer says v encodes, or each of v [n, d_target]."""
     return models.explainer.describe(v, layer, max_new_tokens=models.max_new_tokens)
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
-from introspect_utils.runs.plan import plan
+from introspect_utils.runs.plan import find_run, plan
 from introspect_utils.runs.run import Run, checkpoint
 from introspect_utils.settings.errors import UserError, command
 from introspect_utils.settings.names import MODELS, VARIANTS, variant
 from introspect_utils.settings.paths import artifacts_dir, run_dir
 from introspect_utils.settings.profile import Profile, load_profile
-from introspect_utils.settings.reading import nearest
 
 CARD = """---
 {head}---
@@ -55,12 +54,7 @@ def main() -> None:
     parser.add_argument("name", help="owner/name on the hub; made, private, where it is not there")
     asked = parser.parse_args()
     profile = load_profile(asked.profile)
-    runs = {run.id: run for run in plan(profile)}
-    if asked.run not in runs:
-        raise UserError(
-            f"profile {profile.name} has no run {asked.run!r}; {nearest(asked.run, list(runs))}"
-        )
-    folder, kind = staged(profile, runs[asked.run], asked.name)
+    folder, kind = staged(profile, find_run(asked.run, plan(profile), profile), asked.name)
     print(push(folder, asked.name, kind))
 
 

@@ -25,11 +25,10 @@ from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import check_finite, decoder_layers, recorded, with_layers
 from introspect_utils.models.tokens import token_ids
 from introspect_utils.settings.errors import UserError
-from introspect_utils.settings.paths import opened, replaced
+from introspect_utils.settings.paths import MEANS, opened, replaced
 
 LEAD_IN = "\n"
 BYTES = 2  # of a bfloat16
-MEANS = "means.safetensors"
 
 
 @torch.inference_mode()

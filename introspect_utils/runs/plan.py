@@ -51,6 +51,15 @@ def plan(profile: Profile) -> list[Run]:
     return [*runs, _tables(profile, runs)]
 
 
+def find_run(run_id: str, runs: list[Run], profile: Profile) -> Run:
+    """The run of `profile` with an id. Raises `UserError` if there is none."""
+    known = {run.id: run for run in runs}
+    if run_id not in known:
+        near = nearest(run_id, list(known))
+        raise UserError(f"profile {profile.name} has no run {run_id!r}; {near}")
+    return known[run_id]
+
+
 def _runs_about(task: Task, target: str, files: list[Profile]) -> list[Run]:
     """The runs about one target. Its data, which the files share, and what is no explainer belong
     to the first of them, which has the most training rows."""

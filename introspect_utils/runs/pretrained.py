@@ -13,17 +13,12 @@ import shutil
 from filecmp import cmp
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
-
-from introspect_utils.models.residual_store import MEANS, layer_means
 from introspect_utils.runs.due import due, heavy_outputs
-from introspect_utils.runs.plan import plan
+from introspect_utils.runs.plan import find_run, plan
 from introspect_utils.runs.run import Run
 from introspect_utils.settings.errors import UserError, command
-from introspect_utils.settings.paths import REPO, artifacts_dir, replaced
+from introspect_utils.settings.paths import MEANS, REPO, artifacts_dir, replaced
 from introspect_utils.settings.profile import Profile, load_profile
-from introspect_utils.settings.reading import nearest
 
 PRETRAINED = REPO / "pretrained"
 LEFT = {".jsonl", ".md"}  # of a checkpoint's folder: answers so far, and a card without words
@@ -53,18 +48,22 @@ def restore(profile: Profile) -> list[str]:
 def keep(profile: Profile, run: Run) -> list[Path]:
     """Copy the artifacts of a finished run to `PRETRAINED`, the adapters of an explainer rounded to
     bfloat16; the files. Raises `UserError` if the run is due or not on this machine."""
+    # Here, for every start of `run_all` imports this module.
+    from introspect_utils.models.residual_store import layer_means
+
     artifacts, kept = artifacts_dir(profile.name), PRETRAINED / profile.name
     if run.id in due(profile) or not all(p.is_file() for p in heavy_outputs(profile, run)):
-        raise UserError(f"{run.id} is not finished here: ./run_all.sh {profile.name} --until it")
-    if any(path.name == "directions.safetensors" for path in run.outputs):
-        layer_means(_means(run).parent, profile.features.layers)
+        raise UserError(
+            f"{run.id} is not finished here: ./run_all.sh {profile.name} --until {run.id}"
+        )
+    if means := _means(run):
+        layer_means(means.parent, profile.features.layers)
     files = [path for path in _files(profile, run, artifacts) if path.is_file()]
     for path in files:
         copy = kept / path.relative_to(artifacts)
         copy.parent.mkdir(parents=True, exist_ok=True)
         if path.name in WEIGHTS and (path.parent / "explainer.json").is_file():
-            rounded = {name: part.to(torch.bfloat16) for name, part in load_file(path).items()}
-            save_file(rounded, copy, {"format": "pt"})
+            _round(path, copy)
         elif path.name == "adapter_config.json":  # where the base lies on this machine is no news
             config = json.loads(path.read_text("utf-8"))
             config["base_model_name_or_path"] = None
@@ -82,15 +81,24 @@ def _files(profile: Profile, run: Run, root: Path) -> list[Path]:
         here = root / path.relative_to(artifacts)
         folder = here.parent.glob("*.*") if "checkpoints" in here.parts else [here]
         files += sorted(file for file in folder if file.suffix not in LEFT)
-        if path.name == "directions.safetensors":
-            files.append(root / _means(run).relative_to(artifacts))
+    if means := _means(run):
+        files.append(root / means.relative_to(artifacts))
     return [*files, root / "made_from" / f"{run.id}.json"] if files else []
 
 
-def _means(run: Run) -> Path:
-    """Where the layers' means of the features data lie."""
-    directions = next(path for path in run.outputs if path.name == "directions.safetensors")
-    return directions.parent / "residuals" / MEANS
+def _means(run: Run) -> Path | None:
+    """Where the layers' means lie, if the run makes the data of features."""
+    folders = (path.parent for path in run.outputs if path.name == "directions.safetensors")
+    return next((folder / "residuals" / MEANS for folder in folders), None)
+
+
+def _round(path: Path, copy: Path) -> None:
+    """Weights in bfloat16."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    rounded = {name: part.to(torch.bfloat16) for name, part in load_file(path).items()}
+    save_file(rounded, copy, {"format": "pt"})
 
 
 def main() -> None:
@@ -99,15 +107,11 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN")
     asked = parser.parse_args()
     profile = load_profile(asked.profile)
-    runs = {run.id: run for run in plan(profile)}
-    for run_id in asked.runs:
-        if run_id not in runs:
-            raise UserError(
-                f"profile {profile.name} has no run {run_id!r}; {nearest(run_id, list(runs))}"
-            )
-        files = keep(profile, runs[run_id])
+    runs = plan(profile)
+    for run in [find_run(run_id, runs, profile) for run_id in asked.runs]:
+        files = keep(profile, run)
         size = sum(path.stat().st_size for path in files) / 1e6
-        print(f"{run_id}: {len(files)} files, {size:.1f} MB")
+        print(f"{run.id}: {len(files)} files, {size:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from introspect_utils.runs.cost import estimate
 from introspect_utils.runs.due import ASKED, due, upstream
 from introspect_utils.runs.export import export_page
-from introspect_utils.runs.plan import asset_names, plan
+from introspect_utils.runs.plan import asset_names, find_run, plan
 from introspect_utils.runs.preflight import missing, shown, to_download, total
 from introspect_utils.runs.pretrained import restore
 from introspect_utils.runs.run import Run
@@ -60,9 +60,7 @@ def main() -> int:
     options, runs = snakemake_options(extra), plan(profile)
     known = [run.id for run in runs]
     for run_id in {*options.forcerun, *options.until, *options.omit_from, *options.targets}:
-        if run_id not in known:
-            near = nearest(run_id, known)
-            raise UserError(f"profile {profile.name} has no run {run_id!r}; {near}")
+        find_run(run_id, runs, profile)
     forced = known if options.forceall else options.forcerun
     restore(profile)
     if options.dryrun:

@@ -16,12 +16,11 @@ from pathlib import Path
 
 from introspect_utils.runs.due import made_from, mark_done, mark_unfinished
 from introspect_utils.runs.export import export_page
-from introspect_utils.runs.plan import plan
+from introspect_utils.runs.plan import find_run, plan
 from introspect_utils.runs.run import Run
 from introspect_utils.settings.errors import UserError, command
 from introspect_utils.settings.paths import REPO, ROOT, artifacts_dir
 from introspect_utils.settings.profile import Profile, load_profile
-from introspect_utils.settings.reading import nearest
 
 TRACEBACK_LINES = 12
 IOPUB_SECONDS = 600  # a cell may be busy in one call for long before its outputs can be read
@@ -38,18 +37,15 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     profile, step = load_profile(arguments.profile), arguments.step
-    runs = {run.id: run for run in plan(profile)}
-    if arguments.run not in runs:
-        near = nearest(arguments.run, list(runs))
-        raise UserError(f"profile {profile.name} has no run {arguments.run!r}; {near}")
-    run = runs[arguments.run]
+    runs = plan(profile)
+    run = find_run(arguments.run, runs, profile)
     # Ctrl-C ends it at once, and the kernel with it.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     start = time.time()
     elapsed = start - float(os.environ.get("INTROSPECT_STARTED", start))
     print(f"[{step}] {run.id}   (elapsed {clock(elapsed)}{left(elapsed, step)})", flush=True)
-    made = made_from(run, list(runs.values()))
+    made = made_from(run, runs)
     mark_unfinished(profile, run)
     before = {path: path.stat().st_mtime_ns for path in run.outputs if path.is_file()}
     executed = execute(profile, run, margin=f"{step.partition('/')[0]:>5} | ")

@@ -13,6 +13,7 @@ ROOT = Path(os.environ.get("INTROSPECT_ROOT", REPO)).resolve()  # artifacts/, fi
 ASSET_CACHE = Path(
     os.environ.get("INTROSPECT_CACHE", Path.home() / ".cache" / "introspect_utils")
 ).resolve()
+MEANS = "means.safetensors"  # of the layers, beside the residuals that are stored
 
 
 def artifacts_dir(profile: str) -> Path:

@@ -32,11 +32,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
 
     Raises `UserError` naming every mistake in it.
     """
-    text, params = str(name_or_path), REPO / "params"
-    files = sorted(
-        path for depth in ("", "*/", "*/optional/") for path in params.glob(f"{depth}*.yaml")
-    )
-    known = {path.relative_to(params).with_suffix("").as_posix(): path for path in files}
+    text, known = str(name_or_path), _known()
     if of := profile_of(text):
         return _rehearsal(text, of, known)
     path = Path(text).resolve() if text.endswith((".yaml", ".yml")) else known.get(text)
@@ -63,6 +59,14 @@ def load_profile(name_or_path: str | Path) -> Profile:
     return replace(profile, parts=_parts(source, source, known))
 
 
+def _known() -> dict[str, Path]:
+    """{name: file} of every profile and part in params/."""
+    params = REPO / "params"
+    depths = ("", "*/", "*/optional/")
+    files = sorted(path for depth in depths for path in params.glob(f"{depth}*.yaml"))
+    return {path.relative_to(params).with_suffix("").as_posix(): path for path in files}
+
+
 def _parts(source: str, of: str, known: dict[str, Path]) -> tuple[Profile, ...]:
     """The parts of a profile that has those of `of`: with the optional ones that are asked for (all
     of them in a rehearsal) and without those that are left out."""
@@ -82,9 +86,7 @@ def is_optional(part: str) -> bool:
 
 def parts_of(profile: str) -> list[str]:
     """The names of all parts of a profile, optional ones too."""
-    params = REPO / "params"
-    files = [*(params / profile).glob("*.yaml"), *(params / profile / "optional").glob("*.yaml")]
-    return sorted(path.relative_to(params).with_suffix("").as_posix() for path in files)
+    return [name for name in _known() if name.startswith(f"{profile}/")]
 
 
 def _rehearsal(source: str, of: str, known: dict[str, Path]) -> Profile:

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from explaining import make_explainer
+from explaining import make_explainer, training_settings
 
 from introspect_utils.explainer.explainer import Explainer
+from introspect_utils.explainer.tuning import add_lora
 from introspect_utils.models import residual_store
 from introspect_utils.runs import pretrained
 from introspect_utils.runs.due import due, heavy_outputs, made_from, mark_done
@@ -29,7 +30,9 @@ def profile(tmp_path, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(name)
         if name == TRAINED:
-            make_explainer().save(path.parent)
+            explainer = make_explainer()
+            add_lora(explainer, training_settings(), seed=0)
+            explainer.save(path.parent)
         mark_done(profile, runs[name], made_from(runs[name], [*runs.values()]))
     return profile
 
@@ -69,6 +72,7 @@ def test_an_explainer_comes_back_rounded_to_bfloat16(profile, monkeypatch, tmp_p
     [path] = heavy_outputs(profile, run_of(profile, TRAINED))
     back = Explainer.load(path.parent, "cpu")
     trained = dict(own.model.named_parameters())
+    assert any("lora_" in name for name in trained)
     for name, weight in back.model.named_parameters():
         expected = trained[name]
         if "lora_" in name:
