@@ -26,6 +26,7 @@ _PLACES |= {
     "aligned_contexts": "explainer.make",
     "best_of": "scores.selfie",
     "generate": "explainer.generate",
+    "generate_greedily": "models.weights",
     "held_out_loss": "explainer.train",
     "load_model": "models.load",
     "make_explainer": "explainer.make",

@@ -30,6 +30,11 @@ find_python() { # the interpreter that makes .venv: $PYTHON, or the first on the
 }
 
 install() { # with the interpreter $1
+    if [ -L "$ROOT/.venv" ]; then # venv --clear would empty what it points to
+        echo "error: $ROOT/.venv is a link to $(readlink "$ROOT/.venv"), made for another folder or lock file;" \
+            "remove the link, and start again" >&2
+        return 1
+    fi
     rm -f "$stamp"
     echo "Installing into $ROOT/.venv (once; some minutes, more on a slow network)"
     if ! "$1" -m venv --clear "$ROOT/.venv"; then

@@ -33,12 +33,14 @@ class Explainer(QuestionModel):
         """The explanations E(q), decoded greedily."""
         return generate(self, questions, batch_size, max_new_tokens)
 
-    def describe(self, v: Tensor, layer: int, **settings) -> list[str] | str:
-        """What the direction v [d_target] of a target's layer encodes, or each of v [n, d_target]
-        (section 2.2); `settings` as for `explain`."""
+    def describe(self, v: Tensor, layer: int | Sequence[int], **settings) -> list[str] | str:
+        """What the direction v [d_target] of a target's layer encodes, or each of v [n, d_target],
+        whose layers may be one or n (section 2.2); `settings` as for `explain`."""
         form, rows = self.settings.prompt, v.view(-1, self.d_target)
-        text = prompt(templates(form)[0], layer, form)
-        said = self.explain([Question(text, row, (layer,)) for row in rows], **settings)
+        layers = [layer] * len(rows) if isinstance(layer, int) else layer
+        texts = [prompt(templates(form)[0], layer, form) for layer in layers]
+        asked = zip(texts, rows, layers, strict=True)
+        said = self.explain([Question(text, row, (n,)) for text, row, n in asked], **settings)
         said = [description(text) for text in said]
         return said if v.dim() > 1 else said[0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.extras.labelling import table_html
-from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
@@ -33,22 +33,24 @@ from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import Profile
 from introspect_utils.tasks import outcome, task_features, task_patching
 from introspect_utils.tasks.patching import pieces
+from introspect_utils.tasks.task_features import Described
 
 
 @dataclass(frozen=True, eq=False)
 class Models:
     """All that answers, in memory.
 
-    `training`: the directions that `explainer` was trained on, `descriptions` theirs. `means`:
-    layer -> the mean residual [d_target], which is taken off an activation if `center`. `patching`:
-    the explainer of activation patching, if one is trained. `max_new_tokens`: of an explanation.
+    `training`: the directions that `explainer` was trained on; `held_out`: those it is tested on,
+    with their exemplars. `means`: layer -> the mean residual [d_target], which is taken off an
+    activation if `center`. `patching`: the explainer of activation patching, if one is trained.
+    `max_new_tokens`: of an explanation.
     """
 
     target: LanguageModel
     explainer: Explainer
     simulator: Simulator
-    training: Directions
-    descriptions: list[str]
+    training: Described
+    held_out: Described
     means: dict[int, Tensor]
     center: bool
     patching: Explainer | None
@@ -92,22 +94,19 @@ def load(profile: Profile, target: str) -> Models:
             f"profile {profile.name} trains no self-explainer of features of {target}: add self to "
             "features.explainers"
         )
-    folder = task_features.TASK.folder(profile, target)
-    directions = Directions.load(folder / "directions.safetensors")
+    asked = explained.parameters
+    rows = task_features.read(profile, target, asked["n_train"], asked["seed"])
     lm = load_model(target, profile.device, profile.dtype, profile.seeds[0])
     simulator = load_simulator(profile, lm)
-    gold = task_features.chosen_descriptions(profile, target)
-    asked = explained.parameters
-    rows = task_features.split(directions, gold, asked["n_train"], asked["seed"])["train"]
-    training = directions.take(rows)
-    means = layer_means(folder / "residuals", profile.features.layers)
+    stored = task_features.TASK.folder(profile, target) / "residuals"
+    means = layer_means(stored, profile.features.layers)
     trained = patching and checkpoint(profile, patching.id).is_file()
     return Models(
         target=lm,
         explainer=_load_explainer(profile, explained.id, lm),
         simulator=simulator,
-        training=training,
-        descriptions=[gold[name] for name in training.names],
+        training=rows["train"],
+        held_out=rows["test"],
         means={layer: mean.to(lm.device) for layer, mean in means.items()},
         center=profile.features.act_center,
         patching=_load_explainer(profile, patching.id, lm) if trained else None,
@@ -138,18 +137,19 @@ def activations(models: Models, text: str, layer: int) -> Tensor:
     return h - models.means[layer] if models.center else h
 
 
-def explanation(models: Models, v: Tensor, layer: int) -> list[str] | str:
-    """What the explainer says v encodes, or each of v [n, d_target]."""
+def explanation(models: Models, v: Tensor, layer: int | Sequence[int]) -> list[str] | str:
+    """What the explainer says v encodes, or each of v [n, d_target], at one or at n layers."""
     return models.explainer.describe(v, layer, max_new_tokens=models.max_new_tokens)
 
 
 def nearest_features(models: Models, v: Tensor, layer: int, n: int = 5) -> pd.DataFrame:
     """The `n` training features of the layer most like v, the most similar first (its description
     is NN-layer's answer): `feature`, `description` and `cosine`."""
-    rows = models.training.where(layer=layer)
-    cosines = torch.cosine_similarity(models.training.vectors[rows], v[None].cpu())
-    names = [models.training.names[row] for row in rows]
-    descriptions = [models.descriptions[row] for row in rows]
+    directions = models.training.directions
+    rows = directions.where(layer=layer)
+    cosines = torch.cosine_similarity(directions.vectors[rows], v[None].cpu())
+    names = [directions.names[row] for row in rows]
+    descriptions = [models.training.gold[row] for row in rows]
     found = pd.DataFrame({"feature": names, "description": descriptions, "cosine": cosines})
     return found.nlargest(n, "cosine")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from introspect_utils.models.language_model import LanguageModel
+
+# PEFT asks each model for an attribute that transformers has given another name
+warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
 
 ADAPTER = "adapter_model.safetensors"
 # ways to begin a LoRA that leave the base as it is, or change it in the same way each time

@@ -23,6 +23,7 @@ from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import load_profile
 from introspect_utils.tasks import patching, task_patching
+from introspect_utils.tasks.task_features import Described
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -47,8 +48,8 @@ def models():
         target=load_model("tiny-llama", "cpu"),
         explainer=Explainer(load_model("tiny-llama", "cpu"), SETTINGS, 32, ((1,), (2,))).eval(),
         simulator=make_simulator(),
-        training=training,
-        descriptions=[f"words <{name}>" for name in names],
+        training=Described(training, [f"words <{name}>" for name in names], None),
+        held_out=Described(training.take([]), [], None),
         means={layer: torch.randn(32, generator=draw) for layer in (1, 2)},
         center=True,
         patching=make_explainer(),
@@ -76,12 +77,14 @@ def test_the_explanation_is_that_of_the_token_less_the_mean_where_the_profile_sa
 def test_the_nearest_features_are_of_the_layer_in_the_order_of_their_cosines(models):
     v = ask.activations(models, TEXT, 2)[1]
     found = ask.nearest_features(models, v, 2, n=4)
-    cosines = torch.cosine_similarity(models.training.vectors[6:], v[None]).numpy()
+    cosines = torch.cosine_similarity(models.training.directions.vectors[6:], v[None]).numpy()
     order = np.argsort(-cosines)[:4]
     assert found["feature"].tolist() == [f"sae/2/{i}" for i in order]
     assert found["cosine"].tolist() == pytest.approx(cosines[order], abs=1e-6)
     asked = Directions(("act/2/0",), ("act",), ("test",), (2,), v[None], ("",))
-    answer = nearest_descriptions(models.training, models.descriptions, asked, within_layer=True)
+    answer = nearest_descriptions(
+        models.training.directions, models.training.gold, asked, within_layer=True
+    )
     assert answer == found["description"].tolist()[:1]
     assert len(ask.nearest_features(models, v, 1, n=50)) == 6
 

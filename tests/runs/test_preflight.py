@@ -105,16 +105,16 @@ def test_optional_parts_are_asked_for_and_take_the_place_of_their_namesakes(mach
     assert 200 < sum(each.hours for each in made if each) < 300
     whole, extra = run_all.chosen_parts(usual, ["--with", *OPTIONAL.split()])
     assert whole == PAPER and load_profile("paper") == PAPER and extra == []
-    longer, _ = run_all.chosen_parts(usual, ["--with", "paper/optional/qwen"])
+    longer, _ = run_all.chosen_parts(usual, ["--with", "paper/optional/qwen-features"])
     sources = [part.source for part in longer.parts]
-    assert "paper/optional/qwen" in sources and "paper/qwen" not in sources
+    assert "paper/optional/qwen-features" in sources and "paper/qwen-features" not in sources
     assert [run.id for run in plan(longer)] == [run.id for run in plan(usual)]
     name = "features-llama-3.1-8b-qwen3-8b-full-n7936-seed42"
     [run] = [run for run in plan(longer) if run.id == name]
     assert run.settings["training"]["epochs"] == 100
-    message = "has no optional part 'paper/qwen'; did you mean 'paper/optional/qwen'"
+    message = "no optional part 'paper/qwen-features'; did you mean 'paper/optional/qwen-features'"
     with pytest.raises(UserError, match=message):
-        run_all.chosen_parts(usual, ["--with", "paper/qwen"])
+        run_all.chosen_parts(usual, ["--with", "paper/qwen-features"])
     with pytest.raises(UserError, match="profile smoke has no optional part 'x'; it has none"):
         run_all.chosen_parts(load_profile("smoke"), ["--with", "x"])
 

@@ -310,5 +310,8 @@ def test_one_vector_or_a_batch_is_described_alike():
     vectors = torch.randn(3, explainer.d_target)
     said = explainer.describe(vectors, 2, max_new_tokens=4)
     assert said == [explainer.describe(v, 2, max_new_tokens=4) for v in vectors]
+    mixed = explainer.describe(vectors, [1, 2, 1], max_new_tokens=4)
+    assert mixed[::2] == explainer.describe(vectors[::2], 1, max_new_tokens=4)
+    assert mixed[1] == said[1]
     with pytest.raises(UserError, match="knows no vectors from layers"):
         explainer.describe(vectors[0], 3)
