@@ -13,19 +13,6 @@ import yaml
 
 from introspect_utils.settings.paths import REPO
 
-
-def test_the_environment_of_another_folder_is_not_emptied_through_a_link(tmp_path):
-    """`venv --clear` follows a link: a clone whose .venv is a link once emptied its owner's."""
-    (tmp_path / "requirements.lock").write_text("torch\n")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/.installed").write_text("of another folder\n")
-    (tmp_path / ".venv").symlink_to(tmp_path / "other")
-    script = f"ROOT={tmp_path}; source {REPO}/scripts/setup.sh"
-    ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1 and "remove the link" in ended.stderr
-    assert (tmp_path / "other/.installed").read_text() == "of another folder\n"
-
-
 WORKFLOWS = sorted((REPO / ".github/workflows").glob("*.yml"))
 
 
@@ -105,6 +92,17 @@ def test_set_up_is_done_once_and_begun_again_when_cut_short(bare_repo):
     with (bare_repo / "requirements.lock").open("a") as file:
         print("another==1.0", file=file)
     assert "Installing into" in script(run, PYTHON=python)[1]
+
+
+def test_the_environment_of_another_folder_is_not_emptied_through_a_link(bare_repo, tmp_path):
+    """`venv --clear` follows a link: a clone whose .venv is a link once emptied its owner's."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / ".installed").write_text("of another folder\n")
+    (bare_repo / ".venv").symlink_to(other)
+    status, _, err = script(bare_repo / "run_all.sh", PYTHON=str(bare_repo / "python"))
+    assert status == 1 and "remove the link" in err
+    assert (other / ".installed").read_text() == "of another folder\n"
 
 
 def test_the_scripts_are_whole():
