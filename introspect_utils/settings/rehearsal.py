@@ -40,8 +40,7 @@ def _small(section: Any, name: str) -> Any:
         small[key] = _small(value, key)
         if key == "sizes":  # far fewer, still different and in order
             small[key] = [round(4 * log2(n)) for n in value]
-        elif key == "processes":
-            small[key] = min(value, SMALL[key])
-        elif not isinstance(value, dict | None) and key in SMALL.get(name, {}):
-            small[key] = SMALL[name][key]
+        elif not isinstance(value, dict | None) and key in (at_most := SMALL | SMALL.get(name, {})):
+            number = isinstance(value, int | float)
+            small[key] = min(value, at_most[key]) if number else at_most[key]
     return small

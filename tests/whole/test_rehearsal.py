@@ -40,6 +40,9 @@ def test_its_runs_are_those_of_the_profile(name, of):
         file.training.sharded for file in (real, *real.parts)
     }
     assert not any(estimate(small, run) or downloads(small, run) for run in rehearsed)
+    for ours, theirs in zip((small, *small.parts), (real, *real.parts), strict=True):
+        for number in ("n_test", "n_random", "n_top", "candidates"):  # not more: 0 stays 0
+            assert getattr(ours.features, number, 0) <= getattr(theirs.features, number, 0)
 
 
 def test_only_profiles_are_rehearsed():
