@@ -16,7 +16,7 @@ _MODULES = {
     "tasks": ("ablation", "outcome", "patching", "task_ablation", "task_features"),
     "scores": ("descriptions", "floors", "neighbours", "selfie", "similarity", "surface"),
     "report": ("figures", "paper", "result_figures", "scaling", "seen", "tables"),
-    "extras": ("ask", "error_analysis", "labelling", "published_data"),
+    "extras": ("ask", "ask_widget", "error_analysis", "labelling", "published_data"),
 }
 _PLACES = {name: f"{room}.{name}" for room, names in _MODULES.items() for name in names}
 _PLACES |= {
@@ -26,7 +26,7 @@ _PLACES |= {
     "aligned_contexts": "explainer.make",
     "best_of": "scores.selfie",
     "generate": "explainer.generate",
-    "generate_greedily": "models.weights",
+    "generate_tokens": "models.weights",
     "held_out_loss": "explainer.train",
     "load_model": "models.load",
     "make_explainer": "explainer.make",

@@ -36,13 +36,17 @@ class Explainer(QuestionModel):
     def describe(self, v: Tensor, layer: int | Sequence[int], **settings) -> list[str] | str:
         """What the direction v [d_target] of a target's layer encodes, or each of v [n, d_target],
         whose layers may be one or n (section 2.2); `settings` as for `explain`."""
-        form, rows = self.settings.prompt, v.view(-1, self.d_target)
+        rows = v.view(-1, self.d_target)
         layers = [layer] * len(rows) if isinstance(layer, int) else layer
-        texts = [prompt(templates(form)[0], layer, form) for layer in layers]
-        asked = zip(texts, rows, layers, strict=True)
-        said = self.explain([Question(text, row, (n,)) for text, row, n in asked], **settings)
-        said = [description(text) for text in said]
+        asked = [self.question(*of) for of in zip(rows, layers, strict=True)]
+        said = [description(text) for text in self.explain(asked, **settings)]
         return said if v.dim() > 1 else said[0]
+
+    def question(self, v: Tensor, layer: int) -> Question:
+        """What a direction v [d_target] of a target's layer encodes, asked in the form that this
+        explainer was trained with."""
+        form = self.settings.prompt
+        return Question(prompt(templates(form)[0], layer, form), v, (layer,))
 
     def save(self, folder: str | Path) -> None:
         """A PEFT or transformers folder, with the projection and the means in safetensors, and the

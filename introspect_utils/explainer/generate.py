@@ -1,4 +1,4 @@
-"""Greedy explanations, batched."""
+"""Explanations, batched: greedy, or the likeliest by a beam search."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from introspect_utils.explainer.gates import check_padding
 from introspect_utils.explainer.question_model import QuestionModel, Row
 from introspect_utils.explainer.tuning import merged
 from introspect_utils.models.residual import positions, read_shared
-from introspect_utils.models.weights import generate_greedily
+from introspect_utils.models.weights import generate_tokens
 from introspect_utils.tasks.question import Question
 
 
@@ -21,8 +21,10 @@ def generate(
     batch_size: int = 32,
     max_new_tokens: int = 24,
     prompt: str | None = None,
+    beams: int = 1,
 ) -> list[str]:
-    """One greedy explanation per question, in order; the longest prompts are read first.
+    """One greedy explanation per question, in order; the longest prompts are read first. With
+    `beams`, so many of each question, its likeliest first.
 
     An explanation may always be as long as the longest that the explainer was trained on. Raises
     `UserError` when a question and its answer are longer than the model reads, or an answer would
@@ -30,8 +32,11 @@ def generate(
     """
     rows = [(question, *explainer.encode(question, prompt=prompt)) for question in questions]
     most = max(max_new_tokens, explainer.longest_explanation)
-    said, decode = _continue(explainer, rows, batch_size, most), explainer.lm.tokenizer.decode
-    return [decode(tokens, skip_special_tokens=True).strip() for tokens in said]
+    said = _continue(explainer, rows, batch_size, most, beams=beams)
+    decode = explainer.lm.tokenizer.decode
+    return [
+        decode(tokens, skip_special_tokens=True).strip() for of_row in said for tokens in of_row
+    ]
 
 
 def rollouts(
@@ -39,14 +44,19 @@ def rollouts(
 ) -> list[list[int]]:
     """Exactly `n` greedy tokens behind each question, past the end of its explanation (B.4)."""
     rows = [(question, *explainer.encode(question)) for question in questions]
-    return _continue(explainer, rows, batch_size, n, exactly=True)
+    return [tokens for [tokens] in _continue(explainer, rows, batch_size, n, exactly=True)]
 
 
 @torch.inference_mode()
 def _continue(
-    explainer: QuestionModel, rows: list[Row], batch_size: int, n: int, exactly: bool = False
-) -> list[list[int]]:
-    """At most, or exactly, `n` greedy tokens behind each row."""
+    explainer: QuestionModel,
+    rows: list[Row],
+    batch_size: int,
+    n: int,
+    exactly: bool = False,
+    beams: int = 1,
+) -> list[list[list[int]]]:
+    """At most, or exactly, `n` tokens behind each row, `beams` times."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i][1]))
     said, lm = [[] for _ in rows], explainer.eval().lm
     if rows:
@@ -59,16 +69,19 @@ def _continue(
             chosen = order[start : start + batch_size]
             batch = explainer.collate([rows[i] for i in chosen], n)
             embedded = explainer.embeddings(batch)
-            tokens = generate_greedily(
+            tokens = generate_tokens(
                 lm,
                 n,
                 exactly,
+                beams,
                 inputs_embeds=embedded,
                 attention_mask=batch.mask,
                 position_ids=positions(batch.mask),
-                past_key_values=read_shared(lm.model, embedded, batch.shared),
+                past_key_values=read_shared(
+                    lm.model, embedded.repeat_interleave(beams, 0), batch.shared
+                ),
             )
-            for i, of_row in zip(chosen, tokens.tolist(), strict=True):
+            for i, of_row in zip(chosen, tokens.view(len(chosen), beams, -1).tolist(), strict=True):
                 said[i] = of_row
             progress.update(len(chosen))
     return said

@@ -1,28 +1,24 @@
-"""One token of a text, and what can be said of it (notebook 13): a function for each thing asked,
-and a widget that asks them all of the token that is clicked."""
+"""One token of a text, and what can be said of it (notebook 13): a function for each thing
+asked."""
 
 from __future__ import annotations
 
-import html
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import pandas as pd
 import torch
-from ipywidgets import HTML, Button, HBox, Text, ToggleButtons, VBox
 from torch import Tensor
 
 from introspect_utils.explainer.explainer import Explainer
-from introspect_utils.extras.labelling import table_html
+from introspect_utils.explainer.generate import generate
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import clean_run, pad_left, patched_logits
 from introspect_utils.models.residual_store import layer_means, token_activations
 from introspect_utils.models.tokens import token_ids, token_spans
-from introspect_utils.report.figures import token_html
 from introspect_utils.runs.beside import self_explainer
 from introspect_utils.runs.plan import plan
 from introspect_utils.runs.pretrained import restore
@@ -142,16 +138,28 @@ def explanation(models: Models, v: Tensor, layer: int | Sequence[int]) -> list[s
     return models.explainer.describe(v, layer, max_new_tokens=models.max_new_tokens)
 
 
+def likeliest(models: Models, v: Tensor, layer: int, n: int = 3) -> list[str]:
+    """The `n` likeliest explanations of v that a beam search finds, the likeliest first."""
+    question = models.explainer.question(v, layer)
+    said = generate(models.explainer, [question], max_new_tokens=models.max_new_tokens, beams=n)
+    return [task_features.description(text) for text in said]
+
+
+def echoes(description: str, token: str) -> bool:
+    """Whether a description names the token that it is of: perhaps that is all it was read from."""
+    return bool(token.strip()) and token.strip().lower() in description.lower()
+
+
 def nearest_features(models: Models, v: Tensor, layer: int, n: int = 5) -> pd.DataFrame:
     """The `n` training features of the layer most like v, the most similar first (its description
-    is NN-layer's answer): `feature`, `description` and `cosine`."""
+    is NN-layer's answer): `nearest training feature`, `description` and `cosine`."""
     directions = models.training.directions
     rows = directions.where(layer=layer)
     cosines = torch.cosine_similarity(directions.vectors[rows], v[None].cpu())
     names = [directions.names[row] for row in rows]
     descriptions = [models.training.gold[row] for row in rows]
-    found = pd.DataFrame({"feature": names, "description": descriptions, "cosine": cosines})
-    return found.nlargest(n, "cosine")
+    found = {"nearest training feature": names, "description": descriptions, "cosine": cosines}
+    return pd.DataFrame(found).nlargest(n, "cosine")
 
 
 @torch.inference_mode()
@@ -215,86 +223,3 @@ def patched(models: Models, text: str, position: int, layer: int, into: str) -> 
         same = outcome.same(content, row["ablated_continuation"][0])
         right = changed == row["is_different"] and same
     return Patched(block, token, before, real, predicted, right)
-
-
-def neighbours_html(found: pd.DataFrame) -> str:
-    """The nearest training features as a table."""
-    return table_html(
-        *found.itertuples(index=False), head=("Nearest training features", "Description", "Cosine")
-    )
-
-
-def simulated_html(description: str, tokens: list[str], found: Simulated) -> str:
-    """The explanation over the text, shaded by the true activation, then by the simulated one."""
-    both = (part[None].numpy() for part in (found.true, found.predicted))
-    return token_html(description, [tokens], *both, found.r).data
-
-
-def patched_html(found: Patched) -> str:
-    """What the patch does to the answer, predicted against real."""
-    none = "no explainer is trained: see notebooks/06_train_activation_patching.ipynb"
-    first, last = found.block[0], found.block[-1]
-    where = f"layer {first}" if first == last else f"layers {first} to {last}"
-    verdict = {None: "", True: " (right)", False: " (wrong)"}[found.right]
-    return table_html(
-        (f"Patched into {found.token!r} at {where}", f"the answer was {found.before!r}"),
-        ("Predicted", (found.predicted or none) + verdict),
-        ("Real", found.real),
-    )
-
-
-def answer_html(models: Models, text: str, position: int, layer: int, into: str) -> str:
-    """All four of one token. Where the text cannot be patched into `into`, the reason stands in the
-    last one's place."""
-    v, tokens = activations(models, text, layer)[position], token_texts(models.target, text)
-    said = explanation(models, v, layer)
-    try:
-        patch = patched_html(patched(models, text, position, layer, into))
-    except UserError as error:
-        patch = f"<p>{html.escape(str(error))}</p>"
-    token = html.escape(repr(tokens[position]))
-    head = f"<p>At layer {layer}, <b>{token}</b> encodes: <b>{html.escape(said)}</b></p>"
-    simulation = simulated_html(said, tokens, simulated(models, text, v, layer, said))
-    return head + simulation + neighbours_html(nearest_features(models, v, layer)) + patch
-
-
-def widget(models: Models, text: str, into: str, position: int, layer: int) -> VBox:
-    """A text whose tokens are buttons, the layers, the text that the activation is patched into,
-    and below the answer: first to what is given here, then to what is clicked."""
-    wide = {"style": {"description_width": "7em"}, "layout": {"width": "95%"}}
-    text_box = Text(text, description="Text", continuous_update=False, **wide)
-    into_box = Text(into, description="Patched into", continuous_update=False, **wide)
-    layers = [of_explainer for (of_explainer,) in models.explainer.layers]
-    narrow = {"button_width": "4em"}
-    layer_box = ToggleButtons(options=layers, value=layer, description="Layer", style=narrow)
-    tokens, answer = HBox(layout={"flex_flow": "row wrap"}), HTML()
-
-    def refresh(_change=None) -> None:
-        for number, button in enumerate(tokens.children):
-            button.button_style = "primary" if number == position else ""
-        asked, start = (text_box.value, position, layer_box.value, into_box.value), time.monotonic()
-        try:
-            said = answer_html(models, *asked)
-            answer.value = f"{said}<p>{time.monotonic() - start:.1f} s</p>"
-        except UserError as error:
-            answer.value = html.escape(str(error))
-
-    def click(button: Button) -> None:
-        nonlocal position
-        position = tokens.children.index(button)
-        refresh()
-
-    def spell(_change=None) -> None:
-        nonlocal position
-        shown = token_texts(models.target, text_box.value)
-        position = max(min(position, len(shown) - 1), 0)
-        tokens.children = [Button(description=t, layout={"width": "auto"}) for t in shown]
-        for button in tokens.children:
-            button.on_click(click)
-        refresh()
-
-    spell()
-    text_box.observe(spell, "value")
-    for box in (into_box, layer_box):
-        box.observe(refresh, "value")
-    return VBox([text_box, tokens, layer_box, into_box, answer])

@@ -112,23 +112,28 @@ def end_tokens(lm: LanguageModel) -> list[int]:
     return sorted(ends - {None})
 
 
-def generate_greedily(
-    lm: LanguageModel, max_new_tokens: int, exactly: bool = False, **inputs
+def generate_tokens(
+    lm: LanguageModel, max_new_tokens: int, exactly: bool = False, beams: int = 1, **inputs
 ) -> torch.Tensor:
-    """The tokens [batch, n] that `lm` continues `inputs` with, most likely first; `exactly` so
-    many, whether or not an answer ends before. The model's own generation settings (penalties,
-    suppressed tokens, beams, ...) have no effect."""
+    """The tokens [batch, n] that `lm` continues `inputs` with, decoded greedily; `exactly` so many,
+    whether or not an answer ends before. With `beams`: [batch * beams, n], of each input the
+    likeliest continuations that a beam search finds, the likeliest first. The model's own
+    generation settings (penalties, suppressed tokens, beams, ...) have no effect."""
     from transformers import GenerationConfig
 
-    greedy = GenerationConfig(
+    decoding = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
+        num_beams=beams,
+        num_return_sequences=beams,
         eos_token_id=None if exactly else end_tokens(lm),
         pad_token_id=lm.tokenizer.pad_token_id,
     )
     given = lm.model.generation_config
-    lm.model.generation_config = GenerationConfig()  # what `greedy` leaves open is taken from here
+    lm.model.generation_config = (
+        GenerationConfig()
+    )  # what `decoding` leaves open is taken from here
     try:
-        return lm.model.generate(**inputs, generation_config=greedy)
+        return lm.model.generate(**inputs, generation_config=decoding)
     finally:
         lm.model.generation_config = given

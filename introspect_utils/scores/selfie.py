@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import read_shared
 from introspect_utils.models.tokens import token_ids
-from introspect_utils.models.weights import generate_greedily
+from introspect_utils.models.weights import generate_tokens
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks.task_features import t_feat
 
@@ -71,7 +71,7 @@ def selfie(
         part = tokens[start : start + batch_size]
         inputs = embedded.repeat(len(part), 1, 1)
         inputs[:, places] = part.unsqueeze(1)
-        ids = generate_greedily(
+        ids = generate_tokens(
             lm,
             max_new_tokens,
             inputs_embeds=inputs,

@@ -19,6 +19,7 @@ class Chat(Server):
         super().__init__(Handler)
         self.url += "/v1"
         self.said, self.asked, self.lock = Counter(), Counter(), threading.Lock()
+        self.refused = set()  # one new prompt of 211: callers accept one of 100 without a reply
 
 
 class Handler(Answers):
@@ -29,12 +30,14 @@ class Handler(Answers):
         with self.server.lock:
             self.server.asked[prompt] += 1
             first = self.server.asked[prompt] == 1
+            if first and len(self.server.asked) % 211 == 0:
+                self.server.refused.add(prompt)
+        if prompt in self.server.refused:
+            return self.fail("refused", 400)
         if first and number % 7 == 0:
             return self.fail("busy", 429, {"Retry-After": "0.1"})
         if first and number % 31 == 0:
             return self.fail("failed", 500)
-        if number % 211 == 0:
-            return self.fail("refused", 400)
         judged = "rating" in prompt.lower() or "similar" in prompt.lower()
         text = str(1 + number % 5) if judged else WORDS[number % len(WORDS)]
         if first and number % 13 == 0:

@@ -2,6 +2,7 @@
 use, and a click asks anew."""
 
 import dataclasses
+import html
 import shutil
 
 import numpy as np
@@ -13,8 +14,9 @@ from simulating import make_simulator
 from test_patching import PAIR
 
 from introspect_utils.explainer.explainer import Explainer
+from introspect_utils.explainer.generate import generate
 from introspect_utils.explainer.train import train
-from introspect_utils.extras import ask
+from introspect_utils.extras import ask, ask_widget
 from introspect_utils.features.directions import Directions
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual_store import token_activations
@@ -74,12 +76,26 @@ def test_the_explanation_is_that_of_the_token_less_the_mean_where_the_profile_sa
     assert ask.explanation(models, centred, 2) == models.explainer.describe(v - models.means[2], 2)
 
 
+def test_the_likeliest_explanations_are_by_a_beam_search(models):
+    v = ask.activations(models, TEXT, 2)
+    questions = [models.explainer.question(row, 2) for row in v[1:4]]
+    together = generate(models.explainer, questions, max_new_tokens=24, beams=3)
+    alone = [ask.likeliest(models, row, 2) for row in v[1:4]]
+    assert alone == [together[i : i + 3] for i in (0, 3, 6)]
+    assert all(len({*of_one}) > 1 for of_one in alone)
+
+
+def test_an_echo_names_its_token():
+    assert ask.echoes("the word 'Rome'", " rome") and ask.echoes("capital cities", "capital")
+    assert not ask.echoes("the word 'Rome'", " Italy") and not ask.echoes("spaces", " ")
+
+
 def test_the_nearest_features_are_of_the_layer_in_the_order_of_their_cosines(models):
     v = ask.activations(models, TEXT, 2)[1]
     found = ask.nearest_features(models, v, 2, n=4)
     cosines = torch.cosine_similarity(models.training.directions.vectors[6:], v[None]).numpy()
     order = np.argsort(-cosines)[:4]
-    assert found["feature"].tolist() == [f"sae/2/{i}" for i in order]
+    assert found["nearest training feature"].tolist() == [f"sae/2/{i}" for i in order]
     assert found["cosine"].tolist() == pytest.approx(cosines[order], abs=1e-6)
     asked = Directions(("act/2/0",), ("act",), ("test",), (2,), v[None], ("",))
     answer = nearest_descriptions(
@@ -132,8 +148,8 @@ def test_a_patch_is_that_of_the_data_and_the_prediction_that_of_the_explainer(mo
 def test_without_its_explainer_a_patch_is_made_at_the_layer_and_the_notebook_named(models):
     found = ask.patched(dataclasses.replace(models, patching=None), TEXT, 3, 2, INTO)
     assert (found.block, found.predicted, found.right) == ((2,), None, None) and "<<<" in found.real
-    assert "06_train_activation_patching" in ask.patched_html(found)
-    assert "(right)" in ask.patched_html(found._replace(predicted=found.real, right=True))
+    assert "06_train_activation_patching" in ask_widget.patched_html(found)
+    assert "(right)" in ask_widget.patched_html(found._replace(predicted=found.real, right=True))
 
 
 def test_a_token_that_the_other_text_does_not_reach_is_refused(models):
@@ -161,7 +177,7 @@ def test_what_is_missing_names_its_notebook(tmp_path, monkeypatch):
 
 @pytest.fixture
 def widget(models):
-    return ask.widget(models, TEXT, INTO, position=3, layer=1)
+    return ask_widget.widget(models, TEXT, INTO, position=3, layer=1)
 
 
 def test_a_click_asks_of_that_token_and_of_that_layer(models, widget):
@@ -169,14 +185,19 @@ def test_a_click_asks_of_that_token_and_of_that_layer(models, widget):
     assert [button.description for button in tokens.children] == ask.token_texts(
         models.target, TEXT
     )
-    assert answer.value.startswith(ask.answer_html(models, TEXT, 3, 1, INTO))
+    assert answer.value.startswith(ask_widget.answer_html(models, TEXT, 3, 1, INTO))
+    zero = ask.explanation(models, torch.zeros(32), 1)
+    assert html.escape(f"With a zero vector{zero}") in answer.value.replace("</td><td>", "")
+    shown = []
+    answer.observe(lambda change: shown.append(change.new), "value")
     tokens.children[1].click()
-    assert answer.value.startswith(ask.answer_html(models, TEXT, 1, 1, INTO))
+    assert shown == ["Asking ...", answer.value]
+    assert answer.value.startswith(ask_widget.answer_html(models, TEXT, 1, 1, INTO))
     assert [button.button_style for button in tokens.children].index("primary") == 1
     layer.value = 2
-    assert answer.value.startswith(ask.answer_html(models, TEXT, 1, 2, INTO))
+    assert answer.value.startswith(ask_widget.answer_html(models, TEXT, 1, 2, INTO))
     into.value = "is"
-    assert "has no token number" in answer.value and "Nearest training features" in answer.value
+    assert "has no token number" in answer.value and "nearest training feature" in answer.value
 
 
 def test_another_text_has_other_tokens_and_no_text_says_so(models, widget):
@@ -193,7 +214,7 @@ def test_another_text_has_other_tokens_and_no_text_says_so(models, widget):
     text.value = ""
     assert answer.value == "the text is empty: give at least one word" and tokens.children == ()
     text.value = "Rome"
-    assert answer.value.startswith(ask.answer_html(models, "Rome", 0, 1, INTO))
+    assert answer.value.startswith(ask_widget.answer_html(models, "Rome", 0, 1, INTO))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

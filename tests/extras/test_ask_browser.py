@@ -187,6 +187,6 @@ def test_a_click_in_a_browser_changes_the_answer(tmp_path, monkeypatch, one_thre
     (tmp_path / "browser").mkdir()
     before, after = drive(tmp_path / "browser", tmp_path, "smoke", "tiny-llama")
     assert "At layer 2" in before and "At layer 2" in after
-    assert "06_train_activation_patching" in after and "Nearest training features" in after
+    assert "06_train_activation_patching" in after and "nearest training feature" in after
     assert (tmp_path / "browser" / "widget.png").stat().st_size > 5_000
     assert asked.outputs[0].is_file()

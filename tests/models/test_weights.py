@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from introspect_utils.models.load import load_model
 from introspect_utils.models.weights import (
     end_tokens,
-    generate_greedily,
+    generate_tokens,
     read_adapter,
     sharing_weights,
 )
@@ -208,13 +208,29 @@ SETTINGS = {
 def test_no_generation_setting_of_the_model_changes_what_it_says(name):
     lm = load_model("tiny-llama", "cpu")
     inputs = {"inputs_embeds": lm.model.get_input_embeddings()(IDS)}
-    expected = generate_greedily(lm, 8, **inputs)
+    expected = generate_tokens(lm, 8, **inputs)
     token = lm.model(IDS).logits[:, -1].argmax(-1)
     assert torch.equal(expected[:, 0], token)  # beams and penalties aside: the most likely
     setattr(lm.model.generation_config, name, SETTINGS[name])
     given = json.dumps(lm.model.generation_config.to_dict(), default=str)
-    assert torch.equal(generate_greedily(lm, 8, **inputs), expected)
+    assert torch.equal(generate_tokens(lm, 8, **inputs), expected)
     assert json.dumps(lm.model.generation_config.to_dict(), default=str) == given
+
+
+def test_beams_find_what_is_likelier_than_what_is_said_greedily():
+    lm, n = load_model("tiny-llama", "cpu"), 4
+    inputs = {"inputs_embeds": lm.model.get_input_embeddings()(IDS)}
+
+    def log_p(said):  # of n tokens behind each prompt
+        prompts = IDS.repeat_interleave(len(said) // len(IDS), 0)
+        logits = lm.model(torch.cat([prompts, said], 1)).logits[:, IDS.shape[1] - 1 : -1]
+        return logits.log_softmax(-1).gather(-1, said[..., None])[..., 0].sum(1)
+
+    greedy = generate_tokens(lm, n, exactly=True, **inputs)
+    beams = generate_tokens(lm, n, exactly=True, beams=5, **inputs)
+    found = log_p(beams).view(len(IDS), 5)
+    assert (found.diff(dim=1) <= 1e-4).all() and (found[:, 0] >= log_p(greedy) - 1e-4).all()
+    assert all(len({tuple(row) for row in of.tolist()}) == 5 for of in beams.view(len(IDS), 5, n))
 
 
 def test_an_answer_ends_at_every_end_that_the_model_has():
@@ -230,7 +246,7 @@ def test_an_answer_ends_at_every_end_that_the_model_has():
     )
     assert end_tokens(lm) == sorted({special[-1], learned})
     inputs = {"inputs_embeds": lm.model.get_input_embeddings()(IDS)}
-    first = generate_greedily(lm, 3, **inputs)[0, 0].item()
+    first = generate_tokens(lm, 3, **inputs)[0, 0].item()
     lm.model.generation_config.eos_token_id = first
-    said = generate_greedily(lm, 3, **inputs)[0].tolist()
+    said = generate_tokens(lm, 3, **inputs)[0].tolist()
     assert said[0] == first and set(said[1:]) <= {lm.tokenizer.pad_token_id}
