@@ -130,7 +130,7 @@ def drawing(name: str, examples: dict[str, dict]) -> Figure | None:
     for task, boxes in DRAWINGS[name].items():
         if example := examples.get(task.removesuffix("_2")):
             y = _boxes(axes, y, boxes, example)
-    y = write(axes, MARGIN, y, DRAWINGS["note"], WIDTH - MARGIN)
+    y = write(axes, MARGIN, y, DRAWINGS["notes"][name], WIDTH - MARGIN)
     figure.set_size_inches(WIDTH / 72, (MARGIN - y) / 72)
     axes.set_ylim(y - MARGIN, 0)
     return figure

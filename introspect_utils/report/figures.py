@@ -170,7 +170,7 @@ def hints_followed(cells: Mapping[str, Sequence[dict]]) -> plt.Figure:
         right, area = "right" if cell["right"] else "wrong", areas.get(cell["subject"], "other")
         rows += [(target, right, a, answer) for a in ("all", area) for answer in answers]
     asked = pd.DataFrame(rows, columns=["target", "without the hint", "area", "followed"])
-    look = {"linestyle": "none", "dodge": 0.3, "markers": ["o", "s"], "markersize": 4}
+    look = {"linestyle": "none", "dodge": 0.45, "markers": ["o", "s"], "markersize": 4}
     look |= {"palette": [style.BLUE, style.ORANGE], "hue_order": ["right", "wrong"]}
     look |= {"err_kws": {"lw": 1}, "order": ["all", *style.WORDS["areas"], "other"]}
     grid = sns.catplot(
@@ -181,7 +181,7 @@ def hints_followed(cells: Mapping[str, Sequence[dict]]) -> plt.Figure:
     followed = ", ".join(f"{target} {share:.0f}%" for target, share in shares.items())
     grid.set(xlim=(-2, 102)).set_titles("{col_name}")
     grid.set_axis_labels("% of questions; bars: 95%", "")
-    title = f"Hints to another letter that are followed: {followed}"
+    title = f"How often a hint to another letter is followed: {followed}"
     grid.figure.suptitle(title, x=0.01, ha="left", weight="bold")
     grid.figure.set(size_inches=(style.PAGE, 2.1), layout_engine="constrained")
     sns.move_legend(grid, "outside lower center", ncols=2)

@@ -11,7 +11,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
-from introspect_utils.report import drawings, drawn_examples, result_figures, style, tables
+from introspect_utils.report import drawings, drawn_examples, hero, result_figures, style, tables
 from introspect_utils.report.claims import CLAIMS
 from introspect_utils.report.figures import PEAK, shaded
 from introspect_utils.report.paper import PATCHING_METRICS
@@ -34,12 +34,12 @@ COLUMNS = tables.COLUMNS
 _features = partial(of_table, columns=COLUMNS)
 _outcomes = partial(of_table, columns=PATCHING_METRICS)
 FIGURES = {  # of records
-    "hero": result_figures.hero,
+    "hero": hero.hero,
     "figure_features": partial(_features, tables=("1", "4"), rival="nn-all"),
     "figure_6": figure_6,
     "figure_6_all": partial(figure_6, metrics=METRICS, columns=COLUMNS),
     "figure_8": result_figures.figure_8,
-    "figure_patching": partial(_outcomes, tables=("2",), rival="rotated"),
+    "figure_patching": partial(_outcomes, tables=("2",), rival="shuffled-vector"),
     "figure_hints": partial(_outcomes, tables=("3",), rival="other"),
     "figure_matrix": result_figures.figure_matrix,
     "figure_ablation": result_figures.figure_ablation,
@@ -67,9 +67,9 @@ class Report:
         verdicts = ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())
         finished, planned = {run["id"] for run, _ in self.runs}, plan(self.profile)[:-1]
         said = (
-            "**Can a model learn to explain its own computations?** Of the paper’s "
-            f"{len(CLAIMS)} claims, task by task, these results find {verdicts}. {len(finished)} "
-            f"of {len(planned)} runs are finished.\n"
+            f"**Can a model learn to explain its own computations?** The paper’s {len(CLAIMS)} "
+            f"claims make {len(self.claims)} checks, task by task: {verdicts}. {len(finished)} of "
+            f"{len(planned)} runs are finished.\n"
         )
         for task in TASKS.values():
             asked = [run for run in planned if run.notebook == task.train and run.id in finished]

@@ -22,7 +22,7 @@ REFERENCE = {"1": "llama-3.1-8b", "4": "gemma-2-9b"}  # of Tables 2 and 3: qwen3
 BARS = "score × 100; bars: 95% interval"
 ONE_SEED = f"{BARS} (of one seed: over the test rows alone)"
 FLOOR = {"color": style.BLACK, "lw": 0.8, "ls": ":"}
-FLOOR_NAME = "floor: the best that is not given the vector (of hints: the model)"
+FLOOR_NAME = "floor: the best row without the vector (hints: without a model)"
 BAR = {"ms": 4, "capsize": 1.5, "lw": 1}
 STYLED = plt.rc_context(style.SETTINGS)
 
@@ -154,49 +154,12 @@ def marks(line_name: str) -> dict[str, Line2D]:
 
 
 @STYLED
-def hero(records: list[dict]) -> Figure | None:
-    """Figure 1D: each task's self-explainer among four to six rows, beside the paper's."""
-    drawn, said = [], []
-    for spec in style.WORDS["hero"]:
-        table, name = spec["table"], spec["column"]
-        for _, target in targets(records, table)[:1]:
-            found, paper = lines(records, table, target, [name]), paper_of(table, target)
-            by_key = {(style.kind(*line.key), line.key[1]): line for line in reversed(found)}
-            by_key |= {line.key: line for line in found}
-            shown = []
-            for label, (ours, quoted) in spec["rows"].items():
-                if line := by_key.get(tuple(ours.split(" "))):
-                    of_paper = paper.get(tuple((quoted or "").split(" ")), {})
-                    shown.append(Line(label, line.key, line.ours, of_paper))
-            if not shown:  # no explainer is done yet
-                continue
-            if least := floor(found, name):
-                same = {key: least[key] for key in ("explainer", "condition")}
-                same |= {"table": f"{table}-paired", "target": target}
-                said.append(word(pick(records, name, **same)))
-            head = f"{spec['name']}\n{style.LABELS[name]}, n = {shown[0].ours[name]['n']}"
-            drawn.append((head, shown, name, least))
-    if not drawn:
-        return None
-    title = f"{target}, trained to explain itself, is above the floor in "
-    title += f"{said.count('is above')} of {len(drawn)} tasks"
-    if any("seed" in each for each in said):
-        title = f"{target}, trained to explain itself (one training seed: no verdict)"
-    made, grid = figure(style.PAGE, 2.3, title, 1, len(drawn))
-    for axes, (head, *rest) in zip(grid[0], drawn, strict=True):
-        draw(axes, *rest)
-        axes.set(title=head, xlim=(0, 102))
-    legend(made, marks(FLOOR_NAME), title=ONE_SEED)
-    return made
-
-
-@STYLED
 def of_table(
     records: list[dict], tables: Sequence[str], columns: Sequence[str], rival: str = ""
 ) -> Figure | None:
     """Tables as dot plots, a line of panels for each target, a panel for each column, with the
-    column's floor (of paired differences: 0). The title says how self stands to a `rival` in the
-    first column, or how often it is above."""
+    column's floor (of paired differences: 0). The title says how self stands to a `rival` (an
+    explainer, its kind, or a condition) in the first column, or how often it is above."""
     groups = [(key, lines(records, *key, columns)) for key in targets(records, *tables)]
     groups = [(key, shown) for key, shown in groups if shown]
     if not groups:
@@ -214,10 +177,13 @@ def of_table(
         title = f"Self is above others in {decided.count('is above')} of {len(decided)} comparisons"
         title += f"; {len(found) - len(decided)} more are of one seed" * (len(decided) < len(found))
         title = title if decided else "Self minus others (one training seed: no verdict)"
-    against = [line for line in first if rival in (line.key[0], style.kind(*line.key))]
+    against = [line for line in first if rival in (*line.key, style.kind(*line.key))]
     if not paired and against:
-        explainer = next(iter(against[0].ours.values()))["explainer"]
-        same = {"table": f"{table}-paired", "target": target, "explainer": explainer}
+        explainer, condition = against[0].key
+        same = {"table": f"{table}-paired", "target": target, "condition": condition}
+        same |= {"explainer": next(iter(against[0].ours.values()))["explainer"]}
+        if explainer == "self":  # a control of its own
+            same |= {"table": f"{table}-vector", "condition": f"full minus {condition}"}
         title = f"{style.LABELS[columns[0]]}: self {word(pick(records, columns[0], **same))} "
         title += against[0].name[0].lower() + against[0].name[1:]
     heights = [len(shown) + 4 for _, shown in groups]
@@ -247,14 +213,15 @@ def figure_8(records: list[dict], least: int = 20) -> Figure | None:
     names, n = [*ERROR_CATEGORIES, LABEL_ERROR], chosen[0]["n"]
     shares = pd.DataFrame(chosen).set_index("condition").loc[names, ["low", "value", "high"]]
     low, share, high = 100 * shares.to_numpy(dtype=float).T
-    title = f"{share[0]:.0f}% of zero scores: {names[0]}"
+    who = "a person puts" if metric == "share" else "a rule puts"
+    title = f"Of self’s zero scores {who} {share[0]:.0f}%\ndown to {names[0]}"
     made, [[axes]] = figure(style.COLUMN, 2.2, title, 1, 1)
     bars = {"xerr": [share - low, high - share], "capsize": 2, "error_kw": {"lw": 0.8}}
     axes.barh(names, share, color=style.FAINT, height=0.7, **bars)
     for row in lookup(table="fig8"):
         axes.plot([100 * row.value], [row.condition], **style.PAPER)
     axes.set(xlim=(0, 100), xlabel="% of cases; bars: 95%; ◇ the paper")
-    axes.set_title(f"{n} cases, sorted by {'a person' if metric == 'share' else 'a rule'}")
+    axes.set_title(f"{n} cases; the paper’s: by people")
     axes.invert_yaxis()
     return made
 
@@ -279,11 +246,18 @@ def figure_matrix(records: list[dict]) -> Figure | None:
     cells["explainer"] = cells["explainer"].where(cells["explainer"] != "self", cells["target"])
     cells = cells.pivot(index=["metric", "target"], columns="explainer", values="value")
     cells = cells.reindex(columns=models)
-    title = "Each target explained by each model (score × 100)"
+    own = [cells.loc[(m, of)].idxmax() == of for m, of in cells.index if m in OUTCOMES]
+    title = f"Self is the best explainer in {sum(own)} of {len(own)} cells of target and score"
     size = (style.PAGE, 0.35 * len(models) + 1.2)
     made, grid = figure(*size, title, 1, len(OUTCOMES), sharey=True)
     names = [name.replace("-", "-\n", 1) for name in models]
-    look = {"cmap": "Blues", "vmin": 0, "vmax": 100, "cbar": False, "annot_kws": {"size": 7}}
+    look = {
+        "cmap": "Blues",
+        "vmin": 0,
+        "vmax": 150,
+        "cbar": False,
+        "annot_kws": {"size": 7, "color": style.BLACK},
+    }
     look |= {"xticklabels": names, "yticklabels": names, "annot": True, "fmt": ".1f"}
     for axes, metric in zip(grid[0], OUTCOMES, strict=True):
         sns.heatmap(100 * cells.loc[metric].loc[models], ax=axes, **look)

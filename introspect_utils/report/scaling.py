@@ -80,18 +80,23 @@ def figure_scaling(
         return None
     sizes, one = sorted({r["n_train"] // n_layers for r in every}), len(columns) == 1
     nearest = plot.pick(records, columns[0], table="1-paired", explainer="nn-all")
-    title = f"At {sizes[-1]:,} a layer self {plot.word(nearest)} nearest neighbours"
+    title = (
+        f"At {sizes[-1]:,} a layer self {plot.word(nearest)} the nearest neighbour in all layers"
+    )
     title += "" if one else f" ({style.LABELS[columns[0]]})"
     title = fill(title, 44 if one else 100)
     size = (style.COLUMN, 3.6) if one else (style.PAGE, 2.8)
     made, grid = plot.figure(*size, title, 1, len(columns))
     handles = {}
     for axes, (name, by_key) in zip(grid[0], found.items(), strict=True):
-        for key, curve in by_key.items():
-            if style.kind(*key) != "baseline":
-                at = [r["n_train"] / n_layers for r in curve], [100 * r["value"] for r in curve]
-                bars = {"yerr": list(map(plot.interval, curve)), **style.look(*key), **plot.BAR}
-                handles[style.label(*key)] = axes.errorbar(*at, **bars)
+        trained = {key: of for key, of in by_key.items() if style.kind(*key) != "baseline"}
+        for number, (key, curve) in enumerate(trained.items()):
+            aside = 1.05 ** (number - (len(trained) - 1) / 2)  # so that bars are not hidden
+            at = [r["n_train"] / n_layers * aside for r in curve]
+            scores = [100 * r["value"] for r in curve]
+            bars = {"yerr": list(map(plot.interval, curve)), **style.look(*key), **plot.BAR}
+            bars["ls"] = "--" if key[0] == "nn-layer" else "-"
+            handles[style.label(*key)] = axes.errorbar(at, scores, **bars)
         shown = plot.lines(records, "1", target, [name])
         for line in (line for line in shown if line.key == ("selfie", "full")):
             look = {"color": style.SELFIE, "lw": 0.8, "ls": "-."}

@@ -41,7 +41,7 @@ def look(explainer: str, condition: str = "full") -> dict:
 
 
 def label(explainer: str, condition: str = "full") -> str:
-    """A row's name for people, e.g. `Self`, `Self, – activation`, `qwen3-8b`, `Self, as
+    """A row's name for people, e.g. `Self`, `Self, layer not told`, `qwen3-8b`, `Self, as
     published`."""
     model, at, share = explainer.partition("@")
     if explainer.startswith(AS_PUBLISHED):
@@ -49,6 +49,7 @@ def label(explainer: str, condition: str = "full") -> str:
     else:
         name = LABELS.get(model, model) + (f", {float(share):.0%} of the way" if at else "")
     told = (LABELS.get(part, part) for part in condition.split(", "))
+    name = name.replace("untrained ", "Untrained ", 1)
     return ", ".join(filter(None, (name, *told)))
 
 

@@ -52,13 +52,13 @@ def test_a_table_is_our_rows_in_the_papers_order_above_the_papers():
     target = f"| {TARGET} (here)"
     first, second = (
         f"{target} | Self | **35.2 ± 1.9** | **79.2 ± 1.9** | **41.0 ± 1.9** | 1.0 ± 0.4",
-        (f"{target} | Self, – activation | 28.1 ± 1.9 | 77.4 ± 1.9 | 35.0 ± 1.9 | 1.0 ± 0.4"),
+        (f"{target} | Self, trained without the vector | 28.1 ± 1.9 | 77.4 ± 1.9 | 35.0 ± 1.9 | 1.0 ± 0.4"),
     )
     assert rows[:2] == [f"{first} {MADE}", f"{second} {MADE}"]
     names = [row.split(" | ")[1] for row in rows[: len(ROWS)]]
     assert names[2:6] == [
         *("Self, zero vector at test", "Self, shuffled vector at test"),
-        *("Self, – layer", "Self, – token"),
+        *("Self, layer not told", "Self, token not told"),
     ]
     assert names[6:] == [SECOND, "Untrained", "Lookup (token type × layers)", "Majority"]
     assert rows[-1] == (
@@ -81,12 +81,12 @@ def test_a_table_without_a_row_of_ours_is_not_made():
 def test_table_1_and_4_are_of_the_targets_in_their_order(records):
     rows = cells(table("table1", records))
     own = rows[f"{TARGET} (here)", "Self"]
-    assert own["dACT simulator"].strip("*") == shown(value(records, "1", "self", "dact simulator"))
+    assert own["ΔACT simulator"].strip("*") == shown(value(records, "1", "self", "dact simulator"))
     assert (own["n"], own["Seeds"], own["Training rows"]) == ("40 / 20 / 15", "0, 1", "1000")
     gold = rows[f"{TARGET} (here)", "Gold labels"]
     assert (gold["SAE judge"], gold["ACT simulator"], gold["n"]) == ("100.0 ± 0.0", "–", "40")
     paper = rows["llama-3.1-8b (paper)", "Nearest neighbour, same layer"]
-    assert (paper["SAE judge"], paper["dACT simulator"]) == ("53.9 ± 0.9", "28.6 ± 0.7")
+    assert (paper["SAE judge"], paper["ΔACT simulator"]) == ("53.9 ± 0.9", "28.6 ± 0.7")
     fourth = cells(table("table4", records))
     assert {target for target, _ in fourth} == {f"{SECOND} (here)", "gemma-2-9b (paper)"}
     assert fourth["gemma-2-9b (paper)", "gemma-2-9b-it"]["SAE judge"] == "57.1 ± 0.9"
@@ -154,7 +154,7 @@ def test_absolute_correlations_and_constants(records):
 
 def test_token_match_and_locate_beside_the_papers(records):
     rows = cells(table("section_b4", records))
-    assert rows[f"{TARGET} (here)", "Self, – layer"]["Token match"] == "80.0 ± 2.0"
+    assert rows[f"{TARGET} (here)", "Self, layer not told"]["Token match"] == "80.0 ± 2.0"
     assert rows["llama-3.1-8b (paper)", "Self, another layer told"]["Token match"] == "75.2"
     assert any("earlier protocol" in note for note in table("section_b4", records).notes)
     lines = table("section_c1", some_records()).markdown().splitlines()
@@ -179,7 +179,7 @@ def test_table_3_stands_above_both_versions_of_the_papers():
     found = table("table3", ablation_records())
     lines = found.markdown().splitlines()
     assert [row[1] for row in found.rows[:5]] == [
-        *("Self", SECOND, "Untrained", "The hint’s letter", "Oracle: the target’s own answer")
+        *("Self", SECOND, "Untrained", "The hint’s letter", "Oracle (told the answer without the hint)")
     ]
     assert sum("(paper v1)" in line for line in lines) == 6
     assert sum("(paper v3)" in line for line in lines) == 3

@@ -1,0 +1,54 @@
+"""Figure 1D: what is found, at a glance."""
+
+from collections.abc import Sequence
+from textwrap import fill
+
+from matplotlib.figure import Figure
+
+from introspect_utils.report import result_figures as plot
+from introspect_utils.report import style
+
+
+@plot.STYLED
+def hero(records: list[dict]) -> Figure | None:
+    """Figure 1D: each task's self-explainer among four to six rows, beside the paper's."""
+    drawn, said = [], []
+    for spec in style.WORDS["hero"]:
+        table, name = spec["table"], spec["column"]
+        for _, target in plot.targets(records, table)[:1]:
+            found, paper = plot.lines(records, table, target, [name]), plot.paper_of(table, target)
+            by_key = {(style.kind(*line.key), line.key[1]): line for line in reversed(found)}
+            by_key |= {line.key: line for line in found}
+            shown = []
+            for label, (ours, quoted) in spec["rows"].items():
+                if line := by_key.get(tuple(ours.split(" "))):
+                    of_paper = paper.get(tuple((quoted or "").split(" ")), {})
+                    shown.append(plot.Line(label, line.key, line.ours, of_paper))
+            if not shown:  # no explainer is done yet
+                continue
+            if least := plot.floor(found, name):
+                same = {key: least[key] for key in ("explainer", "condition")}
+                same |= {"table": f"{table}-paired", "target": target}
+                said.append((spec["name"].lower(), plot.pick(records, name, **same)))
+            head = f"{spec['name']}\n{style.LABELS[name]}, n = {shown[0].ours[name]['n']}"
+            drawn.append((head, shown, name, least))
+    if not drawn:
+        return None
+    title = fill(f"{target}, trained to explain itself: {verdicts(said)}", 105)
+    made, grid = plot.figure(style.PAGE, 2.3, title, 1, len(drawn))
+    for axes, (head, *rest) in zip(grid[0], drawn, strict=True):
+        plot.draw(axes, *rest)
+        axes.set(title=head, xlim=(0, 102))
+    plot.legend(made, plot.marks(plot.FLOOR_NAME), title=plot.ONE_SEED)
+    return made
+
+
+def verdicts(said: Sequence[tuple[str, dict | None]]) -> str:
+    """How self stands to the floor in each task (name, paired difference): a verdict only where
+    training seeds were compared."""
+    tasks: dict[str, list[str]] = {}
+    for name, r in said:
+        found = f"{plot.word(r).removeprefix('is ')} the floor"
+        alone = r is not None and plot.one_seed(r)
+        tasks.setdefault("no verdict (one training seed)" if alone else found, []).append(name)
+    return "; ".join(f"{found} in {', '.join(names)}" for found, names in tasks.items())
