@@ -56,7 +56,7 @@ def _continue(
     exactly: bool = False,
     beams: int = 1,
 ) -> list[list[list[int]]]:
-    """At most, or exactly, `n` tokens behind each row, `beams` times."""
+    """`beams` continuations of each row, of at most, or exactly, `n` tokens."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i][1]))
     said, lm = [[] for _ in rows], explainer.eval().lm
     if rows:

@@ -3,6 +3,7 @@ asked."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from torch import Tensor
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.explainer.generate import generate
 from introspect_utils.features.exemplars import Exemplars
+from introspect_utils.features.lexicon import mark_name
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
 from introspect_utils.models.residual import clean_run, pad_left, patched_logits
@@ -146,8 +148,11 @@ def likeliest(models: Models, v: Tensor, layer: int, n: int = 3) -> list[str]:
 
 
 def echoes(description: str, token: str) -> bool:
-    """Whether a description names the token that it is of: perhaps that is all it was read from."""
-    return bool(token.strip()) and token.strip().lower() in description.lower()
+    """Whether a description names the token that it is of, a mark also by its name ("commas"):
+    perhaps that is all it was read from."""
+    token = token.strip()
+    names = {token, mark_name(token)} if token else set()
+    return any(re.search(rf"(?<!\w){re.escape(n)}(?!\w)", description, re.I) for n in names)
 
 
 def nearest_features(models: Models, v: Tensor, layer: int, n: int = 5) -> pd.DataFrame:

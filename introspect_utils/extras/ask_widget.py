@@ -3,7 +3,6 @@
 import html
 import time
 
-import torch
 from ipywidgets import HTML, Button, HBox, Text, ToggleButtons, VBox
 
 from introspect_utils.extras import ask
@@ -36,7 +35,7 @@ def answer_html(models: Models, text: str, position: int, layer: int, into: str)
     """All that is asked of one token. Where the text cannot be patched into `into`, the reason
     stands in the last one's place."""
     v, tokens = ask.activations(models, text, layer)[position], ask.token_texts(models.target, text)
-    said, of_zero = ask.explanation(models, torch.stack([v, 0 * v]), layer)
+    said, of_zero = (ask.explanation(models, asked, layer) for asked in (v, 0 * v))
     others = [other for other in ask.likeliest(models, v, layer) if other != said]
     try:
         patch = patched_html(ask.patched(models, text, position, layer, into))
@@ -44,8 +43,8 @@ def answer_html(models: Models, text: str, position: int, layer: int, into: str)
         patch = f"<p>{html.escape(str(error))}</p>"
     echo = ask.echoes(said, tokens[position])
     note = " It names the token: this may be an echo." if echo else ""
-    asked, shown = html.escape(repr(tokens[position])), html.escape(said)
-    head = f"<p>At layer {layer}, <b>{asked}</b> encodes: <b>{shown}</b>.{note}</p>"
+    token, shown = html.escape(repr(tokens[position])), html.escape(said)
+    head = f"<p>At layer {layer}, <b>{token}</b> encodes: <b>{shown}</b>.{note}</p>"
     head += table_html(("Also likely", "; ".join(others)), ("With a zero vector", of_zero))
     shaded = simulated_html(said, tokens, ask.simulated(models, text, v, layer, said))
     nearest = ask.nearest_features(models, v, layer)
@@ -75,6 +74,9 @@ def widget(models: Models, text: str, into: str, position: int, layer: int) -> V
             answer.value = f"{said}<p>{time.monotonic() - start:.1f} s</p>"
         except UserError as error:
             answer.value = html.escape(str(error))
+        except BaseException as error:  # a widget shows no traceback
+            answer.value = html.escape(f"{type(error).__name__}: {error}")
+            raise
 
     def click(button: Button) -> None:
         nonlocal position

@@ -1,4 +1,4 @@
-"""Weights: read whole from files, shared between models, and what is decoded with them greedily."""
+"""Weights: read whole from files, shared between models, and what is decoded with them."""
 
 from __future__ import annotations
 
@@ -117,22 +117,24 @@ def generate_tokens(
 ) -> torch.Tensor:
     """The tokens [batch, n] that `lm` continues `inputs` with, decoded greedily; `exactly` so many,
     whether or not an answer ends before. With `beams`: [batch * beams, n], of each input the
-    likeliest continuations that a beam search finds, the likeliest first. The model's own
-    generation settings (penalties, suppressed tokens, beams, ...) have no effect."""
+    likeliest continuations that a beam search finds, by the sum of their tokens' log-probabilities,
+    the likeliest first. The model's own generation settings (penalties, suppressed tokens, beams,
+    ...) have no effect."""
     from transformers import GenerationConfig
 
+    search = {"num_beams": beams, "num_return_sequences": beams}
+    if beams > 1:  # by default a long answer is preferred to a likelier short one
+        search |= {"length_penalty": 0.0, "early_stopping": "never"}
     decoding = GenerationConfig(
+        **search,
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        num_beams=beams,
-        num_return_sequences=beams,
         eos_token_id=None if exactly else end_tokens(lm),
         pad_token_id=lm.tokenizer.pad_token_id,
     )
     given = lm.model.generation_config
-    lm.model.generation_config = (
-        GenerationConfig()
-    )  # what `decoding` leaves open is taken from here
+    # What `decoding` leaves open is taken from the model's own.
+    lm.model.generation_config = GenerationConfig()
     try:
         return lm.model.generate(**inputs, generation_config=decoding)
     finally:

@@ -39,8 +39,10 @@ def _small(section: Any, name: str) -> Any:
     for key, value in section.items():
         small[key] = _small(value, key)
         if key == "sizes":  # far fewer, still different and in order
-            small[key] = [round(4 * log2(n)) for n in value]
-        elif not isinstance(value, dict | None) and key in (at_most := SMALL | SMALL.get(name, {})):
-            number = isinstance(value, int | float)
-            small[key] = min(value, at_most[key]) if number else at_most[key]
+            small[key] = [min(n, round(4 * log2(n))) for n in value]
+        elif not isinstance(value, dict | bool | None) and key in (
+            at_most := SMALL | SMALL.get(name, {})
+        ):
+            numbers = type(value) in (int, float) and type(at_most[key]) in (int, float)
+            small[key] = min(value, at_most[key]) if numbers else at_most[key]
     return small

@@ -123,8 +123,8 @@ def token_match(first: Sequence[int], second: Sequence[int]) -> float:
 def split(
     directions: Directions, gold: Mapping[str, str], n_train: int, seed: int
 ) -> dict[str, list[int]]:
-    """Numbers of the directions to train on, `n_train` at random of those with a description, and
-    to test on: all but SAE features without one. Raises `UserError` where too few have one, there
+    """Numbers of the directions to train on, `n_train` at random of those with a description, some
+    of every layer where so many suffice, and to test on: all but SAE features without one. Raises `UserError` where too few have one, there
     is nothing to test on, or a direction is in both parts."""
     described = [i for i in directions.where(split="train") if directions.names[i] in gold]
     if len(described) < n_train:
@@ -136,11 +136,25 @@ def split(
     test = [i for i in held_out if directions.data[i] != "sae" or directions.names[i] in gold]
     if not test:
         raise UserError("there are no test directions: raise features.n_test or n_act")
-    rows = {"train": random.Random(seed).sample(described, n_train), "test": test}
+    rows = {"train": _sample(described, directions.layers, n_train, seed), "test": test}
     twin = _twins(directions, rows["test"], rows["train"])
     tested = (twin.get(i, i) for i in rows["test"])
     check_disjoint(rows["train"], tested, "direction", "directions.safetensors")
     return rows
+
+
+def _sample(numbers: list[int], layers: Sequence[int], n: int, seed: int) -> list[int]:
+    """`n` of the `numbers` at random. If no direction of some layer is drawn, its first one in
+    another random order takes the place of one of the layer that has the most."""
+    rng = random.Random(seed)
+    drawn, others = rng.sample(numbers, n), rng.sample(numbers, len(numbers))
+    for layer in sorted({layers[i] for i in numbers}):
+        by_layer = Counter(layers[i] for i in drawn)
+        [(most, several)] = by_layer.most_common(1) or [(None, 0)]
+        if layer not in by_layer and several > 1:
+            place = next(at for at, i in enumerate(drawn) if layers[i] == most)
+            drawn[place] = next(i for i in others if layers[i] == layer)
+    return drawn
 
 
 def _twins(directions: Directions, rows: Sequence[int], others: Sequence[int]) -> dict[int, int]:

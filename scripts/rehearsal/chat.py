@@ -19,7 +19,7 @@ class Chat(Server):
         super().__init__(Handler)
         self.url += "/v1"
         self.said, self.asked, self.lock = Counter(), Counter(), threading.Lock()
-        self.refused = set()  # one new prompt of 211: callers accept one of 100 without a reply
+        self.refused = {}  # prompt -> how many were new before it
 
 
 class Handler(Answers):
@@ -30,8 +30,14 @@ class Handler(Answers):
         with self.server.lock:
             self.server.asked[prompt] += 1
             first = self.server.asked[prompt] == 1
-            if first and len(self.server.asked) % 211 == 0:
-                self.server.refused.add(prompt)
+            new = len(self.server.asked)
+            # not soon after another: callers accept one of 100 without a reply
+            if (
+                first
+                and number % 151 == 0
+                and new - max(self.server.refused.values(), default=0) > 100
+            ):
+                self.server.refused[prompt] = new
         if prompt in self.server.refused:
             return self.fail("refused", 400)
         if first and number % 7 == 0:

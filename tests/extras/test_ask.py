@@ -85,9 +85,22 @@ def test_the_likeliest_explanations_are_by_a_beam_search(models):
     assert all(len({*of_one}) > 1 for of_one in alone)
 
 
-def test_an_echo_names_its_token():
-    assert ask.echoes("the word 'Rome'", " rome") and ask.echoes("capital cities", "capital")
-    assert not ask.echoes("the word 'Rome'", " Italy") and not ask.echoes("spaces", " ")
+@pytest.mark.parametrize(
+    ("description", "token", "echo"),
+    [
+        ("the word 'Rome'", " rome", True),
+        ("capital cities", "capital", True),
+        ("commas", ",", True),
+        ("full stops after numbers", ".", True),
+        ("the word 'capital'", "The", True),  # names "the", if not as what is meant
+        ("the word 'Rome'", " Italy", False),
+        ("cities", " I", False),
+        ("this and that", " is", False),
+        ("spaces", " ", False),
+    ],
+)
+def test_an_echo_names_its_token(description, token, echo):
+    assert ask.echoes(description, token) == echo
 
 
 def test_the_nearest_features_are_of_the_layer_in_the_order_of_their_cosines(models):
@@ -186,8 +199,15 @@ def test_a_click_asks_of_that_token_and_of_that_layer(models, widget):
         models.target, TEXT
     )
     assert answer.value.startswith(ask_widget.answer_html(models, TEXT, 3, 1, INTO))
-    zero = ask.explanation(models, torch.zeros(32), 1)
-    assert html.escape(f"With a zero vector{zero}") in answer.value.replace("</td><td>", "")
+    said, zero = (
+        ask.explanation(models, v, 1)
+        for v in (ask.activations(models, TEXT, 1)[3], torch.zeros(32))
+    )
+    others = [other for other in ask.likeliest(models, ask.activations(models, TEXT, 1)[3], 1)]
+    likely = "; ".join(other for other in others if other != said)
+    shown = answer.value.replace("</td><td>", ": ")
+    assert html.escape(f"Also likely: {likely}") in shown and likely
+    assert html.escape(f"With a zero vector: {zero}") in shown
     shown = []
     answer.observe(lambda change: shown.append(change.new), "value")
     tokens.children[1].click()
@@ -198,6 +218,18 @@ def test_a_click_asks_of_that_token_and_of_that_layer(models, widget):
     assert answer.value.startswith(ask_widget.answer_html(models, TEXT, 1, 2, INTO))
     into.value = "is"
     assert "has no token number" in answer.value and "nearest training feature" in answer.value
+
+
+def test_an_echo_and_an_error_are_said(models, widget, monkeypatch):
+    _, tokens, _, _, answer = widget.children
+    monkeypatch.setattr(ask, "explanation", lambda models, v, layer: f"the word '{TEXT[-2:]}'")
+    tokens.children[-1].click()
+    assert "this may be an echo" in answer.value
+    tokens.children[0].click()
+    assert "this may be an echo" not in answer.value
+    monkeypatch.setattr(ask, "likeliest", lambda *_: 1 / 0)
+    tokens.children[1].click()
+    assert answer.value == "ZeroDivisionError: division by zero"
 
 
 def test_another_text_has_other_tokens_and_no_text_says_so(models, widget):

@@ -1,6 +1,6 @@
 """Notebook 13 in JupyterLab in Chromium: its cells run, and a click on a token changes the answer.
 
-The picture in the README is what `drive` photographs of a run of mini: drive(folder, root, "mini",
+The picture in docs/notebooks.md is what `drive` photographs of a run of mini: drive(folder, root, "mini",
 "smollm2-135m-instruct").
 """
 

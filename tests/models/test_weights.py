@@ -233,6 +233,24 @@ def test_beams_find_what_is_likelier_than_what_is_said_greedily():
     assert all(len({tuple(row) for row in of.tolist()}) == 5 for of in beams.view(len(IDS), 5, n))
 
 
+def test_a_likely_short_answer_stands_before_an_unlikely_long_one():
+    lm, n = load_model("tiny-llama", "cpu"), 3
+    [end] = end_tokens(lm)
+    head = torch.nn.Linear(lm.model.lm_head.in_features, lm.model.lm_head.out_features)
+    head.weight, head.bias.data = lm.model.lm_head.weight, torch.zeros(head.out_features)
+    head.bias.data[end] = 3.0  # may end at any token
+    lm.model.lm_head, prompt = head, IDS[:1]
+    beams = generate_tokens(lm, n, beams=6, inputs_embeds=lm.model.get_input_embeddings()(prompt))
+    scores = []
+    for said in beams.tolist():
+        said = said[: said.index(end) + 1] if end in said else said
+        logits = lm.model(torch.cat([prompt, torch.tensor([said])], 1)).logits
+        logits = logits[0, prompt.shape[1] - 1 : -1].log_softmax(-1)
+        scores.append(logits[range(len(said)), said].sum().item())
+    assert scores == sorted(scores, reverse=True)
+    assert len({(row.index(end) if end in row else n) for row in beams.tolist()}) > 1
+
+
 def test_an_answer_ends_at_every_end_that_the_model_has():
     lm = load_model("tiny-llama", "cpu")
     learned, special = lm.tokenizer.eos_token_id, lm.tokenizer.all_special_ids

@@ -52,7 +52,9 @@ def test_a_table_is_our_rows_in_the_papers_order_above_the_papers():
     target = f"| {TARGET} (here)"
     first, second = (
         f"{target} | Self | **35.2 ± 1.9** | **79.2 ± 1.9** | **41.0 ± 1.9** | 1.0 ± 0.4",
-        (f"{target} | Self, trained without the vector | 28.1 ± 1.9 | 77.4 ± 1.9 | 35.0 ± 1.9 | 1.0 ± 0.4"),
+        (
+            f"{target} | Self, trained without the vector | 28.1 ± 1.9 | 77.4 ± 1.9 | 35.0 ± 1.9 | 1.0 ± 0.4"
+        ),
     )
     assert rows[:2] == [f"{first} {MADE}", f"{second} {MADE}"]
     names = [row.split(" | ")[1] for row in rows[: len(ROWS)]]
@@ -179,7 +181,13 @@ def test_table_3_stands_above_both_versions_of_the_papers():
     found = table("table3", ablation_records())
     lines = found.markdown().splitlines()
     assert [row[1] for row in found.rows[:5]] == [
-        *("Self", SECOND, "Untrained", "The hint’s letter", "Oracle (told the answer without the hint)")
+        *(
+            "Self",
+            SECOND,
+            "Untrained",
+            "The hint’s letter",
+            "Oracle (told the answer without the hint)",
+        )
     ]
     assert sum("(paper v1)" in line for line in lines) == 6
     assert sum("(paper v3)" in line for line in lines) == 3

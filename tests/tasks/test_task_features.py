@@ -1,3 +1,4 @@
+import random
 from collections import Counter
 
 import pytest
@@ -254,6 +255,18 @@ def test_a_direction_of_any_length_is_in_one_part_only(trained, tested):
 @pytest.mark.parametrize("tested", [[-1, -2, -3], [1, 2, 3.1], [0, 0, 0]])
 def test_directions_that_differ_may_be_in_both_parts(tested):
     assert parts_of([1, 2, 3], tested)["test"] == [2]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(0, 99), st.data())
+def test_training_directions_are_of_every_layer_and_else_at_random(layers, seed, data):
+    n = data.draw(st.integers(0, len(layers)))
+    numbers = list(range(len(layers)))
+    drawn = task_features._sample(numbers, layers, n, seed)
+    assert len(drawn) == len({*drawn}) == n and {*drawn} <= {*numbers}
+    assert len({layers[i] for i in drawn}) == min(n, len({*layers}))
+    plain = random.Random(seed).sample(numbers, n)
+    if {layers[i] for i in plain} == {*layers}:
+        assert drawn == plain
 
 
 # --- B.4
