@@ -48,9 +48,8 @@ def answer_html(models: Models, text: str, position: int, layer: int, into: str)
     head += table_html(("Also likely", "; ".join(others)), ("With a zero vector", of_zero))
     shaded = simulated_html(said, tokens, ask.simulated(models, text, v, layer, said))
     nearest = ask.nearest_features(models, v, layer)
-    return (
-        head + shaded + nearest.to_html(index=False, border=0, float_format="{:.2f}".format) + patch
-    )
+    features = table_html(*nearest.itertuples(index=False), head=nearest.columns)
+    return head + shaded + features + patch
 
 
 def widget(models: Models, text: str, into: str, position: int, layer: int) -> VBox:

@@ -166,9 +166,10 @@ class Report:
                 caption = escape(style.WORDS["captions"][name])
                 source = f"data:image/svg+xml;base64,{base64.b64encode(svg.read_bytes()).decode()}"
                 links = ", ".join(f'<a href="{p.name}">{p.suffix[1:].upper()}</a>' for p in files)
-                image = f'<img src="{source}" alt="{caption}">'
+                image = f'<div><img src="{source}" alt="{caption}"></div>'
                 below = f"<figcaption>{caption} ({links})</figcaption>"
-                display(HTML(f"<figure>{image}{below}</figure>"))
+                wide = "page" if figure.get_figwidth() > style.COLUMN else "column"
+                display(HTML(f'<figure class="{wide}">{image}{below}</figure>'))
             else:
                 _remove(self.folder, name)
 

@@ -155,7 +155,8 @@ def drive(folder, root, profile, target):
         page.value("window.jupyterapp.commands.execute('notebook:run-all-cells'); 0")
         before = waited(lambda: page.value(f"({ANSWER}).includes(' encodes: ') && ({ANSWER})"))
         page.value(f"{TOKENS}[1].click()")
-        after = waited(lambda: page.value(f"({ANSWER}) !== {json.dumps(before)} && ({ANSWER})"))
+        changed = f"({ANSWER}) !== {json.dumps(before)} && ({ANSWER}).includes(' encodes: ')"
+        after = waited(lambda: page.value(f"{changed} && ({ANSWER})"))
         page.value("document.querySelector('.widget-vbox').scrollIntoView()")
         time.sleep(1)  # the scrolling
         box = json.loads(page.value(BOX))
