@@ -43,7 +43,10 @@ def read_model(path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
     """The causal language model of a folder or hub id. Raises `UserError` as `check_keys` does, and
     for weights of another shape."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import set_tqdm_hook
 
+    # A progress bar only for what takes long: a bar that is gone at once stays in a notebook at 0%.
+    set_tqdm_hook(lambda bar, args, settings: bar(*args, **settings, delay=10))
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, output_loading_info=True
