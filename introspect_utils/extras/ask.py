@@ -97,7 +97,10 @@ def load(profile: Profile, target: str) -> Models:
     lm = load_model(target, profile.device, profile.dtype, profile.seeds[0])
     simulator = load_simulator(profile, lm)
     stored = task_features.TASK.folder(profile, target) / "residuals"
-    means = layer_means(stored, profile.features.layers)
+    layers = profile.features.layers
+    # the publications give no mean; it is 0 in their exemplars, too (`archives.make_exemplars`)
+    zeros = dict.fromkeys(layers, torch.zeros(lm.width))
+    means = zeros if profile.features.published else layer_means(stored, layers)
     trained = patching and checkpoint(profile, patching.id).is_file()
     return Models(
         target=lm,

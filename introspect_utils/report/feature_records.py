@@ -94,6 +94,9 @@ def _ratio(
     if floor:
         under = floor.scores(metric)[:1]
         top, bottom = top - under, bottom - under
+    rated = ~np.isnan(np.vstack([top, bottom])).any(axis=0)
+    top, bottom = top[:, rated], bottom[:, rated]
+    clusters = {name: ids[rated] for name, ids in a.clusters.items()}
     if len(epochs) > 1:
         reason = f"trained for {' and '.join(epochs)} epochs"
     elif not top.size:
@@ -102,7 +105,7 @@ def _ratio(
         reason = "the denominator is not above 0"
     if reason:
         return record(table, a, name, None, reason=reason, **named)
-    return measured(table, a, name, metrics.ratio(top, bottom), p=None, **named)
+    return measured(table, a, name, metrics.ratio(top, bottom), clusters, p=None, **named)
 
 
 def section_4(rows: list[Row]) -> Iterator[dict]:
@@ -136,7 +139,7 @@ def section_4(rows: list[Row]) -> Iterator[dict]:
 
 def _beats(curve: list[Row], selfie: Row) -> dict:
     """The directions from which a curve is above SelfIE."""
-    above = [row.scores("judge").mean() - selfie.scores("judge").mean() for row in curve]
+    above = [np.nanmean(r.scores("judge")) - np.nanmean(selfie.scores("judge")) for r in curve]
     first = next((i for i, value in enumerate(above) if value > 0), None)
     size, reason = None, "never above SelfIE"
     if first is not None:

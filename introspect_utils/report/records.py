@@ -70,7 +70,7 @@ def in_table(table: str, rows: list[Row]) -> Iterator[dict]:
         if without and metric in TASKS[rows[0].task].metrics:
             raise UserError(f"{without[0]} has no {metric}, which other runs have: run it again")
         competing = [row for row in having if competes(row, metric)]
-        best = max(competing, key=lambda row: row.scores(metric).mean(), default=None)
+        best = max(competing, key=lambda row: np.nanmean(row.scores(metric)), default=None)
         one_seed = any(row.trained and len(row.seeds) < 2 for row in competing)
         for row in having:
             tested = {"reason": ONE_SEED} if row in competing else {}

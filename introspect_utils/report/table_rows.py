@@ -19,6 +19,7 @@ from introspect_utils.tasks.conditions import UNTRAINED
 RUNS = list[tuple[dict, pd.DataFrame]]  # run.json and predictions of each
 TEMPLATE = r"the word '\S*'"  # a description that only names a word
 ONE_SEED = "one training seed"
+RATED = ("judge", "judge_high")  # not a number where a chat judge gave no rating
 FORM = (
     "table task data target explainer condition metric value stderr low high n clusters n_clusters "
     "stderr_by seeds n_train trained_parameters paper artifact p reason"
@@ -189,13 +190,17 @@ def measured(
     clusters: Mapping[str, np.ndarray] | None = None,
     **fields,
 ) -> dict:
-    """The record of per-row scores [s, n] with their error and p; by default the row's own.
+    """The record of per-row scores [s, n] with their error and p; by default the row's own. A test
+    row that a chat judge did not rate (`task_features.wrong` says how few may be) is left out.
 
-    Raises `UserError` for a score that is not a number.
+    Raises `UserError` for another score that is not a number.
     """
     fields = ({"p": None} if scores is None else {}) | fields
     scores = row.scores(metric) if scores is None else scores
     clusters = row.clusters if clusters is None else clusters
+    if metric in RATED:
+        rated = ~np.isnan(scores).any(axis=0)
+        scores, clusters = scores[:, rated], {name: ids[rated] for name, ids in clusters.items()}
     first, *others = [*clusters.items()] or [(None, np.arange(scores.shape[1]))]
     try:
         found = metrics.estimate(scores, first[1])

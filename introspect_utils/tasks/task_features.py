@@ -124,8 +124,11 @@ def split(
     directions: Directions, gold: Mapping[str, str], n_train: int, seed: int
 ) -> dict[str, list[int]]:
     """Numbers of the directions to train on, `n_train` at random of those with a description, some
-    of every layer where so many suffice, and to test on: all but SAE features without one. Raises `UserError` where too few have one, there
-    is nothing to test on, or a direction is in both parts."""
+    of every layer where so many suffice, and to test on: all but SAE features without one.
+
+    Raises `UserError` where too few have one, there is nothing to test on, or a direction is in
+    both parts.
+    """
     described = [i for i in directions.where(split="train") if directions.names[i] in gold]
     if len(described) < n_train:
         raise UserError(

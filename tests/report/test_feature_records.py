@@ -426,6 +426,30 @@ def test_a_run_comes_back_as_written(tmp_path):
     assert again[0][1].empty and list(again[0][1].columns) == list(TASKS["features"].all_columns)
 
 
+def test_a_row_that_the_judge_did_not_rate_is_left_out_of_the_judges_numbers_alone(found):
+    runs = feature_runs()
+    chosen = next(run for run, p in runs if run["explainer"] == "self" and run["n_train"] == 1000)
+    of_row = {"explainer": "self", "condition": "full", "data": "sae"}
+
+    def spoilt(run, table):
+        lost = (table[list(of_row)] == pd.Series(of_row)).all(axis=1) & (table["row"] == 3)
+        return run, table.assign(judge=table["judge"].mask(lost & (run is chosen)))
+
+    kept = [t for run, t in runs if run["explainer"] == "self" and run["n_train"] == 1000]
+    now = results.records([spoilt(*each) for each in runs])
+    assert len(now) == len(found)
+    [judge] = pick(now, table="1", metric="judge", **of_row)
+    rated = [np.delete(scores(table, metric="judge"), 3) for table in kept]
+    assert judge["n"] == N["sae"] - 1 and judge["value"] == pytest.approx(np.mean(rated), abs=1e-6)
+    [minus] = pick(
+        now, table="1-paired", metric="judge", data="sae", explainer="nn-all", condition="full"
+    )
+    assert minus["n"] == N["sae"] - 1
+    for table in ("1", "1-paired"):
+        ours, before = (pick(each, table=table, metric="simulator") for each in (now, found))
+        assert ours == before
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
