@@ -25,7 +25,12 @@ def main() -> int:
         write_all(folder)
         (folder / "done").touch()
     with ExitStack() as open_ones:
-        hub, chat = (open_ones.enter_context(server) for server in (Hub(folder), Chat()))
+        hub = open_ones.enter_context(Hub(folder))
+        # Finished runs say at which address they were judged: go on at the same one.
+        kept = artifacts_dir(name) / "chat-port"
+        chat = open_ones.enter_context(Chat(int(kept.read_text()) if kept.is_file() else 0))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(str(chat.server_port))
         given = {
             "HF_ENDPOINT": hub.url,
             "HF_HOME": str(folder / "hub-cache"),

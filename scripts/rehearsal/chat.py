@@ -15,8 +15,8 @@ WORDS = ["rivers", "dates of birth", "verbs of motion", "names of cities", "musi
 class Chat(Server):
     """The server; `said` counts what it did."""
 
-    def __init__(self) -> None:
-        super().__init__(Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(Handler, port)
         self.url += "/v1"
         self.said, self.asked, self.lock = Counter(), Counter(), threading.Lock()
         self.refused = {}  # prompt -> how many were new before it
