@@ -28,6 +28,7 @@ from introspect_utils.runs.run_notebook import clock
 from introspect_utils.settings.names import variant
 from introspect_utils.settings.paths import REPO, figures_dir
 from introspect_utils.settings.profile import load_profile
+from introspect_utils.settings.rehearsal import profile_of
 from introspect_utils.tasks import TASKS
 
 COLUMNS = tables.COLUMNS
@@ -194,8 +195,9 @@ class Report:
         header = ["Run", "Training rows", "Seed", "Time", "Memory, MB", "Machine", "Commit"]
         frame = pd.DataFrame(rows, columns=header, dtype=object)
         display(HTML(frame.to_html(escape=False, index=False, border=0, na_rep="–")))
-        files = [self.profile, *self.profile.parts]
-        names = [f.source + ".yaml" * (not f.source.endswith(("yaml", "yml"))) for f in files]
+        files = [f.source for f in (self.profile, *self.profile.parts)]
+        files = [profile_of(source) or source for source in files]  # of a rehearsal, what it is of
+        names = [source + ".yaml" * (not source.endswith(("yaml", "yml"))) for source in files]
         texts = [(REPO / "params" / name).read_text("utf-8") for name in names]
         self.files.append(self.folder / "settings.yaml")
         self.files[-1].write_text("---\n".join(texts), "utf-8")
