@@ -246,8 +246,9 @@ def figure_matrix(records: list[dict]) -> Figure | None:
     cells["explainer"] = cells["explainer"].where(cells["explainer"] != "self", cells["target"])
     cells = cells.pivot(index=["metric", "target"], columns="explainer", values="value")
     cells = cells.reindex(columns=models)
-    own = [cells.loc[(m, of)].idxmax() == of for m, of in cells.index if m in OUTCOMES]
-    title = f"Self is the best explainer in {sum(own)} of {len(own)} cells of target and score"
+    compared = cells[cells.index.isin(OUTCOMES, level="metric") & (cells.count(axis=1) > 1)]
+    own = sum(compared.loc[key].idxmax() == key[1] for key in compared.index)
+    title = f"Self is the best explainer in {own} of {len(compared)} pairs of target and score"
     size = (style.PAGE, 0.35 * len(models) + 1.2)
     made, grid = figure(*size, title, 1, len(OUTCOMES), sharey=True)
     names = [name.replace("-", "-\n", 1) for name in models]

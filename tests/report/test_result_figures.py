@@ -198,6 +198,10 @@ def test_figure_8_has_a_bar_for_each_category_in_a_neutral_colour(drawn):
 def test_the_matrix_has_every_target_explained_by_every_model(drawn):
     first = drawn["matrix"].axes[0]
     assert [text.get_text() for text in first.texts] == ["40.0", "30.0", "30.0", "40.0"]
+    assert drawn["matrix"].get_suptitle().startswith("Self is the best explainer in ")
+    alone = [r for r in ablation_records() if r["explainer"] == "self"]
+    other = [r | {"target": "qwen3-8b"} for r in alone]
+    assert "in 0 of 0 pairs" in figures.figure_matrix([*alone, *other]).get_suptitle()
 
 
 def test_rows_are_told_apart_without_colour(drawn):
