@@ -38,6 +38,6 @@ def test_from_questions_to_table_3(smoke):
     assert (len(rows["train"]), len(rows["test"])) == (16, 8)
     found = records(read)
     names = [row[1] for row in tables.table("table3", found).rows if "(here)" in row[0]]
-    of_models = ["Self", "tiny-qwen3", "Untrained", "untrained tiny-qwen3"]
+    of_models = ["Self", "tiny-qwen3", "Untrained", "Untrained tiny-qwen3"]
     assert names[:4] == of_models and len(names) == 9
     assert [row[2] + row[3] for row in tables.table("table7", found).rows[:2]] == [16, 8]
