@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed import TCPStore
 from torch.multiprocessing import ProcessRaisedException, spawn
 
 from introspect_utils.explainer.explainer import Explainer
@@ -45,8 +45,9 @@ def train_together(explainer: Explainer, rows: list[Row], folder: Path, n: int, 
     torch.cuda.empty_cache()  # without a GPU nothing
     dtype = str(explainer.embed.weight.dtype).removeprefix("torch.")
     bare = [(replace(question, vector=None), *rest) for question, *rest in rows]
+    store = meeting_place()
     try:
-        spawn(_work, (n, _free_port(), device.type, dtype, bare, folder, work), nprocs=n)
+        spawn(_work, (n, store.port, device.type, dtype, bare, folder, work), nprocs=n)
     except ProcessRaisedException as error:
         last = str(error).strip().splitlines()[-1]
         raise UserError(last.removeprefix(REFUSED)) if last.startswith(REFUSED) else error from None
@@ -59,9 +60,7 @@ def _work(
 ) -> None:
     """One of `n` processes."""
     handed_over = folder / HANDED_OVER
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in place.items()}
-    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    meet(rank, n, port)
     explainer = Explainer.load(handed_over, f"cuda:{rank}" if device == "cuda" else device, dtype)
     vectors, rows = iter(load_file(handed_over / ROWS)["vectors"]), []
     for question, ids, n_prompt in bare:
@@ -73,7 +72,14 @@ def _work(
     fit(explainer, loss, **work, depends={"v": pairs})
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+def meeting_place() -> TCPStore:
+    """Where processes find each other. The parent holds it, so that nothing else takes its port
+    before the first of them is there, and it outlives whichever of them ends first."""
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def meet(rank: int, n: int, port: int) -> None:
+    """Make this process the `rank`-th of `n` that meet at the port, for accelerate and torch."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_PORT": port}
+    place |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": True}
+    os.environ |= {name: str(value) for name, value in place.items()}

@@ -12,7 +12,6 @@ the share of each of B.5's categories among n zero scores (`share`: sorted by a 
 `share_automatic`: by a rule), "A.2" how often a person, or `condition`, agrees with the judge.
 """
 
-import random
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,6 +28,7 @@ from introspect_utils.report.table_rows import (
     names,
     of_run,
     paired,
+    rated,
     record,
     share,
     within,
@@ -36,6 +36,7 @@ from introspect_utils.report.table_rows import (
 from introspect_utils.scores import metrics
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks import TASKS
+from introspect_utils.tasks.task_features import sample
 
 SHARE, NEAR = 0.008, 0.1  # of the training directions: section 4's 1,024 a layer; give or take
 FITTED = "pretrained-projection"
@@ -64,12 +65,12 @@ def splits(rows: list[Row], described: dict[str, pd.DataFrame]) -> list[Row]:
 
 
 def _training_labels(rows: list[Row], described: pd.DataFrame) -> list[str]:
-    """The labels that the explainers of the largest size were trained on, in their first seed
-    (drawn as in `task_features.split`)."""
-    labels = described.loc[described["split"] == "train", "description"].tolist()
+    """The labels that the explainers of the largest size were trained on, in their first seed."""
+    train = described[described["split"] == "train"]
     row = max(rows, key=lambda row: (row.n_train or 0, row.trained))
-    n, seed = row.n_train or len(labels), min(row.seeds, default=0)
-    return random.Random(seed).sample(labels, min(n, len(labels)))
+    n, seed = row.n_train or len(train), min(row.seeds, default=0)
+    drawn = sample(range(len(train)), train["layer"].tolist(), min(n, len(train)), seed)
+    return train["description"].iloc[drawn].tolist()
 
 
 def projections(table: str, rows: list[Row]) -> Iterator[dict]:
@@ -94,9 +95,7 @@ def _ratio(
     if floor:
         under = floor.scores(metric)[:1]
         top, bottom = top - under, bottom - under
-    rated = ~np.isnan(np.vstack([top, bottom])).any(axis=0)
-    top, bottom = top[:, rated], bottom[:, rated]
-    clusters = {name: ids[rated] for name, ids in a.clusters.items()}
+    (top, bottom), clusters = rated([top, bottom], a.clusters)
     if len(epochs) > 1:
         reason = f"trained for {' and '.join(epochs)} epochs"
     elif not top.size:

@@ -2,7 +2,7 @@
 seed; and the records of `results.json` that are made of it. What a record's keys mean, `records`
 says."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -199,8 +199,7 @@ def measured(
     scores = row.scores(metric) if scores is None else scores
     clusters = row.clusters if clusters is None else clusters
     if metric in RATED:
-        rated = ~np.isnan(scores).any(axis=0)
-        scores, clusters = scores[:, rated], {name: ids[rated] for name, ids in clusters.items()}
+        [scores], clusters = rated([scores], clusters)
     first, *others = [*clusters.items()] or [(None, np.arange(scores.shape[1]))]
     try:
         found = metrics.estimate(scores, first[1])
@@ -211,6 +210,14 @@ def measured(
     error |= {"n_clusters": len(set(first[1]))}
     error |= {"stderr_by": {name: e and round(e, 6) for name, e in error_by.items()}}
     return record(table, row, metric, **error | fields)
+
+
+def rated(
+    scores: Sequence[np.ndarray], clusters: Mapping[str, np.ndarray]
+) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """(each of these scores [s, n], the clusters [n]) of the test rows that have all of them."""
+    here = ~np.isnan(np.vstack(scores)).any(axis=0)
+    return [of[:, here] for of in scores], {name: ids[here] for name, ids in clusters.items()}
 
 
 def paired(rows: list[Row], metric: str) -> tuple[list[int], list[np.ndarray]]:

@@ -139,14 +139,14 @@ def split(
     test = [i for i in held_out if directions.data[i] != "sae" or directions.names[i] in gold]
     if not test:
         raise UserError("there are no test directions: raise features.n_test or n_act")
-    rows = {"train": _sample(described, directions.layers, n_train, seed), "test": test}
+    rows = {"train": sample(described, directions.layers, n_train, seed), "test": test}
     twin = _twins(directions, rows["test"], rows["train"])
     tested = (twin.get(i, i) for i in rows["test"])
     check_disjoint(rows["train"], tested, "direction", "directions.safetensors")
     return rows
 
 
-def _sample(numbers: list[int], layers: Sequence[int], n: int, seed: int) -> list[int]:
+def sample(numbers: Sequence[int], layers: Sequence[int], n: int, seed: int) -> list[int]:
     """`n` of the `numbers` at random. If no direction of some layer is drawn, its first one in
     another random order takes the place of one of the layer that has the most."""
     rng = random.Random(seed)

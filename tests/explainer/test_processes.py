@@ -3,7 +3,6 @@
 import dataclasses
 import gc
 import json
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -25,7 +24,6 @@ from torch.nn import Parameter
 
 from introspect_utils.explainer import processes
 from introspect_utils.explainer.fit import Loop, fit
-from introspect_utils.explainer.processes import _free_port
 from introspect_utils.explainer.train import train
 from introspect_utils.explainer.tuning import loss_of, make_trainable
 from introspect_utils.settings.errors import UserError
@@ -87,9 +85,7 @@ def test_two_processes_train_as_one_does_and_leave_the_same_files(tmp_path, way)
 
 def measure_live_bytes(rank, port, folder):
     """One of two processes: full tuning, and how much all tensors hold behind each step."""
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in place.items()}
-    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    processes.meet(rank, 2, port)
     torch.set_num_threads(1)
     settings = training_settings(tuning="full", sharded=True, processes=2)
     explainer = make_explainer()
@@ -114,7 +110,8 @@ def measure_live_bytes(rank, port, folder):
 @pytest.mark.slow
 def test_each_of_two_processes_holds_half_of_weights_and_moments_and_no_copy(tmp_path):
     """4 bytes a weight and 8 of moments, halved. A copy of the weights would be 4 bytes more."""
-    spawn(measure_live_bytes, (_free_port(), tmp_path), nprocs=2)
+    store = processes.meeting_place()
+    spawn(measure_live_bytes, (store.port, tmp_path), nprocs=2)
     for path in tmp_path.glob("*.json"):
         n, *live = json.loads(path.read_text())
         assert len(live) == 2 and all(5.5 * n < held < 7 * n for held in live), (n, live)

@@ -203,7 +203,7 @@ def test_a_click_asks_of_that_token_and_of_that_layer(models, widget):
         ask.explanation(models, v, 1)
         for v in (ask.activations(models, TEXT, 1)[3], torch.zeros(32))
     )
-    others = [other for other in ask.likeliest(models, ask.activations(models, TEXT, 1)[3], 1)]
+    others = ask.likeliest(models, ask.activations(models, TEXT, 1)[3], 1)
     likely = "; ".join(other for other in others if other != said)
     shown = answer.value.replace("</td><td>", ": ")
     assert html.escape(f"Also likely: {likely}") in shown and likely

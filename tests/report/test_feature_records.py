@@ -193,7 +193,7 @@ def labelled(run_and_table):
 
 def test_tables_are_split_by_label():
     described = pd.DataFrame(
-        {"split": "train", "description": ["label 0"] * 999 + ["the word 'b'"] * 2}
+        {"split": "train", "layer": 1, "description": ["label 0"] * 999 + ["the word 'b'"] * 2}
     )
     runs = [labelled(pair) for pair in two_of_each()]
     found = results.records(runs, {TARGET: described})
@@ -210,8 +210,8 @@ def test_tables_are_split_by_label():
 def test_features_without_a_near_twin_have_a_table():
     runs = [labelled(pair) for pair in two_of_each()]
     names = runs[-1][1].query("data == 'sae'")["feature"].unique()
-    described = pd.DataFrame({"split": "test", "description": "", "feature": names, "twin": False})
-    described.loc[:2, "twin"] = True
+    described = pd.DataFrame({"feature": names, "split": "test", "layer": 1, "description": ""})
+    described["twin"] = described.index < 3
     found = pick(results.records(runs, {TARGET: described}), table="1-no-twin", explainer="self")
     assert {record["n"] for record in found} == {len(names) - 3}
 

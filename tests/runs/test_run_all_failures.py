@@ -6,7 +6,7 @@ import subprocess
 import time
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
     end = time.time() + seconds
     while not condition():
         assert time.time() < end, "waited too long"
@@ -79,10 +79,11 @@ def test_a_notebook_edited_at_work_is_due_again(toy_repo):
     hang.touch()
     line, environment = toy_repo.command("toy", "--until", toy_repo.FULL)
     with subprocess.Popen(line, env=environment, cwd=toy_repo.path) as at_work:
-        while not (toy_repo.root / "hanging").exists():
-            time.sleep(0.1)
-        toy_repo.edit("06_train_activation_patching", "working on", "working at")
-        hang.unlink()
+        try:
+            wait_for(lambda: (toy_repo.root / "hanging").exists() or at_work.poll() is not None)
+            toy_repo.edit("06_train_activation_patching", "working on", "working at")
+        finally:  # else the process, and the test with it, would never end
+            hang.unlink()
     assert at_work.returncode == 0
     status, out = toy_repo.run_all("toy", "--dry-run")
     assert "the code of notebook 06_train_activation_patching has changed" in out

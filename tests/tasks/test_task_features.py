@@ -261,7 +261,7 @@ def test_directions_that_differ_may_be_in_both_parts(tested):
 def test_training_directions_are_of_every_layer_and_else_at_random(layers, seed, data):
     n = data.draw(st.integers(0, len(layers)))
     numbers = list(range(len(layers)))
-    drawn = task_features._sample(numbers, layers, n, seed)
+    drawn = task_features.sample(numbers, layers, n, seed)
     assert len(drawn) == len({*drawn}) == n and {*drawn} <= {*numbers}
     assert len({layers[i] for i in drawn}) == min(n, len({*layers}))
     plain = random.Random(seed).sample(numbers, n)
