@@ -121,8 +121,8 @@ def asked_about(
 def fetch(source: str, folder: Path, schema: pa.Schema, target: str) -> dict[str, int]:
     """Write the published data set `source` (a hub id, or a folder with train.parquet and
     test.parquet) about `target` as {split}.parquet in `folder`: {split: rows}. The tokenizer's
-    strings in it become text. Raises `UserError` as `read_table` does, and then leaves nothing
-    there."""
+    strings in it become text. Raises `UserError` as `read_table` does and where they do not, and
+    then leaves nothing there."""
     counts, tokenizer = {}, load_tokenizer(target) if schema is PATCHING else None
     for split in ("train", "test"):
         rows = hub_rows("the published rows", source, split, instead="")
@@ -135,8 +135,21 @@ def fetch(source: str, folder: Path, schema: pa.Schema, target: str) -> dict[str
         with replaced(folder / f"{split}.parquet") as temporary:
             table = table.replace_schema_metadata({SOURCE: source})
             pq.write_table(table, temporary, compression="zstd")
-            counts[split] = len(read_table(temporary, schema))
+            found = read_table(temporary, schema)
+            counts[split] = len(found)
+            if tokenizer:
+                _check_spaces(found["input_tokens"].to_pylist(), f"{source}, {split}", target)
     return counts
+
+
+def _check_spaces(rows: list[list[str]], where: str, target: str) -> None:
+    """Raises `UserError` for a text without a space: "RomeĠisĠthe" would be asked as it stands."""
+    texts = ["".join(tokens) for tokens in rows]
+    if raw := [row for row, text in enumerate(texts) if not re.search(r"\s", text)]:
+        raise UserError(
+            f"{where}, row {raw[0]}: no space in {texts[raw[0]][:40]!r}: these are the strings of "
+            f"another tokenizer than that of {target}"
+        )
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> list[str]:

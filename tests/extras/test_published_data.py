@@ -16,7 +16,6 @@ from peft import LoraConfig, get_peft_model
 from test_ablation_notebooks import execute
 from test_task_ablation import PUBLISHED as HINTED
 
-from introspect_utils.data.assets import ASSETS, is_present
 from introspect_utils.data.facts import load_facts, make_pairs
 from introspect_utils.explainer import gates
 from introspect_utils.explainer.published import EXPLAINERS, trained_from
@@ -278,9 +277,6 @@ def profile(theirs):
     return load_profile(theirs / "theirs.yaml")
 
 
-@pytest.mark.skipif(
-    not is_present(ASSETS["all-minilm-l6-v2"]), reason="the judge is not in the cache"
-)
 def test_from_published_files_to_tables(profile, theirs, monkeypatch, one_thread):
     for module in (paths, record):
         monkeypatch.setattr(module, "ROOT", theirs)

@@ -11,8 +11,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from recording import ROWS, ablation_records, record, some_records
 
-from introspect_utils.report import result_figures as figures
 from introspect_utils.report import hero, similarity, style
+from introspect_utils.report import result_figures as figures
 from introspect_utils.report.paper import LABEL_ERROR, PATCHING_METRICS, lookup
 from introspect_utils.report.records import records as made
 from introspect_utils.report.scaling import figure_scaling

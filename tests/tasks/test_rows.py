@@ -202,6 +202,19 @@ def test_the_tokenizers_own_strings_become_text(tmp_path, rows, name):
     )
 
 
+def test_strings_of_another_tokenizer_are_refused(tmp_path, rows):
+    """Read as text, "▁Rome▁is" would be asked as it stands."""
+    strings = [text.replace(" ", "▁").replace("\n", "<0x0A>") for text in rows[1]["input_tokens"]]
+    for split in ("train", "test"):
+        table = pa.Table.from_pylist(
+            [rows[0], rows[1] | {"input_tokens": strings}], schema=PATCHING
+        )
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    with pytest.raises(UserError, match="train, row 1: no space in .*another tokenizer than that"):
+        fetch(str(tmp_path), tmp_path / "ours", PATCHING, "tiny-qwen3")
+    assert not list((tmp_path / "ours").glob("train*"))
+
+
 def test_the_authors_split_is_kept_and_ours_must_be_disjoint(published, tmp_path, rows):
     fetch(str(published), tmp_path / "theirs", PATCHING, "tiny-qwen3")
     train, test = asked_about(read_splits(tmp_path / "theirs", 8))

