@@ -239,9 +239,10 @@ def wrong(run: dict, predictions: pd.DataFrame) -> str | None:
     if not predictions["data"].isin(["sae", "act", "dact"]).all():
         return "data must be sae, act or dact"
     described = predictions["data"] == "sae"
-    rated = predictions["judge"].notna()
-    # a chat model may give no rating, rarely
-    if rated[~described].any() or (~rated[described]).sum() > max(1, 0.02 * described.sum()):
+    # a chat model may give no rating, rarely; a pair that many rows share it is asked once
+    pairs = predictions[described].drop_duplicates(["generation", "gold"])["judge"]
+    rated_by_mistake = predictions.loc[~described, "judge"].notna().any()
+    if rated_by_mistake or pairs.isna().sum() > max(1, 0.02 * len(pairs)):
         return "judge must be a number in the rows of sae, and null in those of act and dact"
     judge, r, abs_r = (predictions[name] for name in ("judge", "simulator", "simulator_abs"))
     scores = judge.dropna().between(0, 1).all() and abs_r.between(0, 1 + 1e-6).all()

@@ -17,7 +17,7 @@ from introspect_utils.report import records as results
 from introspect_utils.report.feature_records import FITTED
 from introspect_utils.runs import record as run_files
 from introspect_utils.settings.errors import UserError
-from introspect_utils.tasks import TASKS
+from introspect_utils.tasks import TASKS, task_features
 
 N = {"sae": 40, "act": 20, "dact": 15}
 OTHER = "gemma3-270m"
@@ -450,6 +450,19 @@ def test_a_row_that_the_judge_did_not_rate_is_left_out_of_the_judges_numbers_alo
         assert ours == before
 
 
+def test_a_pair_without_a_rating_is_one_however_many_rows_have_it():
+    """The constant answer, say, beside a gold description that several features have."""
+    run, table = baselines_run()
+    constant = (table["explainer"] == "most-frequent") & (table["data"] == "sae")
+    same = table.assign(generation=table["generation"].mask(constant, "dates"))
+    same["gold"] = same["gold"].mask(constant, "music")
+    assert constant.sum() > 5
+    assert task_features.wrong(run, same.assign(judge=same["judge"].mask(constant))) is None
+    several = table.assign(judge=table["judge"].mask(constant))
+    several["gold"] = several["gold"].mask(constant, table["row"].astype(str))
+    assert "judge must be a number" in task_features.wrong(run, several)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -458,7 +471,13 @@ def test_a_row_that_the_judge_did_not_rate_is_left_out_of_the_judges_numbers_alo
         (lambda run, p: (run, p.assign(data="test")), "data must be"),
         (lambda run, p: (run, p.assign(judge=0.5)), "null in those of act and dact"),
         (
-            lambda run, p: (run, p.assign(judge=p["judge"].where(p["row"] > 0))),
+            lambda run, p: (
+                run,
+                p.assign(
+                    judge=p["judge"].where(p["row"] > 0),
+                    generation=[f"answer {i}" for i in range(len(p))],
+                ),
+            ),
             "judge must be a number",
         ),
         (lambda run, p: (run, p.assign(judge=p["judge"] * 100 + 1)), "must lie in 0..1"),
