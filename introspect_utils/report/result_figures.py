@@ -22,7 +22,7 @@ REFERENCE = {"1": "llama-3.1-8b", "4": "gemma-2-9b"}  # of Tables 2 and 3: qwen3
 BARS = "score × 100; bars: 95% interval"
 ONE_SEED = f"{BARS} (of one seed: over the test rows alone)"
 FLOOR = {"color": style.BLACK, "lw": 0.8, "ls": ":"}
-FLOOR_NAME = "floor: the best row without the vector (hints: without a model)"
+FLOOR_NAME = "floor: the best row without the right vector (hints: without a model)"
 BAR = {"ms": 4, "capsize": 1.5, "lw": 1}
 STYLED = plt.rc_context(style.SETTINGS)
 
@@ -88,16 +88,12 @@ def targets(records: Iterable[dict], *tables: str) -> list[tuple[str, str]]:
 
 
 def paper_of(table: str, target: str) -> dict[tuple[str, str], dict[str, dict]]:
-    """The paper's rows beside a target of ours: of the same target, where it has it; of Table 3 the
-    revised numbers (v3), where they are known."""
-    rows, same = [*paper_rows(table), *paper_rows(table, "v3")], model_name(target)
+    """The paper's rows beside a target of ours: of the same target, where it has it. All of v1: of
+    the revised numbers of Table 3 (v3) too few are known to compare them with each other."""
+    rows, same = paper_rows(table), model_name(target)
     if same not in {r["target"] for r, _ in rows}:
         same = REFERENCE.get(table[:1], "qwen3-8b")
-    found: dict[tuple[str, str], dict[str, dict]] = {}
-    for r, by in rows:
-        if r["target"] == same:
-            found.setdefault((r["explainer"], r["condition"]), {}).update(by)
-    return found
+    return {(r["explainer"], r["condition"]): by for r, by in rows if r["target"] == same}
 
 
 def lines(records: list[dict], table: str, target: str, columns: Sequence[str]) -> list[Line]:
@@ -174,7 +170,10 @@ def of_table(
     decided = [word(r) for r in found if not one_seed(r)]
     title = "Self among other explainers"
     if paired:
-        title = f"Self is above others in {decided.count('is above')} of {len(decided)} comparisons"
+        against = [line for _, shown in groups for line in shown if line.ours]
+        of = {line.name for line in against if not all(map(one_seed, line.ours.values()))}
+        whom = " and ".join(sorted(of)) if len(of) < 3 else "others"
+        title = f"Self is above {whom} in {decided.count('is above')} of {len(decided)} comparisons"
         title += f"; {len(found) - len(decided)} more are of one seed" * (len(decided) < len(found))
         title = title if decided else "Self minus others (one training seed: no verdict)"
     against = [line for line in first if rival in (*line.key, style.kind(*line.key))]
@@ -244,11 +243,13 @@ def figure_matrix(records: list[dict]) -> Figure | None:
     if len(models) < 2:
         return None
     cells["explainer"] = cells["explainer"].where(cells["explainer"] != "self", cells["target"])
+    seeds = cells.loc[cells["explainer"].isin(models), "seeds"].map(len).min()
     cells = cells.pivot(index=["metric", "target"], columns="explainer", values="value")
     cells = cells.reindex(columns=models)
     compared = cells[cells.index.isin(OUTCOMES, level="metric") & (cells.count(axis=1) > 1)]
     own = sum(compared.loc[key].idxmax() == key[1] for key in compared.index)
     title = f"Self is the best explainer in {own} of {len(compared)} pairs of target and score"
+    title += " (one training seed: no verdict)" * (seeds < 2)
     size = (style.PAGE, 0.35 * len(models) + 1.2)
     made, grid = figure(*size, title, 1, len(OUTCOMES), sharey=True)
     names = [name.replace("-", "-\n", 1) for name in models]
