@@ -249,7 +249,7 @@ def figure_matrix(records: list[dict]) -> Figure | None:
     compared = cells[cells.index.isin(OUTCOMES, level="metric") & (cells.count(axis=1) > 1)]
     own = sum(compared.loc[key].idxmax() == key[1] for key in compared.index)
     title = f"Self is the best explainer in {own} of {len(compared)} pairs of target and score"
-    title += " (one training seed: no verdict)" * (seeds < 2)
+    title += " (one training seed: no verdict)" if seeds < 2 else ""
     size = (style.PAGE, 0.35 * len(models) + 1.2)
     made, grid = figure(*size, title, 1, len(OUTCOMES), sharey=True)
     names = [name.replace("-", "-\n", 1) for name in models]
