@@ -25,8 +25,10 @@ def pytest_collection_modifyitems(items):
     """The smoke run takes longest, so in several processes its tests are begun with. What takes
     longest may do so."""
     for item in items:
-        if "smoke" in item.fixturenames or item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.timeout(0 if item.get_closest_marker("slow") else 1800))
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(0))
+        elif "smoke" in item.fixturenames:
+            item.add_marker(pytest.mark.timeout(1800))
     if "PYTEST_XDIST_WORKER" in os.environ:
         first = {item.path for item in items if "smoke" in item.fixturenames}
         items.sort(key=lambda item: item.path not in first)

@@ -166,13 +166,12 @@ def of_table(
         for r, by in paper_rows(name):
             key = r["explainer"], r["condition"]
             shown.append(Line(f"{style.label(*key)} → {r['target']}", key, {}, by))
-    found = [r for _, shown in groups for line in shown for r in line.ours.values()]
-    decided = [word(r) for r in found if not one_seed(r)]
+    found = [(line.name, r) for _, of in groups for line in of for r in line.ours.values()]
+    names = sorted({name for name, r in found if not one_seed(r)})
+    decided = [word(r) for _, r in found if not one_seed(r)]
     title = "Self among other explainers"
     if paired:
-        against = [line for _, shown in groups for line in shown if line.ours]
-        of = {line.name for line in against if not all(map(one_seed, line.ours.values()))}
-        whom = " and ".join(sorted(of)) if len(of) < 3 else "others"
+        whom = " and ".join(names) if len(names) < 3 else "others"
         title = f"Self is above {whom} in {decided.count('is above')} of {len(decided)} comparisons"
         title += f"; {len(found) - len(decided)} more are of one seed" * (len(decided) < len(found))
         title = title if decided else "Self minus others (one training seed: no verdict)"

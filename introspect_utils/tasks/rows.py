@@ -144,12 +144,17 @@ def fetch(source: str, folder: Path, schema: pa.Schema, target: str) -> dict[str
 
 def _check_spaces(rows: list[list[str]], where: str, target: str) -> None:
     """Raises `UserError` for a text without a space: "RomeĠisĠthe" would be asked as it stands."""
-    texts = ["".join(tokens) for tokens in rows]
-    if raw := [row for row, text in enumerate(texts) if not re.search(r"\s", text)]:
+    if raw := [row for row, tokens in enumerate(rows) if not _has_space(tokens)]:
+        text = "".join(rows[raw[0]])[:40]
         raise UserError(
-            f"{where}, row {raw[0]}: no space in {texts[raw[0]][:40]!r}: these are the strings of "
-            f"another tokenizer than that of {target}"
+            f"{where}, row {raw[0]}: no space in {text!r}: these are the strings of another "
+            f"tokenizer than that of {target}"
         )
+
+
+def _has_space(tokens: Sequence[str]) -> bool:
+    """Whether tokens are text: a tokenizer's own strings hold no spaces."""
+    return bool(re.search(r"\s", "".join(tokens)))
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> list[str]:
@@ -165,10 +170,10 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> li
 
 
 def _as_text(row: dict, tokenizer: PreTrainedTokenizerBase) -> dict:
-    """A published row of patching with text in place of the tokenizer's strings, which hold no
-    spaces. What is missing is left to `read_table`."""
+    """A published row of patching with text in place of the tokenizer's strings. What is missing is
+    left to `read_table`."""
     tokens, place = row["input_tokens"], row["patch_position"]
-    if not tokens or not all(tokens) or not place or re.search(r"\s", "".join(tokens)):
+    if not tokens or not all(tokens) or not place or _has_space(tokens):
         return row
     names = {"orig_text_token", "counterfact_text_token"} & place.keys()
     texts = {name: "".join(token_texts(tokenizer, [place[name]])) for name in names if place[name]}

@@ -240,7 +240,8 @@ def wrong(run: dict, predictions: pd.DataFrame) -> str | None:
         return "data must be sae, act or dact"
     described = predictions["data"] == "sae"
     # a chat model may give no rating, rarely; a pair that many rows share it is asked once
-    pairs = predictions[described].drop_duplicates(["generation", "gold"])["judge"]
+    unrated_first = predictions[described].sort_values("judge", na_position="first")
+    pairs = unrated_first.drop_duplicates(["generation", "gold"])["judge"]
     rated_by_mistake = predictions.loc[~described, "judge"].notna().any()
     if rated_by_mistake or pairs.isna().sum() > max(1, 0.02 * len(pairs)):
         return "judge must be a number in the rows of sae, and null in those of act and dact"

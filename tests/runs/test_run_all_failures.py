@@ -6,7 +6,7 @@ import subprocess
 import time
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=30):
     end = time.time() + seconds
     while not condition():
         assert time.time() < end, "waited too long"
@@ -80,7 +80,8 @@ def test_a_notebook_edited_at_work_is_due_again(toy_repo):
     line, environment = toy_repo.command("toy", "--until", toy_repo.FULL)
     with subprocess.Popen(line, env=environment, cwd=toy_repo.path) as at_work:
         try:
-            wait_for(lambda: (toy_repo.root / "hanging").exists() or at_work.poll() is not None)
+            begun = toy_repo.root / "hanging"
+            wait_for(lambda: begun.exists() or at_work.poll() is not None, seconds=120)
             toy_repo.edit("06_train_activation_patching", "working on", "working at")
         finally:  # else the process, and the test with it, would never end
             hang.unlink()
