@@ -5,7 +5,7 @@ The seconds are the clock's, of runs that shared the machine with one another; w
 their sum is about twice what `./run_all.sh` took.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import nbformat
@@ -66,7 +66,9 @@ def minutes(folder: Path) -> str:
 
 
 def main() -> None:
-    print(minutes(artifacts_dir(sys.argv[1] if len(sys.argv) > 1 else "mini") / "notebooks"))
+    parser = argparse.ArgumentParser(description="Where the minutes of a profile's runs go.")
+    parser.add_argument("profile", nargs="?", default="mini")
+    print(minutes(artifacts_dir(parser.parse_args().profile) / "notebooks"))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ parts of a record: `paper:`, `n:`, `n_train:` before the values. Another profile
 before all. Values are shown times 100.
 """
 
+import argparse
 import json
 import re
 import sys
@@ -119,11 +120,14 @@ def read(page: str) -> tuple[str, list[str]]:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing, list what is wrong")
+    asked = parser.parse_args()
     faults = []
     for name in PAGES:
         page = (REPO / name).read_text("utf-8")
         right, wrong = read(page)
-        if "--check" not in sys.argv:
+        if not asked.check:
             (REPO / name).write_text(right, "utf-8")
             page = right
         pairs = zip(page.splitlines(), right.splitlines(), strict=True)

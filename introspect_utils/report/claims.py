@@ -3,7 +3,8 @@
 A comparison asks whether a number lies between two bounds. It *holds* if its 95% interval lies
 between them (and, of a difference, p < 0.05 after Holm), is *contradicted* if the interval lies
 outside, and is *undecided* otherwise: if the interval includes a bound, if it rests on one training
-seed, if the number does not exist, or if it was not run.
+seed, if the number does not exist, or if it was not run. The interval is the widest by any of the
+task's clusters: what holds by feature and not by layer is undecided.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from introspect_utils.scores.metrics import SIGNIFICANCE, rank_correlation
 HOLDS, CONTRADICTED, UNDECIDED = "holds", "contradicted", "undecided"
 FIELDS = ("table", "explainer", "condition", "metric")
 OTHER = "another model"
+NORMAL_95 = 1.96
 
 
 class Comparison(NamedTuple):
@@ -128,13 +130,26 @@ def between(r: dict, what: str, low: float = -inf, high: float = inf) -> Compari
             reason = ONE_SEED
         elif 0 in (low, high) and r["p"] is not None and r["p"] >= SIGNIFICANCE:
             reason = f"p = {r['p']:.2g}"
-        elif low < r["low"] and r["high"] < high:
-            outcome, reason = HOLDS, ""
-        elif r["high"] < low or high < r["low"]:
-            outcome, reason = CONTRADICTED, ""
         else:
-            reason = "the interval includes the bound"
+            wide_low, wide_high, by = widest(r)
+            if low < wide_low and wide_high < high:
+                outcome, reason = HOLDS, ""
+            elif wide_high < low or high < wide_low:
+                outcome, reason = CONTRADICTED, ""
+            else:
+                reason = f"the interval{by} includes the bound"
     return Comparison(what, numbers, outcome, reason, (r["artifact"],))
+
+
+def widest(r: dict) -> tuple[float, float, str]:
+    """The 95% interval of a record, and " by layer" if that clustering makes it wider."""
+    intervals = {"": (r["low"], r["high"])} | {
+        f" by {name}": (r["value"] - NORMAL_95 * error, r["value"] + NORMAL_95 * error)
+        for name, error in r["stderr_by"].items()
+        if error
+    }
+    by, (low, high) = max(intervals.items(), key=lambda each: each[1][1] - each[1][0])
+    return low, high, by
 
 
 def _ranked(similarity: str, records: list[dict]) -> list[Comparison]:
