@@ -15,13 +15,14 @@ import random
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import replace
+from itertools import product
 
 from introspect_utils.explainer.generate import generate
 from introspect_utils.explainer.train import held_out_loss, train
 from introspect_utils.runs.session import open_run
 
 WORD = "the word "
-HEAD = "rate epochs training held-out one-word distinct most-frequent score".split()
+HEAD = "rate batch epochs training held-out one-word distinct most-frequent score".split()
 
 
 def main() -> None:
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--condition", default="full")
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3, 6, 10])
     parser.add_argument("--rates", type=float, nargs="+", default=[])
+    parser.add_argument("--batches", type=int, nargs="+", default=[])
     asked = parser.parse_args()
     about = (asked.target, asked.explainer, asked.condition, asked.n_train, 0)
     run = open_run(asked.profile, asked.notebook, *about)
@@ -60,18 +62,19 @@ def main() -> None:
     print("\n| " + " | ".join(HEAD) + " |\n" + "|---" * len(HEAD) + "|")
     gold = [labels[row] for row in held_out]
     asked_of = [examples[row] for row in held_out]
-    show("", "labels", "", "", gold, scored(held_out, gold))
-    for rate in asked.rates or [run.training.learning_rate]:
-        for epochs in asked.epochs:
-            settings = replace(run.training, learning_rate=rate, epochs=epochs)
-            explainer = run.make_explainer(examples)
-            folder = run.checkpoint.with_name(f"budget-{run.id}-{rate}-{epochs}")
-            losses = train(explainer, [examples[row] for row in kept], settings, folder).losses
-            last = losses[-max(1, len(losses) // 10) :]
-            loss = held_out_loss(explainer.eval(), asked_of)
-            said = generate(explainer, [e.question for e in asked_of], **run.generation)
-            mean = f"{sum(last) / len(last):.2f}"
-            show(f"{rate:g}", str(epochs), mean, f"{loss:.2f}", said, scored(held_out, said))
+    show("", "", "labels", "", "", gold, scored(held_out, gold))
+    rates = asked.rates or [run.training.learning_rate]
+    batches = asked.batches or [run.training.batch_size]
+    for rate, batch, epochs in product(rates, batches, asked.epochs):
+        settings = replace(run.training, learning_rate=rate, batch_size=batch, epochs=epochs)
+        explainer = run.make_explainer(examples)
+        folder = run.checkpoint.with_name(f"budget-{run.id}-{rate}-{batch}-{epochs}")
+        losses = train(explainer, [examples[row] for row in kept], settings, folder).losses
+        last = losses[-max(1, len(losses) // 10) :]
+        loss = held_out_loss(explainer.eval(), asked_of)
+        said = generate(explainer, [e.question for e in asked_of], **run.generation)
+        score = scored(held_out, said)
+        show(f"{rate:g}", batch, epochs, f"{sum(last) / len(last):.2f}", f"{loss:.2f}", said, score)
 
 
 def split(groups: list[Hashable | None]) -> tuple[list[int], list[int]]:
@@ -89,16 +92,18 @@ def split(groups: list[Hashable | None]) -> tuple[list[int], list[int]]:
     return held_out, [row for own in rows.values() for row in own]
 
 
-def show(
-    rate: str, epochs: str, training: str, held_out: str, said: list[str], score: float
-) -> None:
+def show(rate, batch, epochs, training, held_out, said: list[str], score: float) -> None:
     """A row of the table."""
     word = sum(text.startswith(WORD) for text in said) / len(said)
     counts = Counter(said)
     most = counts.most_common(1)[0][1] / len(said)
-    row = (rate, epochs, training, held_out, f"{word:.2f}", str(len(counts)))
-    row += (f"{most:.2f}", f"{score:.1f}")
-    print("| " + " | ".join(row) + " |", flush=True)
+    of_answers = (f"{word:.2f}", len(counts), f"{most:.2f}", f"{score:.1f}")
+    print(
+        "|",
+        " | ".join(map(str, (rate, batch, epochs, training, held_out, *of_answers))),
+        "|",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -187,18 +187,23 @@ def in_training(module: nn.Module) -> Iterator[None]:
 def lean_autocast(module: nn.Module) -> Iterator[None]:
     """For products in bfloat16 on a CPU: the numbers of autocast, without its overhead.
 
-    Within the context the weights below adapters are in bfloat16 (autocast would round them anew at
-    every step), adapters take their inputs as they come, and attention is two plain products, which
-    on a CPU are faster than its fused kernel. Afterwards everything is as it was.
+    Within the context the weights below adapters and the frozen head are in bfloat16 (autocast would
+    round them anew at every step), adapters take their inputs as they come, and attention is two
+    plain products, which on a CPU are faster than its fused kernel. Afterwards everything is as it
+    was.
     """
     named = module.named_parameters()
     below = [w for name, w in named if "base_layer" in name and not w.requires_grad]
     kept = [(weight, weight.data) for weight in below]
     models = [part for part in module.modules() if isinstance(part, PreTrainedModel)][:1]
     attention = [(model, model.config._attn_implementation) for model in models]
+    heads = [head for model in models if (head := model.get_output_embeddings()) is not None]
+    heads = [(head, head.weight) for head in heads if not head.weight.requires_grad]
     try:
         for weight, data in kept:
             weight.data = data.to(torch.bfloat16)
+        for head, weight in heads:  # a copy: the embeddings may be the same tensor
+            head.weight = nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
         for model in models:
             model.set_attn_implementation("eager")
         with disable_input_dtype_casting(module):
@@ -206,5 +211,7 @@ def lean_autocast(module: nn.Module) -> Iterator[None]:
     finally:
         for weight, data in kept:
             weight.data = data
+        for head, weight in heads:
+            head.weight = weight
         for model, implementation in attention:
             model.set_attn_implementation(implementation)
