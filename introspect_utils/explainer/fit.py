@@ -187,10 +187,10 @@ def in_training(module: nn.Module) -> Iterator[None]:
 def lean_autocast(module: nn.Module) -> Iterator[None]:
     """For products in bfloat16 on a CPU: the numbers of autocast, without its overhead.
 
-    Within the context the weights below adapters and the frozen head are in bfloat16 (autocast would
-    round them anew at every step), adapters take their inputs as they come, and attention is two
-    plain products, which on a CPU are faster than its fused kernel. Afterwards everything is as it
-    was.
+    Within the context the weights below adapters and the frozen head are in bfloat16 (autocast
+    would round them anew at every step), adapters take their inputs as they come, and attention is
+    two plain products, which on a CPU are faster than its fused kernel. Afterwards everything is as
+    it was.
     """
     named = module.named_parameters()
     below = [w for name, w in named if "base_layer" in name and not w.requires_grad]

@@ -16,14 +16,13 @@ from typing import NamedTuple
 import yaml
 
 from introspect_utils.report import style
-from introspect_utils.report.table_rows import ONE_SEED, Row, record
+from introspect_utils.report.table_rows import ONE_SEED, Row, record, widest
 from introspect_utils.report.tables import COLUMNS, column
 from introspect_utils.scores.metrics import SIGNIFICANCE, rank_correlation
 
 HOLDS, CONTRADICTED, UNDECIDED = "holds", "contradicted", "undecided"
 FIELDS = ("table", "explainer", "condition", "metric")
 OTHER = "another model"
-NORMAL_95 = 1.96
 
 
 class Comparison(NamedTuple):
@@ -131,25 +130,14 @@ def between(r: dict, what: str, low: float = -inf, high: float = inf) -> Compari
         elif 0 in (low, high) and r["p"] is not None and r["p"] >= SIGNIFICANCE:
             reason = f"p = {r['p']:.2g}"
         else:
-            wide_low, wide_high, by = widest(r)
-            if low < wide_low and wide_high < high:
+            half, by = widest(r)
+            if low < r["value"] - half and r["value"] + half < high:
                 outcome, reason = HOLDS, ""
-            elif wide_high < low or high < wide_low:
+            elif r["value"] + half < low or high < r["value"] - half:
                 outcome, reason = CONTRADICTED, ""
             else:
                 reason = f"the interval{by} includes the bound"
     return Comparison(what, numbers, outcome, reason, (r["artifact"],))
-
-
-def widest(r: dict) -> tuple[float, float, str]:
-    """The 95% interval of a record, and " by layer" if that clustering makes it wider."""
-    intervals = {"": (r["low"], r["high"])} | {
-        f" by {name}": (r["value"] - NORMAL_95 * error, r["value"] + NORMAL_95 * error)
-        for name, error in r["stderr_by"].items()
-        if error
-    }
-    by, (low, high) = max(intervals.items(), key=lambda each: each[1][1] - each[1][0])
-    return low, high, by
 
 
 def _ranked(similarity: str, records: list[dict]) -> list[Comparison]:

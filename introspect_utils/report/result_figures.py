@@ -66,8 +66,9 @@ def one_seed(r: dict) -> bool:
 
 
 def word(r: dict | None) -> str:
-    """What a paired difference says of self: a verdict only if training seeds were compared."""
-    if r is None or abs(100 * r["value"]) <= interval(r):
+    """What a paired difference says of self: a verdict only if training seeds were compared, and
+    only what holds by each kind of cluster, as in `claims`."""
+    if r is None or abs(r["value"]) <= table_rows.widest(r)[0]:
         return "is not told apart from" if r else "is not compared with"
     side = "above" if r["value"] > 0 else "below"
     points = f"{abs(100 * r['value']):.1f} points (one seed) "

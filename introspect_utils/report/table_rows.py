@@ -19,6 +19,7 @@ from introspect_utils.tasks.conditions import UNTRAINED
 RUNS = list[tuple[dict, pd.DataFrame]]  # run.json and predictions of each
 TEMPLATE = r"the word '\S*'"  # a description that only names a word
 ONE_SEED = "one training seed"
+NORMAL_95 = 1.96  # standard errors
 RATED = ("judge", "judge_high")  # not a number where a chat judge gave no rating
 FORM = (
     "table task data target explainer condition metric value stderr low high n clusters n_clusters "
@@ -250,6 +251,15 @@ def contrast(
         fields |= {"p": None, "reason": f"{because}, {ONE_SEED}" if because else ONE_SEED}
     scores = parts[0] if len(parts) == 1 else metrics.summed(parts)
     return [measured(table, row, metric, scores, clusters, seeds=seeds, **fields)]
+
+
+def widest(r: dict) -> tuple[float, str]:
+    """(half of the 95% interval of a record, " by layer" if that clustering makes it wider)."""
+    normal = {by: NORMAL_95 * error for by, error in r.get("stderr_by", {}).items() if error}
+    known = r.get("high") is not None
+    own = r["high"] - r["value"] if known else NORMAL_95 * (r["stderr"] or 0)
+    by = max(normal, key=normal.get, default="")
+    return (normal[by], f" by {by}") if by and normal[by] > own else (own, "")
 
 
 def within(condition: str, part: str) -> str:
