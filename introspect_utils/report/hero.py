@@ -35,7 +35,7 @@ def hero(records: list[dict]) -> Figure | None:
     if not drawn:
         return None
     title = fill(f"{target}, trained to explain itself: {verdicts(said)}", 105)
-    made, grid = plot.figure(style.PAGE, 2.3, title, 1, len(drawn))
+    made, grid = plot.figure(style.PAGE, 2.6, title, 1, len(drawn))
     for axes, (head, *rest) in zip(grid[0], drawn, strict=True):
         plot.draw(axes, *rest)
         axes.set(title=head, xlim=(0, 102))
