@@ -131,7 +131,7 @@ def drive(folder, root, profile, target):
         "--no-sandbox",
         "--disable-gpu",
         "--remote-debugging-port=0",
-        "--window-size=1150,1000",
+        "--window-size=1150,1400",
     ]
     browser += [f"--user-data-dir={folder / 'user'}", "about:blank"]
     with started(lab, env=os.environ | own), started(browser):
@@ -156,13 +156,12 @@ def drive(folder, root, profile, target):
         page.value(f"{TOKENS}[1].click()")
         changed = f"({ANSWER}) !== {json.dumps(before)} && ({ANSWER}).includes(' encodes: ')"
         after = waited(lambda: page.value(f"{changed} && ({ANSWER})"))
+        waited(lambda: page.value(f"{KERNEL} === 'idle'"))
         page.value("document.querySelector('.widget-vbox').scrollIntoView()")
         time.sleep(1)  # the scrolling
         box = json.loads(page.value(BOX))
         clip = {side: box[side] for side in ("x", "y", "width", "height")} | {"scale": 1}
-        picture = page.send(
-            "Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True
-        )["data"]
+        picture = page.send("Page.captureScreenshot", format="png", clip=clip)["data"]
         (folder / "widget.png").write_bytes(base64.b64decode(picture))
     return before, after
 
