@@ -24,7 +24,7 @@ from introspect_utils.scores.neighbours import nearest_descriptions
 from introspect_utils.settings import paths
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.profile import load_profile
-from introspect_utils.tasks import patching, task_patching
+from introspect_utils.tasks import outcome, patching, task_patching
 from introspect_utils.tasks.task_features import Described
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -278,4 +278,6 @@ def test_what_comes_trained_reads_its_vector_in_a_fresh_clone(tmp_path, monkeypa
     assert said[1] == "the word 'capital'" and said[4] == "the word 'is'"
     assert "capital" not in said[-1] and len({*said}) >= 5
     found = ask.simulated(models, TEXT, v[1], 10, said[1])
-    assert found.r > 0.5 and models.patching is None
+    assert found.r > 0.5
+    patched = ask.patched(models, TEXT, 1, 10, "The capital of France is")
+    assert outcome.parse(patched.predicted)[0] is not None and patched.right is not None

@@ -277,4 +277,5 @@ def test_in_chromium_nothing_is_wider_than_the_window(html, tmp_path):
         widths, browse(tmp_path, html, *widths), strict=True
     ):
         assert window == width and scrolls <= width
-        assert images and all(0 < image <= width for image in images)
+        # on a phone a wide figure keeps 38rem, to be read, and is scrolled within its own box
+        assert images and all(0 < image <= max(width, 608) for image in images), images
