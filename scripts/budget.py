@@ -97,13 +97,9 @@ def show(rate, batch, epochs, training, held_out, said: list[str], score: float)
     word = sum(text.startswith(WORD) for text in said) / len(said)
     counts = Counter(said)
     most = counts.most_common(1)[0][1] / len(said)
-    of_answers = (f"{word:.2f}", len(counts), f"{most:.2f}", f"{score:.1f}")
-    print(
-        "|",
-        " | ".join(map(str, (rate, batch, epochs, training, held_out, *of_answers))),
-        "|",
-        flush=True,
-    )
+    row = (rate, batch, epochs, training, held_out)
+    row += (f"{word:.2f}", len(counts), f"{most:.2f}", f"{score:.1f}")
+    print("| " + " | ".join(map(str, row)) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -197,8 +197,8 @@ def lean_autocast(module: nn.Module) -> Iterator[None]:
     kept = [(weight, weight.data) for weight in below]
     models = [part for part in module.modules() if isinstance(part, PreTrainedModel)][:1]
     attention = [(model, model.config._attn_implementation) for model in models]
-    heads = [head for model in models if (head := model.get_output_embeddings()) is not None]
-    heads = [(head, head.weight) for head in heads if not head.weight.requires_grad]
+    of_models = (model.get_output_embeddings() for model in models)
+    heads = [(h, h.weight) for h in of_models if h is not None and not h.weight.requires_grad]
     try:
         for weight, data in kept:
             weight.data = data.to(torch.bfloat16)

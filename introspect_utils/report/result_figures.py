@@ -55,9 +55,7 @@ def legend(made: Figure, handles: dict, ncols: int = 2, title: str | None = None
 
 def interval(r: dict) -> float:
     """Half of the 95% interval of a record, or of a number of the paper, × 100."""
-    if r.get("high") is not None:
-        return 100 * (r["high"] - r["value"])
-    return 196 * (r["stderr"] or 0)
+    return 100 * table_rows.half_width(r)
 
 
 def one_seed(r: dict) -> bool:

@@ -253,12 +253,17 @@ def contrast(
     return [measured(table, row, metric, scores, clusters, seeds=seeds, **fields)]
 
 
+def half_width(r: dict) -> float:
+    """Half of the 95% interval of a record, or of a number of the paper."""
+    if r.get("high") is not None:
+        return r["high"] - r["value"]
+    return NORMAL_95 * (r["stderr"] or 0)
+
+
 def widest(r: dict) -> tuple[float, str]:
     """(half of the 95% interval of a record, " by layer" if that clustering makes it wider)."""
     normal = {by: NORMAL_95 * error for by, error in r.get("stderr_by", {}).items() if error}
-    known = r.get("high") is not None
-    own = r["high"] - r["value"] if known else NORMAL_95 * (r["stderr"] or 0)
-    by = max(normal, key=normal.get, default="")
+    own, by = half_width(r), max(normal, key=normal.get, default="")
     return (normal[by], f" by {by}") if by and normal[by] > own else (own, "")
 
 
