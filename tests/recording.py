@@ -44,7 +44,7 @@ def record(
         "n": 600,
         "clusters": None,
         "n_clusters": 600,
-        "stderr_by": {},
+        "error_by": {},
         "seeds": [0, 1],
         "n_train": None if explainer in ("lookup", "majority") else 2000,
         "trained_parameters": 0 if explainer in ("lookup", "majority", "untrained") else 1_234_567,

@@ -3,9 +3,9 @@
 Keys of a record: `table, task, data, target, explainer, condition, metric, n_train` name it and
 occur together once. `value` has its `stderr` and 95% interval `low` to `high` over `n` test rows in
 `n_clusters` clusters (`clusters`: their column, null if the rows count as independent) and over
-`seeds`; `stderr_by` has the error by the task's other clusters. `p` is, in a table, of the
-difference to the best row of the column; in a difference, of the difference, after Holm over the
-columns of the comparison. `reason` says why `p` or `value` is null, or what a claim comes to.
+`seeds`; `error_by` has the same by the task's other clusters. `p` is, in a table, of the difference
+to the best row of the column; in a difference, of the difference, after Holm over the columns of
+the comparison. `reason` says why `p` or `value` is null, or what a claim comes to.
 `paper` is the published value (v1) if our target is the paper's. `artifact` is the checkpoint (from
 the repository's root) or the run's folder (beside `results.json`), joined by ", " over seeds.
 

@@ -21,6 +21,7 @@ from introspect_utils.report.tables import column, is_other, our_rows, paper_row
 REFERENCE = {"1": "llama-3.1-8b", "4": "gemma-2-9b"}  # of Tables 2 and 3: qwen3-8b
 BARS = "score × 100; bars: 95% interval"
 ONE_SEED = f"{BARS} (of one seed: over the test rows alone)"
+WIDEST = f"{BARS}, the widest by any kind of cluster (of one seed: over the test rows alone)"
 FLOOR = {"color": style.BLACK, "lw": 0.8, "ls": ":"}
 FLOOR_NAME = "floor: the best row without the right vector (hints: without a model)"
 BAR = {"ms": 4, "capsize": 1.5, "lw": 1}
@@ -54,8 +55,10 @@ def legend(made: Figure, handles: dict, ncols: int = 2, title: str | None = None
 
 
 def interval(r: dict) -> float:
-    """Half of the 95% interval of a record, or of a number of the paper, × 100."""
-    return 100 * table_rows.half_width(r)
+    """Half of the 95% interval of a record, or of a number of the paper, × 100; of a difference the
+    widest by any kind of cluster, by which `word` judges it."""
+    is_difference = str(r.get("table")).endswith("-paired")
+    return 100 * (table_rows.widest(r)[0] if is_difference else table_rows.half_width(r))
 
 
 def one_seed(r: dict) -> bool:
@@ -172,7 +175,8 @@ def of_table(
     if paired:
         whom = " and ".join(names) if len(names) < 3 else "others"
         title = f"Self is above {whom} in {decided.count('is above')} of {len(decided)} comparisons"
-        title += f"; {len(found) - len(decided)} more are of one seed" * (len(decided) < len(found))
+        one = len(found) - len(decided)
+        title += f" ({one} with one seed are not judged)" * bool(one)
         title = title if decided else "Self minus others (one training seed: no verdict)"
     against = [line for line in first if rival in (*line.key, style.kind(*line.key))]
     if not paired and against:
@@ -194,7 +198,8 @@ def of_table(
             axes.set_title(f"{style.LABELS[name]}\nn = {'–'.join(map(str, n))}")
         task = next(iter((shown[0].ours or shown[0].paper).values()))["task"]
         panels[0].set_ylabel(f"{task} of\n{target.replace('-', '-' + chr(10), 1)}")
-    legend(made, marks("no difference" if paired else FLOOR_NAME), title=ONE_SEED)
+    told = WIDEST if paired else ONE_SEED
+    legend(made, marks("no difference" if paired else FLOOR_NAME), title=told)
     return made
 
 

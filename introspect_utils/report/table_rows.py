@@ -23,7 +23,7 @@ NORMAL_95 = 1.96  # standard errors
 RATED = ("judge", "judge_high")  # not a number where a chat judge gave no rating
 FORM = (
     "table task data target explainer condition metric value stderr low high n clusters n_clusters "
-    "stderr_by seeds n_train trained_parameters paper artifact p reason"
+    "error_by seeds n_train trained_parameters paper artifact p reason"
 ).split()
 OF_ROW = "task data target explainer condition seeds n_train trained_parameters artifact".split()
 
@@ -171,7 +171,7 @@ def by_size(rows: list[Row]) -> tuple[list[Row], list[Row]]:
 def record(table: str, row: Row, metric: str, value: float | None, **fields) -> dict:
     """One record of a row; `fields` in place of what they would be."""
     known = {key: getattr(row, key) for key in OF_ROW}
-    known |= {"table": table, "metric": metric, "value": value, "stderr_by": {}}
+    known |= {"table": table, "metric": metric, "value": value, "error_by": {}}
     known["n"] = len(row.parts[0]) if row.parts else None
     if row.explainer.startswith(AS_PUBLISHED):
         known["n_train"] = None  # the authors' training rows are not the run's
@@ -206,11 +206,16 @@ def measured(
         found = metrics.estimate(scores, first[1])
     except UserError as error:
         raise UserError(f"{row.artifact}: {metric}, {error}") from None
-    error_by = {name: metrics.estimate(scores, ids).stderr for name, ids in others}
+    error_by = {name: metrics.estimate(scores, ids) for name, ids in others}
     error = found._asdict() | {"n": scores.shape[1], "clusters": first[0]}
     error |= {"n_clusters": len(set(first[1]))}
-    error |= {"stderr_by": {name: e and round(e, 6) for name, e in error_by.items()}}
+    error |= {"error_by": {name: _error(of) for name, of in error_by.items() if of.stderr}}
     return record(table, row, metric, **error | fields)
+
+
+def _error(of: metrics.Estimate) -> dict[str, float]:
+    """The standard error and the 95% interval of an estimate."""
+    return {name: round(getattr(of, name), 6) for name in ("stderr", "low", "high")}
 
 
 def rated(
@@ -262,9 +267,8 @@ def half_width(r: dict) -> float:
 
 def widest(r: dict) -> tuple[float, str]:
     """(half of the 95% interval of a record, " by layer" if that clustering makes it wider)."""
-    normal = {by: NORMAL_95 * error for by, error in r.get("stderr_by", {}).items() if error}
-    own, by = half_width(r), max(normal, key=normal.get, default="")
-    return (normal[by], f" by {by}") if by and normal[by] > own else (own, "")
+    others = [((e["high"] - e["low"]) / 2, f" by {by}") for by, e in r.get("error_by", {}).items()]
+    return max([(half_width(r), ""), *others])
 
 
 def within(condition: str, part: str) -> str:

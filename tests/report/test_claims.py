@@ -33,7 +33,7 @@ def record(table, explainer, value, column, condition="full", half=0.05, p=None,
         "data": data,
         "metric": metric,
         "value": value,
-        "stderr_by": {},
+        "error_by": {},
         "low": value - half,
         "high": value + half,
         "p": p,
@@ -188,10 +188,16 @@ def test_what_does_not_exist_decides_nothing(bound):
     assert between(one_cluster, "a number of one row", **bound).outcome == UNDECIDED
 
 
+def by_layer(r, half):
+    """A record whose interval by layer is its value ± half."""
+    error = {"stderr": half / 2, "low": r["value"] - half, "high": r["value"] + half}
+    return r | {"error_by": {"layer": error}}
+
+
 @pytest.mark.parametrize(("value", "by_feature"), [(0.1, HOLDS), (-0.1, CONTRADICTED)])
 def test_what_the_error_by_layer_does_not_tell_from_a_bound_is_undecided(value, by_feature):
     narrow = record("x", "self", value, EXACT)
     assert between(narrow, "", 0).outcome == by_feature
-    assert between(narrow | {"stderr_by": {"layer": 0.04}}, "", 0).outcome == by_feature
-    wide = between(narrow | {"stderr_by": {"layer": 0.06, "relation": None}}, "", 0)
+    assert between(by_layer(narrow, 0.09), "", 0).outcome == by_feature
+    wide = between(by_layer(narrow, 0.11), "", 0)
     assert (wide.outcome, wide.reason) == (UNDECIDED, "the interval by layer includes the bound")

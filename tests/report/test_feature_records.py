@@ -179,7 +179,10 @@ def test_what_self_is_ahead_by_is_paired_by_row_and_seed(found):
 def test_errors_are_clustered_by_feature_with_the_layers_beside(found):
     (record,) = pick(found, table="1", explainer="untrained", data="act", metric="simulator")
     assert (record["clusters"], record["n_clusters"]) == ("feature", 20)
-    assert record["stderr_by"].keys() == {"layer"}
+    assert record["error_by"].keys() == {"layer"}
+    (by_layer,) = record["error_by"].values()
+    half = t.ppf(0.975, df=3 - 1) * by_layer["stderr"]  # the three layers of these runs
+    assert (by_layer["high"] - by_layer["low"]) / 2 == pytest.approx(half, abs=1e-5)
 
 
 def labelled(run_and_table):

@@ -166,7 +166,8 @@ def test_paired_differences_are_those_to_other_trained_explainers(drawn):
 )
 def test_words_are_those_of_the_interval(value, stderr, said):
     assert figures.word({"value": value, "stderr": stderr}) == said
-    by_layer = {"value": value, "stderr": stderr, "stderr_by": {"layer": 0.06}}
+    layer = {"stderr": 0.06, "low": value - 0.12, "high": value + 0.12}
+    by_layer = {"value": value, "stderr": stderr, "error_by": {"layer": layer}}
     assert figures.word(by_layer) == "is not told apart from"
     assert figures.word(None) == "is not compared with"
 

@@ -315,12 +315,12 @@ def test_how_much_more_the_vector_adds_to_self():
 def test_errors_are_clustered_by_fact_pair(found):
     (record,) = pick(found, table="2", explainer="majority", metric="exact_match")
     assert (record["clusters"], record["n_clusters"]) == ("pair", N // 4)
-    assert record["stderr_by"].keys() == {"subject", "relation"}
+    assert record["error_by"].keys() == {"subject", "relation"}
     unknown = [(run, part.assign(pair=None)) for run, part in all_runs()]
     (record,) = pick(
         results.records(unknown), table="2", explainer="majority", metric="exact_match"
     )
-    assert (record["clusters"], record["n_clusters"], record["stderr_by"]) == (None, N, {})
+    assert (record["clusters"], record["n_clusters"], record["error_by"]) == (None, N, {})
 
 
 def test_p_is_corrected_over_the_columns_of_a_comparison():

@@ -279,7 +279,10 @@ def test_a_task_without_a_table_of_its_own_has_one_of_its_metrics(monkeypatch):
 def test_what_is_not_there_yet_and_the_error_by_other_clusters_are_said(records):
     notes = "\n".join(table("table1", records).notes)
     assert "best constant description" in notes and "echo" in notes and "near-twin" not in notes
-    by = [r | {"clusters": "pair", "stderr_by": {"relation": 0.042}} for r in some_records()]
+    by = [
+        r | {"clusters": "pair", "error_by": {"relation": {"stderr": 0.042}}}
+        for r in some_records()
+    ]
     said = "Self, Exact match: ± 1.9 by pair, ± 4.2 by relation."
     assert any(said in note for note in table("table2", by).notes)
     assert tables.BOLD not in "".join(table("table2", [r | {"p": None} for r in by]).notes)

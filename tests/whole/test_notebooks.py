@@ -32,7 +32,7 @@ RECORD = {
         "stderr",
         "n",
     ),
-    *("low", "high", "clusters", "n_clusters", "stderr_by", "p", "reason"),
+    *("low", "high", "clusters", "n_clusters", "error_by", "p", "reason"),
     *("seeds", "n_train", "trained_parameters", "paper", "artifact"),
 }
 
