@@ -26,29 +26,32 @@ def hero(records: list[dict]) -> Figure | None:
                     shown.append(plot.Line(label, line.key, line.ours, of_paper))
             if not shown:  # no explainer is done yet
                 continue
-            if least := plot.floor(found, name):
-                same = {key: least[key] for key in ("explainer", "condition")}
-                same |= {"table": f"{table}-paired", "target": target}
-                said.append((spec["name"].lower(), plot.pick(records, name, **same)))
+            if rival := next((line for line in shown if line.name == spec["rival"]), None):
+                explainer, condition = rival.key
+                same = {"table": f"{table}-paired", "explainer": explainer, "condition": condition}
+                if explainer == "self":  # a control of its own
+                    same = {"table": f"{table}-vector", "condition": f"full minus {condition}"}
+                difference = plot.pick(records, name, target=target, **same)
+                said.append((spec["rival"].strip("… ").lower(), spec["name"], difference))
             head = f"{spec['name']}\n{style.LABELS[name]}, n = {shown[0].ours[name]['n']}"
-            drawn.append((head, shown, name, least))
+            drawn.append((head, shown, name, plot.floor(found, name)))
     if not drawn:
         return None
-    title = fill(f"{target}, trained to explain itself: {verdicts(said)}", 105)
+    title = fill(f"{target} explains itself. {verdicts(said)}", 105)
     made, grid = plot.figure(style.PAGE, 2.6, title, 1, len(drawn))
     for axes, (head, *rest) in zip(grid[0], drawn, strict=True):
         plot.draw(axes, *rest)
-        axes.set(title=head, xlim=(0, 102))
+        axes.set(title=head, xlim=(-3, 102))
     plot.legend(made, plot.marks(plot.FLOOR_NAME), title=plot.ONE_SEED)
     return made
 
 
-def verdicts(said: Sequence[tuple[str, dict | None]]) -> str:
-    """How self stands to the floor in each task (name, paired difference): a verdict only where
-    training seeds were compared."""
-    tasks: dict[str, list[str]] = {}
-    for name, r in said:
-        found = f"{plot.word(r).removeprefix('is ')} the floor"
+def verdicts(said: Sequence[tuple[str, str, dict | None]]) -> str:
+    """How self stands to a rival in each task (rival, task, paired difference): a verdict only
+    where training seeds were compared."""
+    found = []
+    for rival, name, r in said:
         alone = r is not None and plot.one_seed(r)
-        tasks.setdefault("no verdict (one training seed)" if alone else found, []).append(name)
-    return "; ".join(f"{found} in {', '.join(names)}" for found, names in tasks.items())
+        told = "no verdict (one seed)" if alone else f"{plot.word(r).removeprefix('is ')} {rival}"
+        found.append(f"{name}: {told}")
+    return "; ".join(found)

@@ -70,7 +70,7 @@ class Report:
         said = (
             f"**Can a model learn to explain its own computations?** The paper’s {len(CLAIMS)} "
             f"claims make {len(self.claims)} checks, task by task: {verdicts}. {len(finished)} of "
-            f"{len(planned)} runs are finished.\n"
+            f"{len(planned)} runs of the profile `{self.profile.name}` are finished.\n"
         )
         for task in TASKS.values():
             asked = [run for run in planned if run.notebook == task.train and run.id in finished]
@@ -81,7 +81,8 @@ class Report:
                 ]
                 both = " explained by ".join(map(", ".join, models))
                 most = max(run["n_train"] for run in made)
-                said += f"\n- {task.name}: {both}, trained on at most {most:,} rows"
+                name = style.LABELS.get(task.name, task.name)
+                said += f"\n- {name}: {both}, trained on at most {most:,} rows"
         return Markdown(said)
 
     def findings(self) -> Markdown:
@@ -123,7 +124,7 @@ class Report:
                     right = row.get("gold") or row.get("content") or ""
                     said = [escape(str(text)) for text in (right, row["generation"])]
                     rows.append(["<br>".join(texts), *said, drawn_examples.verdict(row)])
-                head = ["Most active in", "To be said", "The explainer says", "Verdict"]
+                head = ["Most active in", "To be said", "The explainer says", "Scores"]
                 frame = pd.DataFrame(rows, columns=head)
                 frame = frame if any(frame["Most active in"]) else frame.iloc[:, 1:]
                 with pd.option_context("display.max_colwidth", None):
@@ -138,7 +139,8 @@ class Report:
             deciding = verdict.deciding
             reason = ": ".join(filter(None, (deciding.what, deciding.numbers, deciding.reason)))
             counted = f"{verdict.holding} of {len(verdict.comparisons)}"
-            told = (verdict.task, verdict.outcome, counted, reason, claim.rule, claim.where)
+            task = style.LABELS.get(verdict.task, verdict.task)
+            told = (task, verdict.outcome, counted, reason, claim.rule, claim.where)
             rows.append((claim.sentence, *told))
         header = ("Claim", "Task", "Verdict", "Comparisons that hold")
         header += ("Reason", "Rule", "In the paper")

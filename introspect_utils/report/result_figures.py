@@ -1,6 +1,7 @@
 """The figures of the results, from the records of `results.json`, the paper's numbers beside ours.
 A function gives None where there is nothing to show."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from textwrap import fill
@@ -20,8 +21,9 @@ from introspect_utils.report.tables import column, is_other, our_rows, paper_row
 
 REFERENCE = {"1": "llama-3.1-8b", "4": "gemma-2-9b"}  # of Tables 2 and 3: qwen3-8b
 BARS = "score × 100; bars: 95% interval"
-ONE_SEED = f"{BARS} (of one seed: over the test rows alone)"
-WIDEST = f"{BARS}, the widest by any kind of cluster (of one seed: over the test rows alone)"
+UNCOVERED = "(of one seed: its training is not covered)"
+ONE_SEED = f"{BARS} by feature, fact pair or subject {UNCOVERED}"
+WIDEST = f"{BARS}, the widest by any kind of cluster {UNCOVERED}"
 FLOOR = {"color": style.BLACK, "lw": 0.8, "ls": ":"}
 FLOOR_NAME = "floor: the best row without the right vector (hints: without a model)"
 BAR = {"ms": 4, "capsize": 1.5, "lw": 1}
@@ -76,6 +78,15 @@ def word(r: dict | None) -> str:
     return f"is {points * one_seed(r)}{side}"
 
 
+def tally(differences: Iterable[dict | None]) -> str:
+    """In how many scores self is above, below, or not told apart; of one seed no verdict."""
+    found = [r for r in differences if r]
+    words = Counter(word(r).removeprefix("is ").removesuffix(" from") for r in found)
+    if not found or all(map(one_seed, found)):
+        return "one seed, no verdict" if found else "not compared"
+    return ", ".join(f"{said} in {n} of {len(found)} scores" for said, n in words.items())
+
+
 def pick(records: Iterable[dict], name: str, **fields) -> dict | None:
     """The first record with these fields in a column."""
     found = (r for r in records if all(r[key] == value for key, value in fields.items()))
@@ -122,14 +133,14 @@ def floor(shown: Iterable[Line], name: str) -> dict | None:
 
 
 def draw(axes: Axes, shown: Sequence[Line], name: str, least: dict | None) -> None:
-    """Lines as dots with 95% bars and the paper's diamonds; a vertical line at a floor, named below
-    the panel, or at 0."""
+    """Lines as dots with 95% bars, the paper's diamonds below them; a vertical line at 0 or at a
+    floor, which is named below the panel."""
     for y, line in enumerate(shown):
         if r := line.ours.get(name):
             look = style.look(*line.key)
             axes.errorbar(100 * r["value"], y, xerr=interval(r), ls="", **look, **BAR)
         if r := line.paper.get(name):
-            axes.errorbar(100 * r["value"], y, xerr=interval(r), **style.PAPER)
+            axes.errorbar(100 * r["value"], y + 0.25, xerr=interval(r), **style.PAPER)
     if least:
         axes.axvline(100 * least["value"], **FLOOR)
         axes.set_xlabel(floor_name(least))
@@ -148,7 +159,7 @@ def floor_name(least: dict, width: int = 22) -> str:
 def marks(line_name: str) -> dict[str, Line2D]:
     """What diamonds and the dotted line are; colours and markers are named at the axis."""
     paper = Line2D([], [], **style.PAPER)
-    return {"the paper (8B models)": paper, line_name: Line2D([], [], **FLOOR)}
+    return {"the paper (v1)": paper, line_name: Line2D([], [], **FLOOR)}
 
 
 @STYLED
@@ -157,7 +168,7 @@ def of_table(
 ) -> Figure | None:
     """Tables as dot plots, a line of panels for each target, a panel for each column, with the
     column's floor (of paired differences: 0). The title says how self stands to a `rival` (an
-    explainer, its kind, or a condition) in the first column, or how often it is above."""
+    explainer, its kind, or a condition) in the first target's columns, or how often it is above."""
     groups = [(key, lines(records, *key, columns)) for key in targets(records, *tables)]
     groups = [(key, shown) for key, shown in groups if shown]
     if not groups:
@@ -185,8 +196,8 @@ def of_table(
         same |= {"explainer": next(iter(against[0].ours.values()))["explainer"]}
         if explainer == "self":  # a control of its own
             same |= {"table": f"{table}-vector", "condition": f"full minus {condition}"}
-        title = f"{style.LABELS[columns[0]]}: self {word(pick(records, columns[0], **same))} "
-        title += against[0].name[0].lower() + against[0].name[1:]
+        name = against[0].name[0].lower() + against[0].name[1:]
+        title = f"Self beside {name}: {tally(pick(records, c, **same) for c in columns)}"
     heights = [len(shown) + 4 for _, shown in groups]
     shape = {"sharey": "row", "height_ratios": heights}
     size = (style.PAGE, 0.16 * sum(heights) + 0.6)
@@ -197,7 +208,9 @@ def of_table(
             n = sorted({line.ours[name]["n"] for line in shown if name in line.ours})
             axes.set_title(f"{style.LABELS[name]}\nn = {'–'.join(map(str, n))}")
         task = next(iter((shown[0].ours or shown[0].paper).values()))["task"]
-        panels[0].set_ylabel(f"{task} of\n{target.replace('-', '-' + chr(10), 1)}")
+        panels[0].set_ylabel(
+            f"{style.LABELS.get(task, task)} of\n{target.replace('-', '-' + chr(10), 1)}"
+        )
     told = WIDEST if paired else ONE_SEED
     legend(made, marks("no difference" if paired else FLOOR_NAME), title=told)
     return made

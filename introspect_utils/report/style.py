@@ -35,9 +35,11 @@ def kind(explainer: str, condition: str = "full") -> str:
 
 
 def look(explainer: str, condition: str = "full") -> dict:
-    """Colour and marker of a row, the same in every figure."""
+    """Colour and marker of a row, the same in every figure; hollow if its vector is a wrong one or
+    its projection starts at random."""
     colour, marker, _ = KINDS[kind(explainer, condition)]
-    return {"color": colour, "marker": marker}
+    hollow = condition.endswith("-vector") or condition == "random-projection"
+    return {"color": colour, "marker": marker, "mfc": "none" if hollow else colour}
 
 
 def label(explainer: str, condition: str = "full") -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from introspect_utils.report.claims import CLAIMS
 from introspect_utils.report.records import results
+from introspect_utils.report.style import LABELS
 from introspect_utils.report.tables import SPECS, table
 from introspect_utils.settings.paths import REPO, figures_dir
 
@@ -48,7 +49,7 @@ def test_the_claims_of_the_page_are_those_of_the_results():
     assert sorted(shown) == sorted(
         (
             CLAIMS[int(r["condition"]) - 1].sentence,
-            r["task"],
+            LABELS.get(r["task"], r["task"]),
             r["reason"],
             f"{r['value']:.0f} of {r['n']}",
         )

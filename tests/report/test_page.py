@@ -133,7 +133,7 @@ def test_notebook_12_writes_what_its_run_promises(executed, html, monkeypatch):
 
 def test_the_first_screen_is_the_answer_and_the_rest_is_folded(page):
     first = page.text[: page.text.index("Ten predictions")]
-    assert f"{len(CLAIMS)} claims" in first and "runs are finished" in first
+    assert f"{len(CLAIMS)} claims" in first and "runs of the profile smoke are finished" in first
     assert "tiny-llama explained by" in first
     folded = [name for name, _ in page.elements].index("details")
     summaries = page.elements[folded:]
@@ -178,7 +178,8 @@ def test_every_claim_has_its_verdict_in_a_table(page, report):
     assert all(claim.sentence in page.text and claim.rule in page.text for claim in CLAIMS)
     rows = report.claims_table().rows
     verdicts = [verdict for claim in CLAIMS for verdict in claim.check(report.records)]
-    assert [row[1:3] for row in rows] == [(v.task, v.outcome) for v in verdicts]
+    names = {"ablation": "hints"}
+    assert [row[1:3] for row in rows] == [(names.get(v.task, v.task), v.outcome) for v in verdicts]
     assert rows[0][3] == f"{verdicts[0].holding} of {len(verdicts[0].comparisons)}"
 
 
@@ -190,7 +191,7 @@ def test_findings_have_the_numbers_of_the_records(report):
         == ("3", "self", "full", "exact_match", "tiny-llama")
     ]
     said = report.findings().data
-    assert f"exactly in {100 * own['value']:.1f} ± {100 * own['stderr']:.1f}" in said
+    assert f"predicts {100 * own['value']:.1f} ± {100 * own['stderr']:.1f} exactly" in said
     assert "{" not in said
     report.records = [r for r in report.records if r["table"] != "3"]
     assert "Hints" not in report.findings().data and "Features" in report.findings().data

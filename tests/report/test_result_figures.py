@@ -126,7 +126,8 @@ def test_the_hero_has_a_few_rows_beside_the_papers(records, drawn):
     assert [round(x, 1) for x in dots(hints)[1]] == [62.7, 14.6, 30.2]
     title = drawn["hero"].get_suptitle().replace("\n", " ")
     assert title.endswith(
-        "above the floor in feature descriptions; not compared with the floor in patching, hints"
+        "Feature descriptions: above nearest neighbour; Patching: above another row’s vector; "
+        "Hints: not compared with another model"
     )
 
 
@@ -170,6 +171,14 @@ def test_words_are_those_of_the_interval(value, stderr, said):
     by_layer = {"value": value, "stderr": stderr, "error_by": {"layer": layer}}
     assert figures.word(by_layer) == "is not told apart from"
     assert figures.word(None) == "is not compared with"
+
+
+def test_a_title_counts_the_scores_of_every_column():
+    above, level = ({"value": value, "stderr": 0.02} for value in (0.1, 0.01))
+    said = "above in 2 of 3 scores, not told apart in 1 of 3 scores"
+    assert figures.tally([above, level, None, above]) == said
+    assert figures.tally([above | {"reason": ONE_SEED}] * 2) == "one seed, no verdict"
+    assert figures.tally([None]) == "not compared"
 
 
 def test_no_title_gives_a_verdict_from_one_seed(records):
@@ -233,7 +242,8 @@ def test_a_row_has_one_look_everywhere():
     assert style.look("published self") == style.look("self") != style.look("published llama-3-8b")
     assert style.look("untrained qwen3-8b") == style.look("untrained")
     assert style.look("selfie-llama-3.1-8b-instruct") == style.look("selfie")
-    assert style.look("rotated", "zero-vector") == style.look("rotated@0.5")
+    rotated, control = style.look("rotated@0.5"), style.look("rotated", "zero-vector")
+    assert control == rotated | {"mfc": "none"} != rotated == style.look("rotated")
     assert (
         style.look("self", "zero-vector") == style.look("self", "no-vector") != style.look("self")
     )

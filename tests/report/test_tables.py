@@ -59,7 +59,7 @@ def test_a_table_is_our_rows_in_the_papers_order_above_the_papers():
     assert rows[:2] == [f"{first} {MADE}", f"{second} {MADE}"]
     names = [row.split(" | ")[1] for row in rows[: len(ROWS)]]
     assert names[2:6] == [
-        *("Self, zero vector at test", "Self, shuffled vector at test"),
+        *("Self, zero vector at test", "Self, another row’s vector at test"),
         *("Self, layer not told", "Self, token not told"),
     ]
     assert names[6:] == [SECOND, "Untrained", "Lookup (token type × layers)", "Majority"]
