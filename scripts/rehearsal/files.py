@@ -9,6 +9,7 @@ Llama and Qwen3 have their real numbers of layers at a width of 32. Gemma 2 has 
 import json
 import pickle
 import random
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen3Config,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from introspect_utils.data.facts import load_facts, make_pairs
 from introspect_utils.data.mmlu import load_mmlu
@@ -78,6 +80,9 @@ SCALE = 0.2  # of the weights: large enough that a patch changes what is most li
 def write_all(root: Path) -> None:
     """models/ and datasets/ of a hub, and archives/ (the three folders that the authors' README
     links to)."""
+    disable_progress_bar()
+    # PEFT asks each model for an attribute that transformers has given another name
+    warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
     torch.manual_seed(0)
     rng = random.Random(0)
     texts = load_texts("packaged", 400)
