@@ -108,7 +108,7 @@ class Loop:
         divide = settings.sharded and PartialState(cpu=device == "cpu").num_processes > 1
         model = next((part for part in module.modules() if isinstance(part, PreTrainedModel)), None)
         if settings.gradient_checkpointing and model is not None:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         logger, logging = settings.log_with, {}
         if logger != "none":
             if find_spec(logger) is None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from chat import Chat
 from files import write_all
 from hub import Hub
+from verify import verify
 
 from introspect_utils.settings.paths import REPO, artifacts_dir
 
@@ -42,7 +43,9 @@ def main() -> int:
         command = [sys.executable, "-P", "-m", "introspect_utils.runs.run_all", name, *extra]
         status = subprocess.run(command, env=given, cwd=REPO).returncode
         print(f"The chat model's replies: {dict(chat.said)}")
-    return status
+    faults = [] if status or "--dry-run" in extra else verify(name)
+    print(*(f"FAULT: {fault}" for fault in faults), sep="\n", end="\n" * bool(faults))
+    return status or bool(faults)
 
 
 if __name__ == "__main__":

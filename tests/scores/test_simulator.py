@@ -127,7 +127,7 @@ def test_under_gradient_checkpointing_the_description_is_read_all_the_same(name)
     tokens, binned = exemplars.tokens[exemplars.sequences], exemplars.binned()
     simulator_training.add_lora(simulator, training_settings(lora_dropout=0.0), 0)
     expected = simulator.train().logits(DESCRIPTIONS, tokens)
-    simulator.lm.model.gradient_checkpointing_enable()
+    simulator.lm.model.activation_checkpointing_enable()
     torch.testing.assert_close(
         simulator.logits(DESCRIPTIONS, tokens), expected, atol=1e-4, rtol=1e-4
     )

@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import httpx
+import nbformat
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from whole_paper import PAPER
 
@@ -20,7 +23,9 @@ sys.path.insert(0, str(REPO / "scripts" / "rehearsal"))
 import chat  # noqa: E402
 import files  # noqa: E402
 import hub  # noqa: E402
+from verify import verify  # noqa: E402
 
+RUN = "figures/rehearsal/runs/patching-llama"
 PROFILES = {"rehearsal": "paper", "rehearsal-published": "published"}
 PROFILES |= {"rehearsal-paper-lite": "paper-lite"}
 
@@ -87,6 +92,38 @@ def test_the_chat_model_misbehaves():
             httpx.post(f"{server.url}/chat/completions", json={"messages": messages})
     wanted = {"plain", "in bold", "with a sentence", "thinking", "busy", "failed", "refused"}
     assert wanted | {"cut short"} == server.said.keys()
+
+
+@pytest.fixture
+def rehearsed(tmp_path, monkeypatch):
+    """A function that leaves what a rehearsal of patching leaves."""
+    monkeypatch.setattr("introspect_utils.settings.paths.ROOT", tmp_path)
+
+    def leave(tokens, asked, losses):
+        data = tmp_path / "artifacts/rehearsal/patching/llama"
+        notebooks, run = tmp_path / "artifacts/rehearsal/notebooks", tmp_path / RUN
+        for folder in (data, notebooks, run):
+            folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist([{"input_tokens": tokens}]), data / "test.parquet")
+        printed = nbformat.v4.new_output("stream", text=asked)
+        cell = nbformat.v4.new_code_cell(outputs=[printed])
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), notebooks / "patching-llama.ipynb")
+        record = {"settings": {"training": {"sharded": True}}, "statistics": {"losses": losses}}
+        (run / "run.json").write_text(json.dumps(record))
+
+    return leave
+
+
+def test_a_silent_fault_of_a_rehearsal_is_named(rehearsed):
+    asked = "If feature v at layer {} is added to tokens <{}> when processing"
+    rehearsed(["W", "ich", " is"], asked.format("0, 1, 2, 3", " is"), [7.5178, 7.25])
+    assert verify("rehearsal") == []
+    rehearsed(["W", "Ġis"], asked.format("0, 1, ..., 7", "Ġis"), [7.5, 7.25])
+    raw, asks, layers, losses = verify("rehearsal")
+    assert "test.parquet has a tokenizer's own strings" in raw
+    assert asks == "patching-llama asks with a tokenizer's own strings"
+    assert layers == "patching-llama does not write out layers: 0, 1, ..., 7"
+    assert losses == "all 2 losses of 1 sharded runs are bfloat16 numbers"
 
 
 @pytest.mark.slow
