@@ -41,8 +41,9 @@ def _questions(name: str) -> Iterator[str]:
 
 def _losses(name: str) -> Iterator[str]:
     """The losses of several processes are summed in float32, not rounded to bfloat16."""
-    runs = [json.loads(path.read_text()) for path in figures_dir(name).glob("runs/*/run.json")]
-    sharded = [run for run in runs if run["settings"].get("training", {}).get("sharded")]
-    losses = torch.tensor([loss for r in sharded for loss in r["statistics"].get("losses", [])])
-    if len(losses) and torch.equal(losses, losses.bfloat16().float()):
-        yield f"all {len(losses)} losses of {len(sharded)} sharded runs are bfloat16 numbers"
+    for path in sorted(figures_dir(name).glob("runs/*/run.json")):
+        run = json.loads(path.read_text("utf-8"))
+        sharded = run["settings"].get("training", {}).get("sharded")
+        losses = torch.tensor(run["statistics"].get("losses", []) if sharded else [])
+        if len(losses) and torch.equal(losses, losses.bfloat16().float()):
+            yield f"{path.parent.name}: all {len(losses)} losses are bfloat16 numbers"

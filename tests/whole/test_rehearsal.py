@@ -123,7 +123,7 @@ def test_a_silent_fault_of_a_rehearsal_is_named(rehearsed):
     assert "test.parquet has a tokenizer's own strings" in raw
     assert asks == "patching-llama asks with a tokenizer's own strings"
     assert layers == "patching-llama does not write out layers: 0, 1, ..., 7"
-    assert losses == "all 2 losses of 1 sharded runs are bfloat16 numbers"
+    assert losses == "patching-llama: all 2 losses are bfloat16 numbers"
 
 
 @pytest.mark.slow
