@@ -20,6 +20,7 @@ from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import replaced
 
 SOURCE = b"published_as"  # in the metadata of files that `fetch` wrote
+RAW_SPACE = re.compile("[ĠĊ]")  # a space and a line break as byte-level tokenizers write them
 TYPES = {
     "text": pa.string(),
     "texts": pa.list_(pa.string()),
@@ -177,7 +178,12 @@ def _as_text(row: dict, tokenizer: PreTrainedTokenizerBase) -> dict:
         return row
     names = {"orig_text_token", "counterfact_text_token"} & place.keys()
     texts = {name: "".join(token_texts(tokenizer, [place[name]])) for name in names if place[name]}
-    return row | {"input_tokens": token_texts(tokenizer, tokens), "patch_position": place | texts}
+    said = {}  # the authors' continuations are text; another's may not be
+    for name in {"original_continuation", "ablated_continuation"} & row.keys():
+        if RAW_SPACE.search("".join(row[name] or ())):
+            said[name] = token_texts(tokenizer, row[name])
+    texts = {"input_tokens": token_texts(tokenizer, tokens), "patch_position": place | texts}
+    return row | texts | said
 
 
 def _problem(column: pa.Array, field: pa.Field) -> str | None:

@@ -324,7 +324,8 @@ def counterfact_rows() -> list[dict]:
 
 
 def patching_rows(of: PreTrainedTokenizerFast, chat: bool, rng: random.Random) -> Iterable[dict]:
-    """Patching as published: tokens as the tokenizer's own strings, a block of layers."""
+    """Patching as published: tokens of the prompt as the tokenizer's own strings, continuations as
+    text, a block of layers."""
     pairs = make_pairs(load_facts("packaged"), 200, seed=0)
     for number, pair in enumerate(pairs):
         options = f"Respond with one of {', '.join(pair.options)} and nothing else. "
@@ -334,8 +335,13 @@ def patching_rows(of: PreTrainedTokenizerFast, chat: bool, rng: random.Random) -
             told = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
             text = of.apply_chat_template(turns, **told)
         tokens = of.convert_ids_to_tokens(of(text, add_special_tokens=False)["input_ids"])
-        answer = of.tokenize(f" {pair.original.object}")
-        other = of.tokenize(f" {pair.counterfactual.object}")
+        answer, other = (
+            [
+                of.decode([token])
+                for token in of(f" {fact.object}", add_special_tokens=False).input_ids
+            ]
+            for fact in (pair.original, pair.counterfactual)
+        )
         first = 8 * (number % 4)
         place = rng.randrange(1, len(tokens))
         yield {

@@ -188,6 +188,8 @@ def test_the_tokenizers_own_strings_become_text(tmp_path, rows, name):
     place = strings.index("Ġis")
     own = rows[0]["patch_position"] | {"orig_pos": place, "orig_text_token": "Ġis"}
     theirs = rows[0] | {"input_tokens": strings, "patch_position": own}
+    # theirs are text; of another publisher they may be strings, too
+    theirs |= {"original_continuation": [" Côte"], "ablated_continuation": ["ĠR", "ome"]}
     (tmp_path / "theirs").mkdir()
     for split in ("train", "test"):  # beside a row that is text already
         table = pa.Table.from_pylist([theirs, rows[1]], schema=PATCHING)
@@ -196,6 +198,8 @@ def test_the_tokenizers_own_strings_become_text(tmp_path, rows, name):
     row, other = read_rows(tmp_path / "ours" / "test.parquet")
     assert "".join(row["input_tokens"]) == text and len(row["input_tokens"]) == len(strings)
     assert row["input_tokens"][place] == row["patch_position"]["orig_text_token"] == " is"
+    assert row["original_continuation"] == [" Côte"]
+    assert row["ablated_continuation"] == [" R", "ome"]
     assert other["input_tokens"] == rows[1]["input_tokens"]
     assert (
         other["patch_position"]["orig_text_token"] == rows[1]["patch_position"]["orig_text_token"]
