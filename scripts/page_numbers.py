@@ -133,4 +133,4 @@ if __name__ == "__main__":
         pairs = zip(page.splitlines(), right.splitlines(), strict=True)
         wrong += [f"is {old!r}, should be {new!r}" for old, new in pairs if old != new]
         faults += [f"{name}: {fault}" for fault in wrong]
-    sys.exit("\n".join(faults))
+    sys.exit("\n".join(faults) or 0)
