@@ -148,8 +148,8 @@ def _missing(spec: dict, ours: list[ROW]) -> list[str]:
 def _errors_by(spec: dict, ours: list[ROW]) -> list[str]:
     """The error of the first number by each kind of cluster, where the task has several."""
     name = spec["columns"][0]
-    r = next((by[name] for _, by in ours if name in by), {"error_by": {}})
-    if not r["error_by"]:
+    r = next((by[name] for _, by in ours if name in by), {})
+    if not r.get("error_by"):
         return []
     errors = {r["clusters"]: r} | r["error_by"]
     told = ", ".join(f"± {100 * e['stderr']:.1f} by {by}" for by, e in errors.items())
