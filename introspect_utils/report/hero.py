@@ -27,11 +27,7 @@ def hero(records: list[dict]) -> Figure | None:
             if not shown:  # no explainer is done yet
                 continue
             if rival := next((line for line in shown if line.name == spec["rival"]), None):
-                explainer, condition = rival.key
-                same = {"table": f"{table}-paired", "explainer": explainer, "condition": condition}
-                if explainer == "self":  # a control of its own
-                    same = {"table": f"{table}-vector", "condition": f"full minus {condition}"}
-                difference = plot.pick(records, name, target=target, **same)
+                difference = plot.difference(records, table, target, rival, name)
                 said.append((spec["rival"].strip("… ").lower(), spec["name"], difference))
             head = f"{spec['name']}\n{style.LABELS[name]}, n = {shown[0].ours[name]['n']}"
             drawn.append((head, shown, name, plot.floor(found, name)))

@@ -100,6 +100,18 @@ def targets(records: Iterable[dict], *tables: str) -> list[tuple[str, str]]:
     return sorted(found, key=lambda each: (each[0], each[1] not in with_vectors, each[1]))
 
 
+def difference(
+    records: Iterable[dict], table: str, target: str, rival: Line, name: str
+) -> dict | None:
+    """The paired difference of self and a row of a table, in a column; of a control of self's own,
+    what the vector adds to it."""
+    r = next(iter(rival.ours.values()))
+    same = {"table": f"{table}-paired", "explainer": r["explainer"], "condition": r["condition"]}
+    if r["explainer"] == "self":
+        same |= {"table": f"{table}-vector", "condition": f"full minus {r['condition']}"}
+    return pick(records, name, target=target, **same)
+
+
 def paper_of(table: str, target: str) -> dict[tuple[str, str], dict[str, dict]]:
     """The paper's rows beside a target of ours: of the same target, where it has it. All of v1: of
     the revised numbers of Table 3 (v3) too few are known to compare them with each other."""
@@ -191,13 +203,9 @@ def of_table(
         title = title if decided else "Self minus others (one training seed: no verdict)"
     against = [line for line in first if rival in (*line.key, style.kind(*line.key))]
     if not paired and against:
-        explainer, condition = against[0].key
-        same = {"table": f"{table}-paired", "target": target, "condition": condition}
-        same |= {"explainer": next(iter(against[0].ours.values()))["explainer"]}
-        if explainer == "self":  # a control of its own
-            same |= {"table": f"{table}-vector", "condition": f"full minus {condition}"}
         name = against[0].name[0].lower() + against[0].name[1:]
-        title = f"Self beside {name}: {tally(pick(records, c, **same) for c in columns)}"
+        found = (difference(records, table, target, against[0], c) for c in columns)
+        title = f"Self beside {name}: {tally(found)}"
     heights = [len(shown) + 4 for _, shown in groups]
     shape = {"sharey": "row", "height_ratios": heights}
     size = (style.PAGE, 0.16 * sum(heights) + 0.6)

@@ -178,12 +178,12 @@ def _as_text(row: dict, tokenizer: PreTrainedTokenizerBase) -> dict:
         return row
     names = {"orig_text_token", "counterfact_text_token"} & place.keys()
     texts = {name: "".join(token_texts(tokenizer, [place[name]])) for name in names if place[name]}
-    said = {}  # the authors' continuations are text; another's may not be
-    for name in {"original_continuation", "ablated_continuation"} & row.keys():
-        if RAW_SPACE.search("".join(row[name] or ())):
-            said[name] = token_texts(tokenizer, row[name])
-    texts = {"input_tokens": token_texts(tokenizer, tokens), "patch_position": place | texts}
-    return row | texts | said
+    found = {"input_tokens": token_texts(tokenizer, tokens), "patch_position": place | texts}
+    # the authors' continuations are text; another's may not be
+    for name in ("original_continuation", "ablated_continuation"):
+        if RAW_SPACE.search("".join(row.get(name) or ())):
+            found[name] = token_texts(tokenizer, row[name])
+    return row | found
 
 
 def _problem(column: pa.Array, field: pa.Field) -> str | None:
