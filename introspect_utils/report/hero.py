@@ -26,15 +26,17 @@ def hero(records: list[dict]) -> Figure | None:
                     shown.append(plot.Line(label, line.key, line.ours, of_paper))
             if not shown:  # no explainer is done yet
                 continue
-            if rival := next((line for line in shown if line.name == spec["rival"]), None):
-                difference = plot.difference(records, table, target, rival, name)
-                said.append((spec["rival"].strip("… ").lower(), spec["name"], difference))
+            rivals = [line for line in shown if line.name in spec["rivals"]]
+            against = [(r.name, plot.difference(records, table, target, r, name)) for r in rivals]
+            said.append(f"{spec['name']}: {verdict(against)}")
             head = f"{spec['name']}\n{style.LABELS[name]}, n = {shown[0].ours[name]['n']}"
+            quoted = {line.paper[name]["target"] for line in shown if name in line.paper}
+            head += f"\n◇ of {', '.join(quoted)}" * bool(quoted)
             drawn.append((head, shown, name, plot.floor(found, name)))
     if not drawn:
         return None
-    title = fill(f"{target} explains itself. {verdicts(said)}", 105)
-    made, grid = plot.figure(style.PAGE, 2.6, title, 1, len(drawn))
+    title = fill(f"{target} explains itself. {'; '.join(filter(None, said))}", 105)
+    made, grid = plot.figure(style.PAGE, 2.8, title, 1, len(drawn))
     for axes, (head, *rest) in zip(grid[0], drawn, strict=True):
         plot.draw(axes, *rest)
         axes.set(title=head, xlim=(-3, 102))
@@ -42,12 +44,11 @@ def hero(records: list[dict]) -> Figure | None:
     return made
 
 
-def verdicts(said: Sequence[tuple[str, str, dict | None]]) -> str:
-    """How self stands to a rival in each task (rival, task, paired difference): a verdict only
-    where training seeds were compared."""
-    found = []
-    for rival, name, r in said:
-        alone = r is not None and plot.one_seed(r)
-        told = "no verdict (one seed)" if alone else f"{plot.word(r).removeprefix('is ')} {rival}"
-        found.append(f"{name}: {told}")
-    return "; ".join(found)
+def verdict(against: Sequence[tuple[str, dict | None]]) -> str:
+    """How self stands to some rivals (name, paired difference): a verdict only where training seeds
+    were compared."""
+    compared = [(name.replace("Self,", "itself with a"), r) for name, r in against if r]
+    if compared and all(plot.one_seed(r) for _, r in compared):
+        return "no verdict (one seed)"
+    told = [f"{plot.word(r).removeprefix('is ')} {name.lower()}" for name, r in compared]
+    return ", ".join(told) or "not compared"

@@ -11,12 +11,20 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
-from introspect_utils.report import drawings, drawn_examples, hero, result_figures, style, tables
+from introspect_utils.report import (
+    drawings,
+    drawn_examples,
+    hero,
+    other_figures,
+    result_figures,
+    style,
+    tables,
+)
 from introspect_utils.report.claims import CLAIMS
 from introspect_utils.report.figures import PEAK, shaded
-from introspect_utils.report.paper import PATCHING_METRICS
+from introspect_utils.report.paper import PATCHING_METRICS as OUTCOMES
 from introspect_utils.report.records import write_results
-from introspect_utils.report.result_figures import floor, lines, of_table, pick, targets, word
+from introspect_utils.report.result_figures import floor, lines, pick, targets, word
 from introspect_utils.report.scaling import figure_scaling
 from introspect_utils.report.similarity import METRICS, figure_6
 from introspect_utils.report.style import kind
@@ -32,20 +40,21 @@ from introspect_utils.settings.rehearsal import profile_of
 from introspect_utils.tasks import TASKS
 
 COLUMNS = tables.COLUMNS
-_features = partial(of_table, columns=COLUMNS)
-_outcomes = partial(of_table, columns=PATCHING_METRICS)
+OF_TABLE, DIFFERENCES = result_figures.of_table, result_figures.of_differences
 FIGURES = {  # of records
     "hero": hero.hero,
-    "figure_features": partial(_features, tables=("1", "4"), rival="nn-all"),
+    "figure_features": partial(OF_TABLE, tables=("1", "4"), columns=COLUMNS, rival="nn-all"),
     "figure_6": figure_6,
     "figure_6_all": partial(figure_6, metrics=METRICS, columns=COLUMNS),
     "figure_8": result_figures.figure_8,
-    "figure_patching": partial(_outcomes, tables=("2",), rival="shuffled-vector"),
-    "figure_hints": partial(_outcomes, tables=("3",), rival="other"),
-    "figure_matrix": result_figures.figure_matrix,
-    "figure_ablation": result_figures.figure_ablation,
-    "figure_privileged": partial(_features, tables=("1-paired", "4-paired")),
-    "figure_privileged_outcomes": partial(_outcomes, tables=("2-paired", "3-paired")),
+    "figure_patching": partial(OF_TABLE, tables=("2",), columns=OUTCOMES, rival="shuffled-vector"),
+    "figure_hints": partial(OF_TABLE, tables=("3",), columns=OUTCOMES, rival="other"),
+    "figure_matrix": other_figures.figure_matrix,
+    "figure_ablation": other_figures.figure_ablation,
+    "figure_privileged": partial(DIFFERENCES, tables=("1-paired", "4-paired"), columns=COLUMNS),
+    "figure_privileged_outcomes": partial(
+        DIFFERENCES, tables=("2-paired", "3-paired"), columns=OUTCOMES
+    ),
 }
 
 
@@ -63,14 +72,16 @@ class Report:
         self.shown: set[str] = set()
 
     def answer(self) -> Markdown:
-        """What was found, in a sentence, and with which models."""
+        """What is asked, of which models, and how far the answer is decided."""
         counts = Counter(verdict.outcome for _, verdict in self.claims)
         verdicts = ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())
         finished, planned = {run["id"] for run, _ in self.runs}, plan(self.profile)[:-1]
         said = (
-            f"**Can a model learn to explain its own computations?** The paper’s {len(CLAIMS)} "
-            f"claims make {len(self.claims)} checks, task by task: {verdicts}. {len(finished)} of "
-            f"{len(planned)} runs of the profile `{self.profile.name}` are finished.\n"
+            "**Can a model learn to explain its own computations?** The findings below are what "
+            f"these runs show. The paper’s {len(CLAIMS)} claims ask for more: every column, two "
+            "training seeds, every way to count rows. As checks, task by task, they come out as "
+            f"{verdicts}. {len(finished)} of {len(planned)} runs of the profile "
+            f"`{self.profile.name}` are finished.\n"
         )
         for task in TASKS.values():
             asked = [run for run in planned if run.notebook == task.train and run.id in finished]

@@ -63,18 +63,21 @@ def competes(row: Row, metric: str) -> bool:
 
 
 def in_table(table: str, rows: list[Row]) -> Iterator[dict]:
-    """Every metric of the rows of one target and held-out set, each with its p against the best."""
+    """Every metric of the rows of one target and held-out set, each with its p against the best. A
+    trained row of one seed is not compared, and nothing is where all trained rows have one."""
     for metric in dict.fromkeys(metric for row in rows for metric in row.metrics(*EXTRA)):
         having = [row for row in rows if metric in row.metrics(*EXTRA)]
         without = [row.artifact for row in rows if row not in having]
         if without and metric in TASKS[rows[0].task].metrics:
             raise UserError(f"{without[0]} has no {metric}, which other runs have: run it again")
         competing = [row for row in having if competes(row, metric)]
-        best = max(competing, key=lambda row: np.nanmean(row.scores(metric)), default=None)
-        one_seed = any(row.trained and len(row.seeds) < 2 for row in competing)
+        alone = [row for row in competing if row.trained and len(row.seeds) < 2]
+        several = any(row.trained for row in competing if row not in alone)
+        fair = [row for row in competing if row not in alone] if several or not alone else []
+        best = max(fair, key=lambda row: np.nanmean(row.scores(metric)), default=None)
         for row in having:
             tested = {"reason": ONE_SEED} if row in competing else {}
-            if row in competing and not one_seed:
+            if row in fair:
                 against = contrast("", row, metric, [(1, best), (-1, row)])
                 tested = {key: r[key] for r in against for key in ("p", "reason")}
             yield measured(table, row, metric) | tested

@@ -1,29 +1,28 @@
-"""The figures of the results, from the records of `results.json`, the paper's numbers beside ours.
-A function gives None where there is nothing to show."""
+"""Dot plots of the results, from the records of `results.json`, the paper's numbers beside ours. A
+function gives None where there is nothing to show."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import fill
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from introspect_utils.report import style, table_rows
-from introspect_utils.report.figures import hints_followed
 from introspect_utils.report.paper import ERROR_CATEGORIES, LABEL_ERROR, lookup, model_name
-from introspect_utils.report.paper import PATCHING_METRICS as OUTCOMES
 from introspect_utils.report.tables import column, is_other, our_rows, paper_rows
 
 REFERENCE = {"1": "llama-3.1-8b", "4": "gemma-2-9b"}  # of Tables 2 and 3: qwen3-8b
 BARS = "score × 100; bars: 95% interval"
 UNCOVERED = "(of one seed: its training is not covered)"
 ONE_SEED = f"{BARS} by feature, fact pair or subject {UNCOVERED}"
-WIDEST = f"{BARS}, the widest by any kind of cluster {UNCOVERED}"
+DIFFERENCE = "self minus the row, × 100; bars: 95% interval, the widest by any kind of cluster "
+DIFFERENCE += UNCOVERED
+THE_PAPER = "the paper"
 FLOOR = {"color": style.BLACK, "lw": 0.8, "ls": ":"}
 FLOOR_NAME = "floor: the best row without the right vector (hints: without a model)"
 BAR = {"ms": 4, "capsize": 1.5, "lw": 1}
@@ -152,7 +151,8 @@ def draw(axes: Axes, shown: Sequence[Line], name: str, least: dict | None) -> No
             look = style.look(*line.key)
             axes.errorbar(100 * r["value"], y, xerr=interval(r), ls="", **look, **BAR)
         if r := line.paper.get(name):
-            axes.errorbar(100 * r["value"], y + 0.25, xerr=interval(r), **style.PAPER)
+            below = 0.25 if line.ours else 0
+            axes.errorbar(100 * r["value"], y + below, xerr=interval(r), **style.PAPER)
     if least:
         axes.axvline(100 * least["value"], **FLOOR)
         axes.set_xlabel(floor_name(least))
@@ -174,53 +174,83 @@ def marks(line_name: str) -> dict[str, Line2D]:
     return {"the paper (v1)": paper, line_name: Line2D([], [], **FLOOR)}
 
 
+Groups = dict[tuple[str, str], list[Line]]  # {(table, target or "the paper"): rows}
+
+
+def _groups(records: list[dict], tables: Sequence[str], columns: Sequence[str]) -> Groups:
+    """The rows of each target. Where others have two training seeds, one alone is named as such."""
+    found = {key: lines(records, *key, columns) for key in targets(records, *tables)}
+    any_of = [next(iter(line.ours.values())) for shown in found.values() for line in shown]
+    several = any(len(r["seeds"]) > 1 for r in any_of)
+    for shown in found.values():
+        for at, line in enumerate(shown):
+            r = next(iter(line.ours.values()))
+            alone = several and r["trained_parameters"] and len(r["seeds"]) < 2
+            shown[at] = replace(line, name=line.name + " (one seed)" * bool(alone))
+    return {key: shown for key, shown in found.items() if shown}
+
+
 @STYLED
 def of_table(
     records: list[dict], tables: Sequence[str], columns: Sequence[str], rival: str = ""
 ) -> Figure | None:
-    """Tables as dot plots, a line of panels for each target, a panel for each column, with the
-    column's floor (of paired differences: 0). The title says how self stands to a `rival` (an
-    explainer, its kind, or a condition) in the first target's columns, or how often it is above."""
-    groups = [(key, lines(records, *key, columns)) for key in targets(records, *tables)]
-    groups = [(key, shown) for key, shown in groups if shown]
-    if not groups:
+    """Tables as dot plots with the column's floor. The title says how self stands to a `rival` (an
+    explainer, its kind, or a condition) in the first target's columns."""
+    if not (groups := _groups(records, tables, columns)):
         return None
-    (table, target), first = groups[0]
-    paired, last = table.endswith("-paired"), {name: shown for (name, _), shown in groups}
-    for name, shown in last.items() if paired else ():  # the paper's gaps below the last target's
-        for r, by in paper_rows(name):
-            key = r["explainer"], r["condition"]
-            shown.append(Line(f"{style.label(*key)} → {r['target']}", key, {}, by))
-    found = [(line.name, r) for _, of in groups for line in of for r in line.ours.values()]
-    names = sorted({name for name, r in found if not one_seed(r)})
-    decided = [word(r) for _, r in found if not one_seed(r)]
+    (table, target), first = next(iter(groups.items()))
     title = "Self among other explainers"
-    if paired:
-        whom = " and ".join(names) if len(names) < 3 else "others"
-        title = f"Self is above {whom} in {decided.count('is above')} of {len(decided)} comparisons"
-        one = len(found) - len(decided)
-        title += f" ({one} with one seed are not judged)" * bool(one)
-        title = title if decided else "Self minus others (one training seed: no verdict)"
-    against = [line for line in first if rival in (*line.key, style.kind(*line.key))]
-    if not paired and against:
+    if against := [line for line in first if rival in (*line.key, style.kind(*line.key))]:
         name = against[0].name[0].lower() + against[0].name[1:]
+        name = style.KINDS[rival][2] if rival in style.KINDS else name
+        name = name if rival == "other" else f"the {name}"
         found = (difference(records, table, target, against[0], c) for c in columns)
         title = f"Self beside {name}: {tally(found)}"
-    heights = [len(shown) + 4 for _, shown in groups]
-    shape = {"sharey": "row", "height_ratios": heights}
+    return _panels(groups, columns, title, FLOOR_NAME, ONE_SEED)
+
+
+@STYLED
+def of_differences(
+    records: list[dict], tables: Sequence[str], columns: Sequence[str]
+) -> Figure | None:
+    """Paired differences of self and others as dot plots, the paper's gaps in panels of their own.
+    The title says how often self is above."""
+    if not (groups := _groups(records, tables, columns)):
+        return None
+    found = [(line.name, r) for of in groups.values() for line in of for r in line.ours.values()]
+    names = sorted({name for name, r in found if not one_seed(r)})
+    decided = [word(r) for _, r in found if not one_seed(r)]
+    whom = " and ".join(names) if len(names) < 3 else "others"
+    title = f"Self is above {whom} in {decided.count('is above')} of {len(decided)} comparisons"
+    one = len(found) - len(decided)
+    title += f" ({one} with one seed are not judged)" * bool(one)
+    title = title if decided else "Self minus others (one training seed: no verdict)"
+    for table in dict.fromkeys(table for table, _ in groups):
+        for r, by in paper_rows(table):
+            key = r["explainer"], r["condition"]
+            line = Line(f"{style.label(*key)} → {r['target']}", key, {}, by)
+            groups.setdefault((table, THE_PAPER), []).append(line)
+    return _panels(groups, columns, title, "no difference", DIFFERENCE)
+
+
+def _panels(
+    groups: Groups, columns: Sequence[str], title: str, line_name: str, told: str
+) -> Figure:
+    """A line of panels for each group, a panel for each column."""
+    heights = [len(shown) + 4 for shown in groups.values()]
+    shape = {"sharey": "row", "sharex": "col", "height_ratios": heights}
+    shape |= {} if told == DIFFERENCE else {"sharex": False}
     size = (style.PAGE, 0.16 * sum(heights) + 0.6)
     made, grid = figure(*size, title, len(groups), len(columns), **shape)
-    for panels, ((_, target), shown) in zip(grid, groups, strict=True):
+    for panels, ((_, target), shown) in zip(grid, groups.items(), strict=True):
         for axes, name in zip(panels, columns, strict=True):
-            draw(axes, shown, name, {"value": 0} if paired else floor(shown, name))
+            draw(axes, shown, name, {"value": 0} if told == DIFFERENCE else floor(shown, name))
             n = sorted({line.ours[name]["n"] for line in shown if name in line.ours})
-            axes.set_title(f"{style.LABELS[name]}\nn = {'–'.join(map(str, n))}")
+            axes.set_title(style.LABELS[name] + f"\nn = {'–'.join(map(str, n))}" * bool(n))
         task = next(iter((shown[0].ours or shown[0].paper).values()))["task"]
-        panels[0].set_ylabel(
-            f"{style.LABELS.get(task, task)} of\n{target.replace('-', '-' + chr(10), 1)}"
-        )
-    told = WIDEST if paired else ONE_SEED
-    legend(made, marks("no difference" if paired else FLOOR_NAME), title=told)
+        task, target = style.LABELS.get(task, task), target.replace("-", "-\n", 1)
+        panels[0].set_ylabel(f"{task}{',' if target == THE_PAPER else ' of'}\n{target}")
+    legend(made, marks(line_name), title=told)
     return made
 
 
@@ -241,53 +271,10 @@ def figure_8(records: list[dict], least: int = 20) -> Figure | None:
     made, [[axes]] = figure(style.COLUMN, 2.2, title, 1, 1)
     bars = {"xerr": [share - low, high - share], "capsize": 2, "error_kw": {"lw": 0.8}}
     axes.barh(names, share, color=style.FAINT, height=0.7, **bars)
+    axes.set_yticks(range(len(names)), [*ERROR_CATEGORIES, "both label errors"])
     for row in lookup(table="fig8"):
         axes.plot([100 * row.value], [row.condition], **style.PAPER)
-    axes.set(xlim=(0, 100), xlabel="% of cases; bars: 95%; ◇ the paper")
+    axes.set(xlim=(0, 100), xlabel="% of cases; whiskers: 95%; ◇ the paper")
     axes.set_title(f"{n} cases; the paper’s: by people")
     axes.invert_yaxis()
-    return made
-
-
-def figure_ablation(records: list[dict]) -> Figure | None:
-    """`figures.hints_followed` from records."""
-    cells: dict[str, list[dict]] = {}
-    for r in (r for r in records if r["table"] == "hints"):
-        subject, right = r["condition"].rsplit(" / ", 1)
-        cell = {"subject": subject, "right": right == "right", "n": r["n"]}
-        cells.setdefault(r["target"], []).append(cell | {"followed": round(r["value"] * r["n"])})
-    return hints_followed(cells) if cells else None
-
-
-@STYLED
-def figure_matrix(records: list[dict]) -> Figure | None:
-    """Table 3 as a matrix, targets × explainers, where there are two targets or more."""
-    cells = pd.DataFrame([r for r in records if (r["table"], r["condition"]) == ("3", "full")])
-    models = sorted(cells["target"].unique()) if len(cells) else []
-    if len(models) < 2:
-        return None
-    cells["explainer"] = cells["explainer"].where(cells["explainer"] != "self", cells["target"])
-    seeds = cells.loc[cells["explainer"].isin(models), "seeds"].map(len).min()
-    cells = cells.pivot(index=["metric", "target"], columns="explainer", values="value")
-    cells = cells.reindex(columns=models)
-    compared = cells[cells.index.isin(OUTCOMES, level="metric") & (cells.count(axis=1) > 1)]
-    own = sum(compared.loc[key].idxmax() == key[1] for key in compared.index)
-    title = f"Self is the best explainer in {own} of {len(compared)} pairs of target and score"
-    title += " (one training seed: no verdict)" if seeds < 2 else ""
-    size = (style.PAGE, 0.35 * len(models) + 1.2)
-    made, grid = figure(*size, title, 1, len(OUTCOMES), sharey=True)
-    names = [name.replace("-", "-\n", 1) for name in models]
-    look = {
-        "cmap": "Blues",
-        "vmin": 0,
-        "vmax": 150,
-        "cbar": False,
-        "annot_kws": {"size": 7, "color": style.BLACK},
-    }
-    look |= {"xticklabels": names, "yticklabels": names, "annot": True, "fmt": ".1f"}
-    for axes, metric in zip(grid[0], OUTCOMES, strict=True):
-        sns.heatmap(100 * cells.loc[metric].loc[models], ax=axes, **look)
-        axes.set(title=style.LABELS[metric], xlabel="explainer", ylabel="")
-        axes.tick_params(axis="both", rotation=0, length=0)
-    grid[0, 0].set_ylabel("target")
     return made

@@ -80,8 +80,8 @@ def figure_scaling(
         return None
     sizes, one = sorted({r["n_train"] // n_layers for r in every}), len(columns) == 1
     nearest = plot.pick(records, columns[0], table="1-paired", explainer="nn-all")
-    title = f"With {sizes[-1]:,} directions of each layer self {plot.word(nearest)} the nearest"
-    title += " neighbour in all layers"
+    title = f"With {sizes[-1]:,} directions of each layer self {plot.word(nearest)} the all-layer "
+    title += "nearest neighbour"
     title += "" if one else f" ({style.LABELS[columns[0]]})"
     title = fill(title, 44 if one else 100)
     size = (style.COLUMN, 3.6) if one else (style.PAGE, 2.8)

@@ -130,10 +130,14 @@ def test_the_best_of_a_column_is_found_column_by_column(found):
     assert (gold["value"], gold["stderr"], gold["p"]) == (1, 0, None)
 
 
-def test_with_an_explainer_of_one_seed_no_row_of_the_table_has_a_p():
+def test_an_explainer_of_one_seed_has_no_p_and_the_others_do():
     found = results.records([baselines_run(), *two_of_each()[1:4]])
-    rows = pick(found, table="1", metric="simulator")
-    assert {(r["p"], r["reason"]) for r in rows} == {(None, "one training seed")}
+    rows = pick(found, table="1", data="sae", metric="simulator")
+    alone = [r for r in rows if r["trained_parameters"] and len(r["seeds"]) == 1]
+    others = [r for r in rows if r not in alone]
+    assert alone and {(r["p"], r["reason"]) for r in alone} == {(None, "one training seed")}
+    assert max(others, key=lambda r: r["value"])["p"] == 1
+    assert all(r["p"] is not None for r in others)
 
 
 def test_error_interval_and_p_are_of_one_model(found):

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from recording import ROWS, ablation_records, record, some_records
 
-from introspect_utils.report import hero, similarity, style
+from introspect_utils.report import hero, other_figures, similarity, style
 from introspect_utils.report import result_figures as figures
 from introspect_utils.report.paper import LABEL_ERROR, PATCHING_METRICS, lookup
 from introspect_utils.report.records import records as made
@@ -59,9 +59,9 @@ def blamed(n):
 @pytest.fixture(scope="module")
 def drawn(records):
     """{name: figure} of all there are."""
-    tables = {"features": ("1", "4"), "paired": ("1-paired",)}
-    found = {name: figures.of_table(records, t, COLUMNS, "nn-all") for name, t in tables.items()}
-    found |= {
+    found = {
+        "features": figures.of_table(records, ("1", "4"), COLUMNS, "nn-all"),
+        "paired": figures.of_differences(records, ("1-paired",), COLUMNS),
         "hero": hero.hero(records),
         "patching": figures.of_table(records, ("2",), PATCHING_METRICS, "other"),
         "hints": figures.of_table(records, ("3",), PATCHING_METRICS, "other"),
@@ -70,8 +70,8 @@ def drawn(records):
         "6": similarity.figure_6(records),
         "6 all": similarity.figure_6(records, similarity.METRICS, COLUMNS),
         "8": figures.figure_8(records),
-        "matrix": figures.figure_matrix(records),
-        "ablation": figures.figure_ablation(records),
+        "matrix": other_figures.figure_matrix(records),
+        "ablation": other_figures.figure_ablation(records),
     }
     return found
 
@@ -102,7 +102,9 @@ def test_every_figure_says_its_message(drawn):
 def test_nothing_is_drawn_of_nothing():
     assert hero.hero([]) is None and figures.figure_8(blamed(12)) is None
     assert figures.of_table([], ("1",), COLUMNS, "nn-all") is None
-    assert figures.figure_matrix(ablation_records()) is None and figures.figure_ablation([]) is None
+    assert figures.of_differences([], ("1-paired",), COLUMNS) is None
+    assert other_figures.figure_matrix(ablation_records()) is None
+    assert other_figures.figure_ablation([]) is None
     assert figure_scaling(some_records(), TARGET, COLUMNS, 1) is None
     assert similarity.figure_6(some_records()) is None
 
@@ -110,7 +112,9 @@ def test_nothing_is_drawn_of_nothing():
 def test_the_hero_has_a_few_rows_beside_the_papers(records, drawn):
     features, patching, hints = drawn["hero"].axes
     names = [label.get_text() for label in features.get_yticklabels()]
-    assert names == ["Self", "Rotated", "Another model", "Nearest neighbour", "SelfIE"]
+    others = ["Rotated", "Another model", "Nearest neighbour", "SelfIE"]
+    assert names == ["Self", *others]
+    assert features.get_title().endswith("◇ of llama-3.1-8b")
     ours, paper = dots(features)
     own = figures.pick(records, "sae judge", table="1", explainer="self", condition="full")
     assert ours[0] == pytest.approx(100 * own["value"]) and 76.2 in [round(x, 1) for x in paper]
@@ -126,8 +130,9 @@ def test_the_hero_has_a_few_rows_beside_the_papers(records, drawn):
     assert [round(x, 1) for x in dots(hints)[1]] == [62.7, 14.6, 30.2]
     title = drawn["hero"].get_suptitle().replace("\n", " ")
     assert title.endswith(
-        "Feature descriptions: above nearest neighbour; Patching: above another row’s vector; "
-        "Hints: not compared with another model"
+        "Features: above nearest neighbour; Patching: "
+        "above itself with a wrong vector; "
+        "Hints: not compared"
     )
 
 
@@ -155,9 +160,12 @@ def test_bars_are_95_percent_intervals(drawn):
 
 
 def test_paired_differences_are_those_to_other_trained_explainers(drawn):
-    names = [label.get_text() for label in drawn["paired"].axes[0].get_yticklabels()]
-    assert names[:3] == ["Sibling", "Rotated", "gemma3-270m"]
-    assert names[3:] and all("→ " in name for name in names[3:])
+    ours, papers = (
+        [label.get_text() for label in drawn["paired"].axes[at].get_yticklabels()]
+        for at in (0, len(COLUMNS))
+    )
+    assert ours == ["Sibling (one seed)", "Rotated (one seed)", "gemma3-270m"]
+    assert papers and all("→ " in name for name in papers)
     assert drawn["paired"].axes[0].lines[-1].get_xdata()[0] == 0
 
 
@@ -186,7 +194,7 @@ def test_no_title_gives_a_verdict_from_one_seed(records):
     made = {
         "hero": hero.hero(one),
         "features": figures.of_table(one, ("1",), COLUMNS, "nn-all"),
-        "paired": figures.of_table(one, ("1-paired",), COLUMNS),
+        "paired": figures.of_differences(one, ("1-paired",), COLUMNS),
         "6": similarity.figure_6(one),
         "5": figure_scaling(one, TARGET, COLUMNS[:1], 1),
     }
@@ -213,7 +221,7 @@ def test_the_matrix_has_every_target_explained_by_every_model(drawn):
     assert drawn["matrix"].get_suptitle().startswith("Self is the best explainer in ")
     alone = [r for r in ablation_records() if r["explainer"] == "self"]
     other = [r | {"target": "qwen3-8b"} for r in alone]
-    assert "in 0 of 0 pairs" in figures.figure_matrix([*alone, *other]).get_suptitle()
+    assert "in 0 of 0 pairs" in other_figures.figure_matrix([*alone, *other]).get_suptitle()
 
 
 def test_rows_are_told_apart_without_colour(drawn):
