@@ -202,8 +202,7 @@ def of_table(
     title = "Self among other explainers"
     if against := [line for line in first if rival in (*line.key, style.kind(*line.key))]:
         name = against[0].name[0].lower() + against[0].name[1:]
-        name = style.KINDS[rival][2] if rival in style.KINDS else name
-        name = name if rival == "other" else f"the {name}"
+        name = {"other": "another model", "nn-all": "the nearest neighbour"}.get(rival, name)
         found = (difference(records, table, target, against[0], c) for c in columns)
         title = f"Self beside {name}: {tally(found)}"
     return _panels(groups, columns, title, FLOOR_NAME, ONE_SEED)
