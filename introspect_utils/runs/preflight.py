@@ -55,9 +55,9 @@ def missing(profile: Profile, runs: Sequence[Run], here: bool = True) -> list[st
     of a cluster, which do not run `here`, find their GPUs there."""
     costs = {run.id: cost for run in runs if (cost := estimate(profile, run))}
     new = to_download(profile, runs)
-    part_of = {run.id: run.parameters["profile"] for run in runs}
     lines = _disk(costs, sum(new.values())) if costs else []
-    lines += [*_gpus(costs, part_of, profile.source), *_memory(costs)] if costs and here else []
+    if costs and here:
+        lines += [*lacking_gpus(costs, runs, profile.source, gpu_memory()), *_memory(costs)]
     gated = sorted(new.keys() & {model.hub for model in MODELS.values() if model.gated})
     if gated and not has_hub_token():
         lines.append(
@@ -96,22 +96,24 @@ def _disk(costs: dict[str, Estimate], new: float) -> list[str]:
     ]
 
 
-def _gpus(costs: dict[str, Estimate], part_of: dict[str, str], profile: str) -> list[str]:
-    """A run uses as many GPUs as it trains in processes. Parts that do not fit can be left out."""
-    gpus = gpu_memory()
+def lacking_gpus(
+    costs: dict[str, Estimate], runs: Sequence[Run], profile: str, gpus: Sequence[float]
+) -> list[str]:
+    """What of these runs does not fit on `gpus`, the bytes of each. A run uses as many as it trains
+    in processes. Parts that do not fit can be left out."""
     largest = max(gpus, default=0)
     over = {i: cost for i, cost in costs.items() if cost.memory > largest or cost.gpus > len(gpus)}
     if not over:
         return []
     worst = max(over, key=lambda run_id: over[run_id].memory * over[run_id].gpus)
-    here = f"{len(gpus)} of {gigabytes(largest)} are here" if gpus else "there is none here"
-    parts = sorted({part_of[run_id] for run_id in over} - {profile})
+    there = f"{len(gpus)} of {gigabytes(largest)}" if gpus else "none"
+    parts = sorted({run.parameters["profile"] for run in runs if run.id in over} - {profile})
     mend = "set training.sharded and more processes, gradient_checkpointing: true, a smaller "
     mend += "batch_size or tuning: lora, or name the runs that fit with --until"
     if parts:
         mend = f"leave out what does not fit with --without {' '.join(parts)}, or {mend}"
     return [
-        f"GPUs: {here}, and {len(over)} runs need more, {worst} most: {over[worst].gpus} of "
+        f"GPUs: {there}, and {len(over)} runs need more, {worst} most: {over[worst].gpus} of "
         f"{gigabytes(over[worst].memory)}; {mend}"
     ]
 

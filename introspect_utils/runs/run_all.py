@@ -19,27 +19,21 @@ from filelock import FileLock, Timeout
 from introspect_utils.runs.cost import estimate
 from introspect_utils.runs.due import ASKED, due, upstream
 from introspect_utils.runs.export import export_page
+from introspect_utils.runs.options import chosen_parts, described_gpus, snakemake_options
 from introspect_utils.runs.plan import asset_names, find_run, plan
-from introspect_utils.runs.preflight import missing, shown, to_download, total
+from introspect_utils.runs.preflight import lacking_gpus, missing, shown, to_download, total
 from introspect_utils.runs.pretrained import restore
 from introspect_utils.runs.run import Run
 from introspect_utils.runs.run_notebook import clock
 from introspect_utils.settings.errors import UserError, command
 from introspect_utils.settings.paths import REPO, ROOT, artifacts_dir
-from introspect_utils.settings.profile import (
-    WITH,
-    WITHOUT,
-    Profile,
-    is_optional,
-    load_profile,
-    parts_of,
-)
-from introspect_utils.settings.reading import nearest
+from introspect_utils.settings.profile import Profile, load_profile
 
 LOCK_WAIT = 10  # seconds; what a killed run left behind is gone by then
 USAGE = (
     "usage: ./run_all.sh [PROFILE] [--with PART ...] [--without PART ...] [extra Snakemake "
-    "arguments, e.g. --dry-run, --jobs 2, --forcerun RUN]"
+    "arguments, e.g. --dry-run, --jobs 2, --forcerun RUN]\n"
+    "       ./run_all.sh PROFILE --dry-run --gpus 2x80    plan for two GPUs of 80 GB elsewhere"
 )
 
 
@@ -57,62 +51,23 @@ def main() -> int:
             "some of its runs"
         )
     profile, extra = chosen_parts(profile, extra)
+    gpus, extra = described_gpus(extra)
     options, runs = snakemake_options(extra), plan(profile)
+    if gpus and not options.dryrun:
+        raise UserError("--gpus describes another machine: use it with --dry-run")
     known = [run.id for run in runs]
     for run_id in {*options.forcerun, *options.until, *options.omit_from, *options.targets}:
         find_run(run_id, runs, profile)
     forced = known if options.forceall else options.forcerun
     restore(profile)
     if options.dryrun:
-        return dry_run(profile, due(profile, forced), options)
+        return dry_run(profile, due(profile, forced), options, gpus)
     if not starting(due(profile, forced), options, runs):
         everything = f"Profile {profile.name}: all {len(runs)} runs are up to date, nothing to do."
         print(f"{everything} Results: {_short(runs[-1].outputs[0])}")
         return 0
     with only_one(profile):
         return run(profile, due(profile, forced), options, extra)
-
-
-def chosen_parts(profile: Profile, extra: list[str]) -> tuple[Profile, list[str]]:
-    """The profile with the optional parts that --with names and without those of --without, here
-    and in every process that is started from here, and the other arguments. Raises `UserError` for
-    a name that is no such part."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--without", nargs="+", default=[])
-    parser.add_argument("--with", nargs="+", default=[], dest="optional")
-    own, extra = parser.parse_known_args(extra)
-    parts = {part.source for part in profile.parts}
-    optional = [name for name in parts_of(profile.source) if is_optional(name)]
-    for names, known, kind in (
-        (own.optional, optional, "optional part"),
-        (own.without, sorted({*parts, *own.optional}), "part"),
-    ):
-        for name in names:
-            if name not in known:
-                near = nearest(name, known) if known else "it has none"
-                raise UserError(f"profile {profile.name} has no {kind} {name!r}; {near}")
-    if not own.without and not own.optional:
-        return profile, extra
-    os.environ[WITHOUT], os.environ[WITH] = " ".join(own.without), " ".join(own.optional)
-    return load_profile(profile.source), extra
-
-
-def snakemake_options(extra: list[str]) -> argparse.Namespace:
-    """The extra arguments as Snakemake reads them. Raises `UserError` for one that it does not
-    know."""
-    from snakemake.cli import get_argument_parser
-
-    def refuse(message: str):
-        raise UserError(f"{message} (extra arguments go to Snakemake)")
-
-    def parsed(profile=None) -> argparse.Namespace:
-        parser = get_argument_parser(profile)
-        parser.error = refuse
-        return parser.parse_args(extra)
-
-    options = parsed()
-    # Snakemake's own profile is a folder with a config.yaml of such arguments.
-    return parsed(options.profile) if options.profile else options
 
 
 def starting(reasons: dict[str, str], options: argparse.Namespace, runs: list[Run]) -> list[Run]:
@@ -128,8 +83,11 @@ def starting(reasons: dict[str, str], options: argparse.Namespace, runs: list[Ru
     return [run for run in runs if run.id in reasons and run.id in wanted - omitted]
 
 
-def dry_run(profile: Profile, reasons: dict[str, str], options: argparse.Namespace) -> int:
-    """List the runs, which of them would start and why, and what they take by estimate."""
+def dry_run(
+    profile: Profile, reasons: dict[str, str], options: argparse.Namespace, gpus: list[float]
+) -> int:
+    """List the runs, which of them would start and why, and what they take by estimate; whether
+    `gpus` elsewhere are enough, if some are described."""
     runs = plan(profile)
     to_do = starting(reasons, options, runs)
     costs = {run.id: cost for run in to_do if (cost := estimate(profile, run))}
@@ -144,6 +102,10 @@ def dry_run(profile: Profile, reasons: dict[str, str], options: argparse.Namespa
     if costs:
         together = shown(total(costs.values()), sum(to_download(profile, to_do).values()))
         print(f"All together {together}: none of it measured (introspect_utils/runs/cost.py).")
+    if gpus:
+        lines = lacking_gpus(costs, to_do, profile.source, gpus)
+        print(*(f"Missing there: {line}" for line in lines or ["nothing"]), sep="\n")
+        return 0
     for line in missing(profile, to_do, here=options.executor in (None, "local")):
         print(f"Missing here: {line}")
     return 0

@@ -7,6 +7,7 @@ from whole_paper import OPTIONAL, PAPER
 
 from introspect_utils.runs import preflight, run_all
 from introspect_utils.runs.cost import Estimate, estimate
+from introspect_utils.runs.options import chosen_parts, snakemake_options
 from introspect_utils.runs.plan import plan
 from introspect_utils.runs.preflight import missing, shown, to_download, total
 from introspect_utils.settings.errors import UserError
@@ -42,7 +43,7 @@ def test_everything_that_is_missing_is_said_at_once(machine):
     lines = missing(PAPER, RUNS)
     heads = [line.split(":")[0] for line in lines]
     assert heads == ["disk", "GPUs", "memory", "hub token", "OpenAI key"]
-    assert "there is none here" in lines[1] and "judge: embedding" in lines[4]
+    assert "GPUs: none, and" in lines[1] and "judge: embedding" in lines[4]
     assert "meta-llama/Llama-3.1-70B" in lines[3] and "Qwen" not in lines[3]
     for name in ("smoke", "mini", "small"):  # they ask the machine for nothing
         assert missing(load_profile(name), plan(load_profile(name))) == []
@@ -70,9 +71,7 @@ def test_a_run_must_fit_the_largest_gpu_and_have_as_many_as_it_has_processes(mac
     assert missing(PAPER, both) == []
     machine(gpus=(64e9, 64e9))
     [line] = missing(PAPER, both)
-    assert line.startswith(
-        "GPUs: 2 of 64 GB are here, and 1 runs need more, ablation-qwen3-8b-self"
-    )
+    assert line.startswith("GPUs: 2 of 64 GB, and 1 runs need more, ablation-qwen3-8b-self")
     machine(gpus=(80e9,))
     [line] = missing(PAPER, named("ablation-qwen3-8b-self-full", "self-lora"))
     assert "1 runs need more" in line and "most: 2 of 66 GB" in line
@@ -88,12 +87,12 @@ def test_parts_that_do_not_fit_are_named_and_can_be_left_out(machine, monkeypatc
     monkeypatch.setenv("INTROSPECT_WITH", OPTIONAL)
     monkeypatch.setenv("INTROSPECT_WITHOUT", "")
     arguments = ["--with", *OPTIONAL.split(), "--without", *OPTIONAL.split(), "--jobs", "1"]
-    less, extra = run_all.chosen_parts(PAPER, arguments)
+    less, extra = chosen_parts(PAPER, arguments)
     assert extra == ["--jobs", "1"] and load_profile("paper") == less  # for every process
     assert missing(less, plan(less)) == []
     assert not [run.id for run in plan(less) if "gemma" in run.id or "70b" in run.id]
     with pytest.raises(UserError, match="has no part 'paper/qwenn'; did you mean 'paper/qwen'"):
-        run_all.chosen_parts(PAPER, ["--without", "paper/qwenn"])
+        chosen_parts(PAPER, ["--without", "paper/qwenn"])
 
 
 def test_optional_parts_are_asked_for_and_take_the_place_of_their_namesakes(machine, monkeypatch):
@@ -103,9 +102,9 @@ def test_optional_parts_are_asked_for_and_take_the_place_of_their_namesakes(mach
     assert not [part.source for part in usual.parts if "optional" in part.source]
     made = [estimate(usual, run) for run in plan(usual)]
     assert 200 < sum(each.hours for each in made if each) < 300
-    whole, extra = run_all.chosen_parts(usual, ["--with", *OPTIONAL.split()])
+    whole, extra = chosen_parts(usual, ["--with", *OPTIONAL.split()])
     assert whole == PAPER and load_profile("paper") == PAPER and extra == []
-    longer, _ = run_all.chosen_parts(usual, ["--with", "paper/optional/qwen-features"])
+    longer, _ = chosen_parts(usual, ["--with", "paper/optional/qwen-features"])
     sources = [part.source for part in longer.parts]
     assert "paper/optional/qwen-features" in sources and "paper/qwen-features" not in sources
     assert [run.id for run in plan(longer)] == [run.id for run in plan(usual)]
@@ -114,9 +113,26 @@ def test_optional_parts_are_asked_for_and_take_the_place_of_their_namesakes(mach
     assert run.settings["training"]["epochs"] == 100
     message = "no optional part 'paper/qwen-features'; did you mean 'paper/optional/qwen-features'"
     with pytest.raises(UserError, match=message):
-        run_all.chosen_parts(usual, ["--with", "paper/qwen-features"])
+        chosen_parts(usual, ["--with", "paper/qwen-features"])
     with pytest.raises(UserError, match="profile smoke has no optional part 'x'; it has none"):
-        run_all.chosen_parts(load_profile("smoke"), ["--with", "x"])
+        chosen_parts(load_profile("smoke"), ["--with", "x"])
+
+
+def test_a_dry_run_plans_for_gpus_that_are_described(machine, monkeypatch, capsys):
+    machine(disk=0, gpus=(), token=False, key="", memory=0)
+    monkeypatch.setenv("INTROSPECT_WITH", "")
+    monkeypatch.setenv("INTROSPECT_WITHOUT", "")
+    last = []
+    for extra in (["--gpus", "2x80"], ["--with", *OPTIONAL.split(), "--gpus", "2x80"]):
+        monkeypatch.setattr("sys.argv", ["run_all", "paper", "--dry-run", *extra])
+        assert run_all.main() == 0
+        last += capsys.readouterr().out.splitlines()[-1:]
+    assert last[0] == "Missing there: nothing"
+    assert last[1].startswith("Missing there: GPUs: 2 of 85 GB, and ") and OPTIONAL in last[1]
+    for form, message in (("80", "number x GB is expected"), ("2x80", "use it with --dry-run")):
+        monkeypatch.setattr("sys.argv", ["run_all", "smoke", "--gpus", form])
+        with pytest.raises(UserError, match=message):
+            run_all.main()
 
 
 def test_the_machines_memory_is_looked_at_too(machine):
@@ -177,7 +193,7 @@ def test_a_real_run_stops_before_it_starts(machine):
     reasons = {run.id: "not run yet" for run in RUNS}
 
     def start(*extra):
-        run_all.run(PAPER, reasons, run_all.snakemake_options(list(extra)), list(extra))
+        run_all.run(PAPER, reasons, snakemake_options(list(extra)), list(extra))
 
     message = "profile paper cannot be run here:\n  GPUs: .*\n  OpenAI key: "
     with pytest.raises(UserError, match=message):
@@ -192,7 +208,7 @@ def test_snakemakes_options_choose_the_runs_that_start():
     data, fits = "data-patching-llama-3.1-8b", "patching-llama-3.1-8b-self-full-n13454-seed42"
 
     def ids(*extra):
-        options = run_all.snakemake_options(list(extra))
+        options = snakemake_options(list(extra))
         return [run.id for run in run_all.starting(reasons, options, RUNS)]
 
     assert ids() == [run.id for run in RUNS]

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from introspect_utils.runs import run_all
+from introspect_utils.runs.options import snakemake_options
 from introspect_utils.runs.run_notebook import Margin, left
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import REPO
@@ -63,9 +64,9 @@ def test_arguments_for_snakemake_may_lie_in_a_profile_of_its_own(tmp_path):
     Snakemake."""
     slurm = (REPO / "params" / "snakemake" / "slurm" / "config.yaml").read_text()
     (tmp_path / "config.yaml").write_text(slurm.replace("executor: slurm", "executor: local"))
-    found = run_all.snakemake_options(["--profile", str(tmp_path)])
+    found = snakemake_options(["--profile", str(tmp_path)])
     assert (found.executor, found.jobs, found.latency_wait) == ("local", 8, 60)
-    assert run_all.snakemake_options([]).executor is None
+    assert snakemake_options([]).executor is None
 
 
 def test_a_clone_with_committed_results_makes_only_what_is_missing(toy_repo):

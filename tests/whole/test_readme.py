@@ -9,8 +9,8 @@ import pytest
 from whole_paper import PAPER
 
 from introspect_utils.runs.cost import estimate
+from introspect_utils.runs.options import chosen_parts, described_gpus, snakemake_options
 from introspect_utils.runs.plan import plan
-from introspect_utils.runs.run_all import chosen_parts, snakemake_options
 from introspect_utils.settings.names import VARIANTS
 from introspect_utils.settings.paths import REPO
 from introspect_utils.settings.profile import WITH, WITHOUT, load_profile
@@ -48,6 +48,7 @@ def test_every_command_is_one_that_run_all_takes(monkeypatch):
         profile = load_profile("mini" if name.endswith(".yaml") else name)
         ids = {run.id for run in plan(profile)}
         _, arguments = chosen_parts(profile, arguments)
+        _, arguments = described_gpus(arguments)
         options = snakemake_options([argument.replace("RUN", "tables") for argument in arguments])
         assert set(options.forcerun) <= ids
 
