@@ -49,7 +49,8 @@ install() { # with the interpreter $1
 }
 
 pip_install() {
-    "$VENV_PYTHON" -m pip install --quiet --quiet --disable-pip-version-check "$@"
+    # Without bytecode, which Python writes at the first import: of most of these files nothing is ever imported.
+    "$VENV_PYTHON" -m pip install --quiet --quiet --disable-pip-version-check --no-compile "$@"
 }
 
 if ! is_installed; then
