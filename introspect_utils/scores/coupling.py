@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from introspect_utils.explainer.explainer import Explainer
 from introspect_utils.tasks.ablation import calibration, letter_logprobs, read
 
+OFFSET_ROWS = 600  # of the training rows, for the letters' mean log-probabilities
+
 
 def measured_again(
     explainer: Explainer, rows: Sequence[dict], answer_prefix: str, train: Sequence[dict] = ()
@@ -13,14 +15,16 @@ def measured_again(
     """T_input (eq. 7) of the trained explainer itself: `rows` of input ablation with its answers in
     place of the target's. Explanations scored against both say which they follow.
 
-    `train`: rows for the offset of the calibrated reading, if the target was read so.
+    `train`: rows for the offset of the calibrated reading, if the target was read so; at most
+    `OFFSET_ROWS` of them are asked.
     """
 
     def logprobs(rows: Sequence[dict], *prompts: str):
         asked = [[row[prompt] for prompt in prompts] for row in rows]
         return letter_logprobs(explainer.lm, asked, answer_prefix)
 
-    offset = calibration(logprobs(train, "original_user_prompt")[:, 0]) if train else None
+    some = train[:: max(1, -(-len(train) // OFFSET_ROWS))]
+    offset = calibration(logprobs(some, "original_user_prompt")[:, 0]) if train else None
     found = logprobs(rows, "original_user_prompt", "hint_user_prompt")
     without, hinted = read(found[:, 0], offset), read(found[:, 1], offset)
     names = "zeroshot_prediction", "random_hint_prediction", "changed_pred_bc_hint"
