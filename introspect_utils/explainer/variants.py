@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from filelock import FileLock
 from safetensors import safe_open
-from scipy.stats import special_ortho_group
 from torch import Tensor, nn
 
 from introspect_utils.data.text import corpus_texts
@@ -39,6 +38,8 @@ from introspect_utils.settings.profile import Profile
 def orthogonal(width: int, share: float = 1.0, seed: int = 0) -> Tensor:
     """Q^share [width, width] float64, Q a random rotation: each of its planes is turned by `share`
     of its angle."""
+    from scipy.stats import special_ortho_group
+
     q = special_ortho_group.rvs(width, random_state=seed)
     angles, planes = np.linalg.eig(q)  # e^(i angle), and planes @ planes^H = 1, since Q is normal
     return torch.from_numpy(((planes * angles**share) @ planes.conj().T).real.copy())

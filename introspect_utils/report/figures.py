@@ -7,7 +7,6 @@ from html import escape
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython.display import HTML, display
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 
@@ -44,6 +43,8 @@ def facts_kept(asked: Sequence, kept: Sequence) -> None:
 def patch_grid(rows: Sequence[dict]) -> None:
     """Figure 3B for one pair: the next token after patching each token of x (columns) at each block
     of layers (rows)."""
+    import seaborn as sns  # here and below: it takes a second to load, with scipy.stats
+
     cells = pd.DataFrame(
         {
             "block": row["layer"][0],
@@ -81,6 +82,8 @@ def loss_curve(losses: Sequence[float]) -> None:
 def score_distribution(scores: Sequence[float], layers: Sequence[int]) -> plt.Figure:
     """Histograms of the description scores (eq. 2, -1..1) of n directions, a panel for each of
     their `layers` [n]; a line at the median."""
+    import seaborn as sns
+
     data = pd.DataFrame({"score": np.asarray(scores, dtype=float), "layer": layers})
     look = {"bins": 20, "color": style.BLUE, "height": 1.3}
     grid = sns.displot(data, x="score", col="layer", col_wrap=5, **look)
@@ -163,6 +166,8 @@ def hints_followed(cells: Mapping[str, Sequence[dict]]) -> plt.Figure:
 
     `cells`: target -> the cells of `tasks.ablation.followed`; a panel for each target.
     """
+    import seaborn as sns
+
     areas = {name: area for area, names in style.WORDS["areas"].items() for name in names.split()}
     rows = []
     for target, cell in ((target, cell) for target, found in cells.items() for cell in found):

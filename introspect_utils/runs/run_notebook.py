@@ -82,6 +82,8 @@ def check_written(profile: Profile, run: Run, before: dict[Path, int]) -> None:
 def execute(profile: Profile, run: Run, margin: str) -> Path:
     """Execute the notebook of `run` in a kernel of this very Python, its output behind a `margin`;
     return the executed notebook. Raises `UserError` with what went wrong."""
+    # jsonschema's checker of IRIs takes three seconds to load, and a notebook has none.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from traitlets.config import Config
