@@ -34,7 +34,8 @@ NO_RESULT = (  # what has digits and is no result
     r"\[[^]]*\]\(notebooks/[^)]*\)",
     r"\]\([^)]*\)",
     r"https?://\S+",
-    r"(?:Tables?|Figures?|[Ss]ections?|[Ee]q\.|equation|Python|arXiv|[Nn]otebooks?|[Ll]ayers?|[Ss]eeds?|[Vv]ersions?)"
+    r"(?:Tables?|Figures?|[Ss]ections?|[Ee]q\.|equation|Python|arXiv|[Nn]otebooks?|[Ll]ayers?"
+    r"|[Ss]eeds?|[Vv]ersions?)"
     r" [\d.:]+(?:(?:,| and| to) [\d.]+)*",
     r"\b[\w.@-]*[A-Za-z][\w.@-]*",
     r"\b\d+ (?:minutes|hours|cores|core|GPUs?|GB|MB)\b",

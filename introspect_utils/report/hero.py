@@ -11,7 +11,7 @@ from introspect_utils.report import style
 
 @plot.STYLED
 def hero(records: list[dict]) -> Figure | None:
-    """Figure 1D: each task's self-explainer among four to six rows, beside the paper's."""
+    """Figure 1D: each task's self-explainer among a few rows, beside the paper's."""
     drawn, said = [], []
     for spec in style.WORDS["hero"]:
         table, name = spec["table"], spec["column"]
@@ -35,7 +35,7 @@ def hero(records: list[dict]) -> Figure | None:
             drawn.append((head, shown, name, plot.floor(found, name)))
     if not drawn:
         return None
-    title = fill(f"{target} explains itself. {'; '.join(filter(None, said))}", 105)
+    title = fill(f"{target} explains itself. {'; '.join(said)}", 105)
     made, grid = plot.figure(style.PAGE, 2.8, title, 1, len(drawn))
     for axes, (head, *rest) in zip(grid[0], drawn, strict=True):
         plot.draw(axes, *rest)

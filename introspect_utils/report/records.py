@@ -4,8 +4,9 @@ Keys of a record: `table, task, data, target, explainer, condition, metric, n_tr
 occur together once. `value` has its `stderr` and 95% interval `low` to `high` over `n` test rows in
 `n_clusters` clusters (`clusters`: their column, null if the rows count as independent) and over
 `seeds`; `error_by` has the same by the task's other clusters. `p` is, in a table, of the difference
-to the best row of the column; in a difference, of the difference, after Holm over the columns of
-the comparison. `reason` says why `p` or `value` is null, or what a claim comes to.
+to the best row of the column, the largest by any cluster; in a difference, of the difference, after
+Holm over the columns of the comparison (that of `error_by` is without Holm). `reason` says why `p`
+or `value` is null, or what a claim comes to.
 `paper` is the published value (v1) if our target is the paper's. `artifact` is the checkpoint (from
 the repository's root) or the run's folder (beside `results.json`), joined by ", " over seeds.
 
@@ -78,8 +79,9 @@ def in_table(table: str, rows: list[Row]) -> Iterator[dict]:
         for row in having:
             tested = {"reason": ONE_SEED} if row in competing else {}
             if row in fair:
-                against = contrast("", row, metric, [(1, best), (-1, row)])
-                tested = {key: r[key] for r in against for key in ("p", "reason")}
+                for r in contrast("", row, metric, [(1, best), (-1, row)]):
+                    p = max([r["p"], *(e["p"] for e in r["error_by"].values())])
+                    tested = {"p": p, "reason": r["reason"]}
             yield measured(table, row, metric) | tested
 
 

@@ -236,14 +236,13 @@ def _panels(
     groups: Groups, columns: Sequence[str], title: str, line_name: str, told: str
 ) -> Figure:
     """A line of panels for each group, a panel for each column."""
-    heights = [len(shown) + 4 for shown in groups.values()]
-    shape = {"sharey": "row", "sharex": "col", "height_ratios": heights}
-    shape |= {} if told == DIFFERENCE else {"sharex": False}
+    paired, heights = told == DIFFERENCE, [len(shown) + 4 for shown in groups.values()]
+    shape = {"sharey": "row", "sharex": "col" if paired else "none", "height_ratios": heights}
     size = (style.PAGE, 0.16 * sum(heights) + 0.6)
     made, grid = figure(*size, title, len(groups), len(columns), **shape)
     for panels, ((_, target), shown) in zip(grid, groups.items(), strict=True):
         for axes, name in zip(panels, columns, strict=True):
-            draw(axes, shown, name, {"value": 0} if told == DIFFERENCE else floor(shown, name))
+            draw(axes, shown, name, {"value": 0} if paired else floor(shown, name))
             n = sorted({line.ours[name]["n"] for line in shown if name in line.ours})
             axes.set_title(style.LABELS[name] + f"\nn = {'–'.join(map(str, n))}" * bool(n))
         task = next(iter((shown[0].ours or shown[0].paper).values()))["task"]

@@ -214,8 +214,9 @@ def measured(
 
 
 def _error(of: metrics.Estimate) -> dict[str, float]:
-    """The standard error and the 95% interval of an estimate."""
-    return {name: round(getattr(of, name), 6) for name in ("stderr", "low", "high")}
+    """The standard error, the 95% interval and the p of an estimate."""
+    error = {name: round(getattr(of, name), 6) for name in ("stderr", "low", "high")}
+    return error | {"p": float(f"{of.p:.4g}")}
 
 
 def rated(

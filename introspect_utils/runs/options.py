@@ -15,7 +15,7 @@ from introspect_utils.settings.profile import (
 )
 from introspect_utils.settings.reading import nearest
 
-BYTES_OF_A_GB = 1.06e9  # of a GPU: one that is sold as 80 GB has 84.9e9
+BYTES_OF_A_GB = 1.06e9  # of the GPUs with HBM: one that is sold as 80 GB has 84.9e9
 
 
 def chosen_parts(profile: Profile, extra: list[str]) -> tuple[Profile, list[str]]:

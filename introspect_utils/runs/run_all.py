@@ -104,7 +104,7 @@ def dry_run(
         print(f"All together {together}: none of it measured (introspect_utils/runs/cost.py).")
     if gpus:
         lines = lacking_gpus(costs, to_do, profile.source, gpus)
-        print(*(f"Missing there: {line}" for line in lines or ["nothing"]), sep="\n")
+        print(*lines or ["GPUs: enough for every run"])
         return 0
     for line in missing(profile, to_do, here=options.executor in (None, "local")):
         print(f"Missing here: {line}")

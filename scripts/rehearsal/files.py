@@ -233,20 +233,14 @@ def authors(folder: Path, bases: dict) -> None:
     for name, (model, its_tokenizer) in full.items():
         publish(folder / name, model, its_tokenizer)
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    for name, base, model, more in (  # Llama's embeddings have rows for those five, too
+    for name, base, model, more in (  # Llama's has embeddings for <PAD> and the four copies
         ("act_patch_llama3.1_8b_llama3.1_8b", "meta-llama/Llama-3.1-8B", llama, 5),
         ("act_patch_qwen3_8b_qwen3_8b", "Qwen/Qwen3-8B", qwen, 0),
     ):
-        kept = {key: part.clone() for key, part in model.state_dict().items()}
-        size = model.config.vocab_size
-        model.resize_token_embeddings(size + more, mean_resizing=False)
+        model.resize_token_embeddings(model.config.vocab_size + more, mean_resizing=False)
         config = LoraConfig(r=4, lora_alpha=16, target_modules=names, task_type="CAUSAL_LM")
         model.name_or_path = base  # as if it came from there
-        adapted = get_peft_model(model, config)
-        adapted.save_pretrained(folder / name, save_embedding_layers=True)
-        model = adapted.unload()
-        model.resize_token_embeddings(size, mean_resizing=False)
-        model.load_state_dict(kept)
+        get_peft_model(model, config).save_pretrained(folder / name, save_embedding_layers=True)
 
 
 # --- dictionaries

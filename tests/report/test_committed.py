@@ -8,6 +8,7 @@ from html import unescape
 import pytest
 
 from introspect_utils.report.claims import CLAIMS
+from introspect_utils.report.page import FIGURES
 from introspect_utils.report.records import results
 from introspect_utils.report.style import LABELS
 from introspect_utils.report.tables import SPECS, table
@@ -37,6 +38,17 @@ def test_tables_come_back_from_the_results(at_home, profile):
     assert made.keys() == kept.keys()
     for name in made:
         assert made[name] == kept[name], name
+
+
+@pytest.mark.parametrize("profile", ["mini", "small"])
+def test_figures_say_what_the_results_say(profile):
+    found, folder = committed(profile), figures_dir(profile)
+    drawn = {name: figure for name, draw in FIGURES.items() if (figure := draw(found))}
+    assert {"hero", "figure_features", "figure_patching"} <= drawn.keys()
+    for name, figure in drawn.items():
+        text = unescape(re.sub("<[^>]*>", "", (folder / f"{name}.svg").read_text("utf-8")))
+        for line in figure.get_suptitle().splitlines():
+            assert line in text, (name, line)
 
 
 def test_the_claims_of_the_page_are_those_of_the_results():

@@ -136,6 +136,14 @@ def test_the_hero_has_a_few_rows_beside_the_papers(records, drawn):
     )
 
 
+def test_the_heros_title_compares_self_with_each_rival():
+    above, level = ({"value": value, "stderr": 0.02} for value in (0.1, 0.01))
+    both = [("Self, wrong vector", above), ("Nearest neighbour", level), ("SelfIE", None)]
+    said = "above itself with a wrong vector, not told apart from nearest neighbour"
+    assert hero.verdict(both) == said
+    assert hero.verdict([("SelfIE", above | {"reason": ONE_SEED})]) == "no verdict (one seed)"
+
+
 def test_a_table_as_dots_leaves_out_what_changes_nothing(records, drawn):
     panel = drawn["patching"].axes[0]
     assert len(dots(panel)[0]) == len(ROWS)

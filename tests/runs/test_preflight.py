@@ -127,8 +127,8 @@ def test_a_dry_run_plans_for_gpus_that_are_described(machine, monkeypatch, capsy
         monkeypatch.setattr("sys.argv", ["run_all", "paper", "--dry-run", *extra])
         assert run_all.main() == 0
         last += capsys.readouterr().out.splitlines()[-1:]
-    assert last[0] == "Missing there: nothing"
-    assert last[1].startswith("Missing there: GPUs: 2 of 85 GB, and ") and OPTIONAL in last[1]
+    assert last[0] == "GPUs: enough for every run"
+    assert last[1].startswith("GPUs: 2 of 85 GB, and ") and OPTIONAL in last[1]
     for form, message in (("80", "number x GB is expected"), ("2x80", "use it with --dry-run")):
         monkeypatch.setattr("sys.argv", ["run_all", "smoke", "--gpus", form])
         with pytest.raises(UserError, match=message):

@@ -6,6 +6,7 @@ from explaining import make_examples, make_explainer, training_settings
 from test_task_ablation import PUBLISHED
 
 from introspect_utils.explainer.train import train
+from introspect_utils.scores import coupling
 from introspect_utils.scores.coupling import measured_again
 from introspect_utils.tasks import ablation
 from introspect_utils.tasks.task_ablation import checked
@@ -50,5 +51,14 @@ def test_where_the_target_was_read_calibrated_so_is_the_explainer(rows):
     now = asked(explainer.lm, rows)
     offset = now[:2, 0].mean(0)
     found = measured_again(explainer, rows, "Answer:", rows[:2])
+    expected = [ablation.read(now[:, i], offset) for i in (0, 1)]
+    assert answers(found) == list(zip(*expected, strict=True))
+
+
+def test_the_offset_is_read_off_some_of_the_training_rows(rows, monkeypatch):
+    monkeypatch.setattr(coupling, "OFFSET_ROWS", 2)
+    explainer, (a, b, c, *_) = make_explainer(), rows
+    now, offset = asked(explainer.lm, rows), asked(explainer.lm, [a, b])[:, 0].mean(0)
+    found = measured_again(explainer, rows, "Answer:", [a, c, b, c])  # every second
     expected = [ablation.read(now[:, i], offset) for i in (0, 1)]
     assert answers(found) == list(zip(*expected, strict=True))
