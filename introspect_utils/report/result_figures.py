@@ -121,18 +121,16 @@ def paper_of(table: str, target: str) -> dict[tuple[str, str], dict[str, dict]]:
 
 
 def lines(records: list[dict], table: str, target: str, columns: Sequence[str]) -> list[Line]:
-    """The rows of a table of one target without those that score as a row above them in every
-    column (a control that changes nothing); of paired differences those to trained explainers."""
-    found, paired = {}, table.endswith("-paired")
+    """The rows of a table of one target; of paired differences those to trained explainers."""
+    found, paired = [], table.endswith("-paired")
     paper = {} if paired else paper_of(table, target)
     for r, by in our_rows(records, table):
         key = model_name(r["explainer"]), r["condition"]
-        values = tuple(by[name]["value"] for name in columns if name in by)
         shown = r["target"] == target and (not paired or is_other(*key) and "@" not in key[0])
-        if shown and values:
-            line = Line(style.label(r["explainer"], key[1]), key, by, paper.get(key, {}))
-            found.setdefault(values, line)
-    return list(found.values())
+        if shown and any(name in by for name in columns):
+            name = style.label(r["explainer"], key[1])
+            found.append(Line(name, key, by, paper.get(key, {})))
+    return found
 
 
 def floor(shown: Iterable[Line], name: str) -> dict | None:
@@ -178,8 +176,15 @@ Groups = dict[tuple[str, str], list[Line]]  # {(table, target or "the paper"): r
 
 
 def _groups(records: list[dict], tables: Sequence[str], columns: Sequence[str]) -> Groups:
-    """The rows of each target. Where others have two training seeds, one alone is named as such."""
-    found = {key: lines(records, *key, columns) for key in targets(records, *tables)}
+    """The rows of each target without those that score as a row above them in every column (a
+    control that changes nothing). Where others have two training seeds, one alone is named so."""
+    found = {}
+    for key in targets(records, *tables):
+        by_values: dict[tuple, Line] = {}
+        for line in lines(records, *key, columns):
+            values = tuple(line.ours[name]["value"] for name in columns if name in line.ours)
+            by_values.setdefault(values, line)
+        found[key] = list(by_values.values())
     any_of = [next(iter(line.ours.values())) for shown in found.values() for line in shown]
     several = any(len(r["seeds"]) > 1 for r in any_of)
     for shown in found.values():

@@ -136,6 +136,15 @@ def test_the_hero_has_a_few_rows_beside_the_papers(records, drawn):
     )
 
 
+def test_the_hero_has_rows_that_score_alike(records):
+    """By one column: a control that changes nothing is left out only of whole tables."""
+    one = [r for r in records if figures.column(r) == "sae judge" and r["table"] == "1"]
+    alike = [r | {"value": 0.1} for r in one]
+    others = [r for r in records if r not in one]
+    names = hero.hero([*others, *alike]).axes[0].get_yticklabels()
+    assert len(names) == 5
+
+
 def test_the_heros_title_compares_self_with_each_rival():
     above, level = ({"value": value, "stderr": 0.02} for value in (0.1, 0.01))
     both = [("Self, wrong vector", above), ("Nearest neighbour", level), ("SelfIE", None)]
