@@ -113,7 +113,7 @@ def test_the_hero_has_a_few_rows_beside_the_papers(records, drawn):
     features, patching, hints = drawn["hero"].axes
     names = [label.get_text() for label in features.get_yticklabels()]
     others = ["Rotated", "Another model", "Nearest neighbour", "SelfIE"]
-    assert names == ["Self", *others]
+    assert names == ["Self", "Self, wrong vector", *others]
     assert features.get_title().endswith("◇ of llama-3.1-8b")
     ours, paper = dots(features)
     own = figures.pick(records, "sae judge", table="1", explainer="self", condition="full")
@@ -130,7 +130,7 @@ def test_the_hero_has_a_few_rows_beside_the_papers(records, drawn):
     assert [round(x, 1) for x in dots(hints)[1]] == [62.7, 14.6, 30.2]
     title = drawn["hero"].get_suptitle().replace("\n", " ")
     assert title.endswith(
-        "Features: above nearest neighbour; Patching: "
+        "Features: above itself with a wrong vector, above nearest neighbour; Patching: "
         "above itself with a wrong vector; "
         "Hints: not compared"
     )
@@ -142,7 +142,7 @@ def test_the_hero_has_rows_that_score_alike(records):
     alike = [r | {"value": 0.1} for r in one]
     others = [r for r in records if r not in one]
     names = hero.hero([*others, *alike]).axes[0].get_yticklabels()
-    assert len(names) == 5
+    assert len(names) == 6
 
 
 def test_the_heros_title_compares_self_with_each_rival():
