@@ -63,6 +63,7 @@ def load_model(
     the download is refused (gated, no network), a file is damaged, or the model is built in a way
     that this package would read wrongly."""
     from introspect_utils.models.gate import check_architecture
+    from introspect_utils.models.products import use_onednn
 
     torch_dtype, where = choose_dtype(dtype, device), choose_device(device)
     if name in MODELS and MODELS[name].tiny:
@@ -70,9 +71,11 @@ def load_model(
 
         model, tokenizer = tiny_model(MODELS[name].tiny, seed)
         model.to(where, torch_dtype).eval().requires_grad_(False)
+        use_onednn(model)
         return LanguageModel(name, model, tokenizer)
     lm = _from_files(name, torch_dtype)
     lm.model.to(where).eval().requires_grad_(False)
+    use_onednn(lm.model)
     check_architecture(lm)
     if lm.tokenizer.chat_template:
         lm.chat("a question", "a system prompt")  # raises where the template leaves one out

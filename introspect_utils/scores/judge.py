@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from introspect_utils.data.assets import fetch
 from introspect_utils.models.chat import Endpoint, complete
 from introspect_utils.models.load import choose_device
+from introspect_utils.models.products import use_onednn
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.reading import nearest
 
@@ -70,6 +71,7 @@ def load_judge(name: str, endpoint: Endpoint = GPT_4_1_MINI, device: str = "auto
     folder = fetch("all-minilm-l6-v2")
     model = AutoModel.from_pretrained(folder, dtype=torch.float32)
     model = model.to(choose_device(device)).eval()
+    use_onednn(model)
     return EmbeddingJudge(model, AutoTokenizer.from_pretrained(folder))
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from introspect_utils.features.directions import Directions
+from introspect_utils.models.products import linear
 from introspect_utils.settings.errors import UserError
 
 Similarity = Literal["cosine", "dot"]
@@ -27,13 +28,14 @@ def nearest(
         raise UserError("nearest neighbours: there is no training direction to take")
     train, queries = train.float(), queries.float()
     lengths, asked = (part.norm(dim=-1).clamp(min=1e-12) for part in (train, queries))
-    if similarity == "dot":
-        lengths, asked = torch.ones_like(lengths), torch.ones_like(asked)
-    best = [(block @ train.T / lengths).max(1) for block in queries.split(QUERIES)]
+    best = []
+    for block in queries.split(QUERIES):
+        products = linear(block, train)  # [block, n]
+        best.append((products / lengths if similarity == "cosine" else products).max(1))
     value, index = map(torch.cat, zip(*best, strict=True))
     if not value.isfinite().all():
         raise UserError("nearest neighbours: a vector is not finite: run notebook 01 again")
-    return index, value / asked
+    return index, value / asked if similarity == "cosine" else value
 
 
 def nearest_descriptions(
