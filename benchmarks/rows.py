@@ -48,7 +48,6 @@ def untrained_explainer(lm: LanguageModel) -> Explainer:
 
 
 def training_settings(**changes) -> Training:
-    """LoRA as in `small`, in float32."""
-    return replace(
-        load_profile("small").training_for("patching"), compute_dtype="float32", **changes
-    )
+    """LoRA as in `small`, in float32 unless `changes` say otherwise."""
+    changes = {"compute_dtype": "float32"} | changes
+    return replace(load_profile("small").training_for("patching"), **changes)

@@ -29,8 +29,9 @@ def rows(record: dict) -> list[tuple[str, ...]]:
         else "–"
     )
     for peer in record["peers"]:
+        in_dtype = "" if record.get("dtype", "float32") == "float32" else f", {record['dtype']}"
         line = (
-            f"{record['name']}: {record['unit']}",
+            f"{record['name']}: {record['unit']}{in_dtype}",
             record["n"],
             peer["peer"],
             cost(record["ours"], record),

@@ -20,6 +20,7 @@ import torch
 
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
+from introspect_utils.models.products import linear
 from introspect_utils.models.residual import decoder_layers
 from introspect_utils.runs.record import commit
 from introspect_utils.settings.paths import replaced
@@ -84,7 +85,7 @@ class Peer:
 @dataclass(frozen=True)
 class Comparison:
     """`ours()` does `n` units of work, whose matrix products need `macs` multiply-adds whatever the
-    program."""
+    program, in `dtype`."""
 
     name: str
     unit: str
@@ -93,6 +94,7 @@ class Comparison:
     peers: Sequence[Peer]
     macs: float = 0.0
     measure: Callable[[Callable[[], Any]], tuple[float, Any]] = seconds
+    dtype: str = "float32"
 
 
 def turn(comparison: Comparison) -> dict[str, float]:
@@ -108,11 +110,12 @@ def turn(comparison: Comparison) -> dict[str, float]:
     return costs
 
 
-def products_per_second() -> float:
-    """Multiply-adds a second of a large float32 matrix product, on the threads that torch has: the
-    best of five."""
-    a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
-    return SIDE**3 / min(seconds(lambda: a @ b)[0] for _ in range(5))
+@torch.no_grad()
+def products_per_second(dtype: str = "float32") -> float:
+    """Multiply-adds a second of a large matrix product, on the threads that torch has: the best of
+    five."""
+    a, b = torch.randn(2, SIDE, SIDE).to(getattr(torch, dtype))
+    return SIDE**3 / min(seconds(lambda: linear(a, b))[0] for _ in range(5))
 
 
 def decoder_macs(
@@ -131,7 +134,7 @@ def measure(comparison: Comparison, rounds: int) -> dict:
     """The record of a comparison: what is in its result file."""
     turns, rates = [], []
     for _ in range(rounds):
-        rates.append(products_per_second())
+        rates.append(products_per_second(comparison.dtype))
         turns.append(turn(comparison))
     cost = statistics.median(costs["ours"] for costs in turns)
     floor = comparison.macs / statistics.median(rates) / comparison.n
@@ -157,6 +160,7 @@ def measure(comparison: Comparison, rounds: int) -> dict:
     }
     record |= {
         "measure": comparison.measure.__name__,
+        "dtype": comparison.dtype,
         "floor": floor,
         "share_of_floor": floor / cost if floor else None,
     }
