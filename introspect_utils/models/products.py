@@ -34,7 +34,7 @@ class Linear(nn.Linear):
 
 
 def use_onednn(model: nn.Module) -> None:
-    """Let the linear layers of a model take oneDNN's product where that is the faster one."""
+    """Let the linear layers of a model on the CPU take oneDNN's product where that is faster."""
     for part in model.modules() if onednn_is_faster() else ():
-        if type(part) is nn.Linear:
+        if type(part) is nn.Linear and part.weight.device.type == "cpu":
             part.__class__ = Linear

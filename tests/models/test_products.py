@@ -73,6 +73,13 @@ def test_it_is_taken_on_amd_alone(cpu, capabilities, taken):
     assert isinstance(model[0], Linear) == taken
 
 
+def test_a_model_elsewhere_keeps_its_layers(cpu):
+    cpu(AMD)
+    model = nn.Sequential(nn.Linear(2, 2, device="meta"))
+    use_onednn(model)
+    assert type(model[0]) is nn.Linear
+
+
 def test_a_model_that_loads_with_it_says_the_same(cpu):
     def loaded(capabilities):
         cpu(capabilities)
