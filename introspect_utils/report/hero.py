@@ -28,6 +28,8 @@ def hero(records: list[dict]) -> Figure | None:
                 continue
             rivals = [line for line in shown if line.name in spec["rivals"]]
             against = [(r.name, plot.difference(records, table, target, r, name)) for r in rivals]
+            if both := plot.both_ways(records, table, name):
+                against = [("another model, both ways together", both)]
             said.append(f"{spec['name']}: {verdict(against)}")
             head = f"{spec['name']}\n{style.LABELS[name]}, n = {shown[0].ours[name]['n']}"
             quoted = {line.paper[name]["target"] for line in shown if name in line.paper}

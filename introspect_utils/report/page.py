@@ -24,7 +24,7 @@ from introspect_utils.report.claims import CLAIMS
 from introspect_utils.report.figures import PEAK, shaded
 from introspect_utils.report.paper import PATCHING_METRICS as OUTCOMES
 from introspect_utils.report.records import write_results
-from introspect_utils.report.result_figures import floor, lines, pick, targets, word
+from introspect_utils.report.result_figures import both_ways, floor, lines, pick, targets, word
 from introspect_utils.report.scaling import figure_scaling
 from introspect_utils.report.similarity import METRICS, figure_6
 from introspect_utils.report.style import kind
@@ -113,6 +113,8 @@ class Report:
             same = {"table": table, "target": target, "condition": condition}
             found = [r for r in self.records if explainer in (r["explainer"], kind(r["explainer"]))]
             r = pick(found, name, **same)
+            if explainer == "both ways":
+                r = both_ways(self.records, table.removesuffix("-interaction"), name)
             if explainer == "floor":
                 r = floor(lines(self.records, table, target, [name]), name)
             if r and form == "word":

@@ -111,6 +111,11 @@ def difference(
     return pick(records, name, target=target, **same)
 
 
+def both_ways(records: Iterable[dict], table: str, name: str) -> dict | None:
+    """In a column, what two models gain by explaining themselves and not each other."""
+    return pick(records, name, table=f"{table}-interaction")
+
+
 def paper_of(table: str, target: str) -> dict[tuple[str, str], dict[str, dict]]:
     """The paper's rows beside a target of ours: of the same target, where it has it. All of v1: of
     the revised numbers of Table 3 (v3) too few are known to compare them with each other."""
@@ -200,7 +205,8 @@ def of_table(
     records: list[dict], tables: Sequence[str], columns: Sequence[str], rival: str = ""
 ) -> Figure | None:
     """Tables as dot plots with the column's floor. The title says how self stands to a `rival` (an
-    explainer, its kind, or a condition) in the first target's columns."""
+    explainer, its kind, or a condition) in the first target's columns; where two models explain
+    themselves and each other, what they gain by themselves."""
     if not (groups := _groups(records, tables, columns)):
         return None
     (table, target), first = next(iter(groups.items()))
@@ -210,6 +216,8 @@ def of_table(
         name = {"other": "another model", "nn-all": "the nearest neighbour"}.get(rival, name)
         found = (difference(records, table, target, against[0], c) for c in columns)
         title = f"Self beside {name}: {tally(found)}"
+    if rival == "other" and any(both := [both_ways(records, table, c) for c in columns]):
+        title = f"Self beside another model, both ways together: {tally(both)}"
     return _panels(groups, columns, title, FLOOR_NAME, ONE_SEED)
 
 

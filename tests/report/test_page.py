@@ -193,7 +193,7 @@ def test_findings_have_the_numbers_of_the_records(report):
     said = report.findings().data
     assert f"predicts {100 * own['value']:.1f} ± {100 * own['stderr']:.1f} exactly" in said
     assert "{" not in said
-    report.records = [r for r in report.records if r["table"] != "3"]
+    report.records = [r for r in report.records if not r["table"].startswith("3")]
     assert "Hints" not in report.findings().data and "Features" in report.findings().data
 
 

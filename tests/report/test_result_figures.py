@@ -153,6 +153,23 @@ def test_the_heros_title_compares_self_with_each_rival():
     assert hero.verdict([("SelfIE", above | {"reason": ONE_SEED})]) == "no verdict (one seed)"
 
 
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.2, "above"), (0.01, "not told apart from"), (-0.2, "below")]
+)
+def test_two_models_that_explain_each_other_are_compared_both_ways(records, value, said):
+    gain = [
+        record("3-interaction", "gemma3-270m", "self minus other, both", metric, value)
+        for metric in PATCHING_METRICS
+    ]
+    told = f"Hints: {said} another model, both ways together"
+    assert told in hero.hero([*records, *gain]).get_suptitle().replace("\n", " ")
+    table = figures.of_table([*records, *gain], ("3",), PATCHING_METRICS, "other")
+    said = said.removesuffix(" from")
+    assert table.get_suptitle() == (
+        f"Self beside another model, both ways together: {said} in 3 of 3 scores"
+    )
+
+
 def test_a_table_as_dots_leaves_out_what_changes_nothing(records, drawn):
     panel = drawn["patching"].axes[0]
     assert len(dots(panel)[0]) == len(ROWS)
