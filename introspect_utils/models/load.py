@@ -45,13 +45,14 @@ def choose_compute_dtype(compute_dtype: str = "auto", device: str = "auto") -> s
     long with them (measured)."""
     import torch
 
+    from introspect_utils.models.products import is_intel
+
     if compute_dtype != "auto":
         return compute_dtype
     if choose_device(device) == "cuda":
         return "bfloat16"
     cpu = torch.cpu.get_capabilities()
-    other_maker = "intel" not in cpu.get("cpu_name", "").lower()
-    fast = cpu.get("amx_bf16") or (cpu.get("avx512_bf16") and other_maker)
+    fast = cpu.get("amx_bf16") or (cpu.get("avx512_bf16") and not is_intel(cpu))
     return "bfloat16" if fast else "float32"
 
 

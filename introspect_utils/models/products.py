@@ -1,5 +1,5 @@
-"""Products in float32 on AMD's CPUs: oneDNN's in place of MKL's, which is made for Intel's and takes
-twice as long (95 GFLOP/s against 226 on SmolLM2's layers, one core of an EPYC).
+"""Products in float32 on AMD's CPUs: oneDNN's in place of MKL's, which is made for Intel's and
+takes twice as long (95 GFLOP/s against 226 on SmolLM2's layers, one core of an EPYC).
 """
 
 from functools import cache
@@ -8,12 +8,16 @@ import torch
 from torch import Tensor, nn
 
 
+def is_intel(cpu: dict) -> bool:
+    """Whether the CPU of these `torch.cpu.get_capabilities` is one of Intel's."""
+    return "intel" in cpu.get("cpu_name", "").lower()
+
+
 @cache
 def onednn_is_faster() -> bool:
     cpu = torch.cpu.get_capabilities()
-    intel = "intel" in cpu.get("cpu_name", "").lower()
     there = hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return there and not intel and bool(cpu.get("avx512_f"))
+    return there and not is_intel(cpu) and bool(cpu.get("avx512_f"))
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
