@@ -59,7 +59,7 @@ case "$*" in
     -V) echo Python 3.10.2 ;;
     *" venv "*) rm -rf "$4"; mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
     *" pip "*) exit ${{BROKEN:-0}} ;;
-    *run_all*) exit ${{RUN_STATUS:-0}} ;;
+    *run_all*) [ -z "${{PYTHONDONTWRITEBYTECODE:-}}" ] || exit 77; exit ${{RUN_STATUS:-0}} ;;
 esac
 echo "$*" >>'{root}/asked'
 """
@@ -92,6 +92,11 @@ def test_set_up_is_done_once_and_begun_again_when_cut_short(bare_repo):
     with (bare_repo / "requirements.lock").open("a") as file:
         print("another==1.0", file=file)
     assert "Installing into" in script(run, PYTHON=python)[1]
+
+
+def test_a_run_may_write_bytecode_where_the_machine_forbids_it(bare_repo):
+    run, python = bare_repo / "run_all.sh", str(bare_repo / "python")
+    assert script(run, PYTHON=python, PYTHONDONTWRITEBYTECODE="1")[0] == 0
 
 
 def test_the_environment_of_another_folder_is_not_emptied_through_a_link(bare_repo, tmp_path):
