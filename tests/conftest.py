@@ -22,16 +22,16 @@ settings.load_profile("busy")
 
 
 def pytest_collection_modifyitems(items):
-    """The smoke run takes longest, so in several processes its tests are begun with. What takes
-    longest may do so."""
+    """What takes longest may do so. The smoke run takes longest of all: in several processes one
+    file begins with it, and the others that need it come last, so that no process waits for it."""
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(0))
         elif "smoke" in item.fixturenames:
             item.add_marker(pytest.mark.timeout(1800))
     if "PYTEST_XDIST_WORKER" in os.environ:
-        first = {item.path for item in items if "smoke" in item.fixturenames}
-        items.sort(key=lambda item: item.path not in first)
+        smoke = list(dict.fromkeys(i.path for i in items if "smoke" in i.fixturenames))
+        items.sort(key=lambda item: (item.path in smoke[1:]) - (item.path in smoke[:1]))
 
 
 # What every toy notebook does: note that it ran, then write the outputs that its run promises.
