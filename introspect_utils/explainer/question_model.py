@@ -108,12 +108,13 @@ class QuestionModel(nn.Module):
 
     def continuous_token(self, v: Tensor, layer: Tensor) -> Tensor:
         """Pi_l (v - mean_l) at the stated scale: v [batch, d_target] -> [batch, width]. A zero
-        vector stays zero. Before a frozen model the scale is set first, so the map can change
-        it."""
+        vector stays zero. Before a frozen model the map may change the scale, so it acts on vectors
+        of norm 1: a step of its bias then is as large, beside the token, as one of its matrix."""
         v = torch.where(v.any(-1, keepdim=True), v - self.center[layer], v)
-        v = self._scaled(v) if self.frozen else v
+        unit = (self.token_norm or 1.0) if self.frozen else 1.0
+        v = self._scaled(v) / unit if self.frozen else v
         token = self.projection(v, layer) if self.projection is not None else v
-        return (token if self.frozen else self._scaled(token)) / self.input_scale
+        return (token * unit if self.frozen else self._scaled(token)) / self.input_scale
 
     def _scaled(self, token: Tensor) -> Tensor:
         if self.token_norm is None or not token.numel():

@@ -149,6 +149,11 @@ def test_of_a_frozen_explainer_only_the_affine_map_is_trained(tmp_path, kind):
     v, layer = vectors(2), torch.tensor([0, 1])
     plain = make_explainer().continuous_token(v, layer)
     torch.testing.assert_close(explainer.continuous_token(v, layer), plain)  # it starts as 1 v + 0
+    with torch.no_grad():  # its bias counts in norms of the token
+        explainer.projection.bias[:, 0] = 1
+        moved = explainer.continuous_token(v, layer) - plain
+        torch.testing.assert_close(moved[:, 0], torch.full((2,), explainer.token_norm))
+        explainer.projection.bias[:, 0] = 0
     trained = train(explainer, make_examples(), TRAINING, tmp_path)
     changed = {n for n, p in explainer.named_parameters() if not torch.equal(p, before[n])}
     assert changed == {"projection.weight", "projection.bias"}
