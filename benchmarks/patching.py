@@ -69,7 +69,7 @@ def compare(lm: LanguageModel, n: int) -> Comparison:
             same,
             "nnsight",
         ),
-        Peer("plain batched hooks", lambda: plain(lm, pairs, blocks), labels(pairs), 2.5, same),
+        Peer("plain batched hooks", lambda: plain(lm, pairs, blocks), labels(pairs), 4, same),
     )
     return Comparison(
         "patching", "label", ours, labels(pairs), peers, least_macs(lm, pairs, blocks)
