@@ -111,10 +111,13 @@ class QuestionModel(nn.Module):
         vector stays zero. Before a frozen model the map may change the scale, so it acts on vectors
         of norm 1: a step of its bias then is as large, beside the token, as one of its matrix."""
         v = torch.where(v.any(-1, keepdim=True), v - self.center[layer], v)
-        unit = (self.token_norm or 1.0) if self.frozen else 1.0
-        v = self._scaled(v) / unit if self.frozen else v
-        token = self.projection(v, layer) if self.projection is not None else v
-        return (token * unit if self.frozen else self._scaled(token)) / self.input_scale
+        project = self.projection or (lambda v, layer: v)
+        if self.frozen:
+            norm = self.token_norm or 1.0
+            token = norm * project(self._scaled(v) / norm, layer)
+        else:
+            token = self._scaled(project(v, layer))
+        return token / self.input_scale
 
     def _scaled(self, token: Tensor) -> Tensor:
         if self.token_norm is None or not token.numel():
