@@ -30,8 +30,8 @@ from introspect_utils.runs.plan import plan
 from introspect_utils.scores.simulator import Simulator
 from introspect_utils.scores.simulator_scores import simulate
 from introspect_utils.settings.profile import load_profile
-from introspect_utils.tasks.patching import patch_outcomes
 from introspect_utils.tasks import TASKS
+from introspect_utils.tasks.patching import patch_outcomes
 from introspect_utils.tasks.question import Question
 from introspect_utils.tasks.task_features import prompt, templates
 

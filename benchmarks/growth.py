@@ -1,37 +1,43 @@
-"""How time and memory grow with the number of fact pairs, directions, tokens of the corpus, and
-training rows: one figure."""
+"""How time and memory grow with the number of fact pairs, directions, tokens of the corpus,
+training rows and test rows: one figure. Directions, tokens and test rows go to 100 times those of
+`small`; their numbers are made up."""
 
 import argparse
 import json
 import math
+import os
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import matplotlib
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from benchmarks import training
-from benchmarks.timing import RESULTS, machine, peak_memory, seconds
-from introspect_utils.data import facts, text
+from benchmarks.timing import RESULTS, give_back, machine, seconds
+from introspect_utils.data import facts
 from introspect_utils.features.exemplars import find_exemplars
-from introspect_utils.models.contexts import contexts
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
-from introspect_utils.models.residual_store import open_residuals, store_residuals
 from introspect_utils.report import style
+from introspect_utils.scores.metrics import estimate, f1_rows
 from introspect_utils.tasks import patching
 
 SIZES = {
-    "fact pairs": (2, 4, 8, 16),
-    "directions": (512, 1024, 2048, 4096),
-    "tokens of the corpus": (2048, 4096, 8192, 16_384),
+    "fact pairs": (8, 32, 128),
+    "directions": (1000, 10_000, 100_000),
+    "tokens of the corpus": (320_000, 3_200_000, 32_000_000),
+    "training rows": (8, 16, 32, 64),
+    "test rows": (600, 6000, 60_000),
 }
-SIZES |= {"training rows": (8, 16, 32, 64)}
 LENGTH = 32
+LOOK = 0.01  # seconds between two looks at the memory
 
 
 def patched(lm: LanguageModel, n: int) -> Callable:
@@ -44,26 +50,26 @@ def patched(lm: LanguageModel, n: int) -> Callable:
     )
 
 
-def searched(lm: LanguageModel, n: int, directions: int = 512) -> Callable:
-    """From a corpus of n tokens to the exemplars of that many directions of the middle layer."""
-    corpus = contexts(lm, text.corpus_texts("packaged", 0), LENGTH, n // LENGTH)
-    vectors, layer = (
-        torch.randn(directions, lm.width, generator=torch.Generator().manual_seed(0)),
-        lm.n_layers // 2,
-    )
+def searched(lm: LanguageModel, n: int, directions: int = 64) -> Callable:
+    """The exemplars of that many directions in a memory map of n tokens' residuals. All but the
+    first block of the file is a hole, which is read as zeros and takes no room on the disk."""
+    vectors = torch.randn(directions, lm.width, generator=torch.Generator().manual_seed(0))
+    shape = (n // LENGTH, LENGTH, lm.width)
 
     def search() -> None:
         with TemporaryDirectory() as folder:
-            store_residuals(lm, corpus, [layer], Path(folder), batch_size=32)
-            find_exemplars(
-                open_residuals(Path(folder), layer), corpus, vectors, n_top=8, n_random=2, seed=0
-            )
+            path = Path(folder) / "layer.bf16"
+            path.write_bytes(torch.randn(shape[1:]).bfloat16().view(torch.int16).numpy().data)
+            os.truncate(path, 2 * math.prod(shape))
+            h = torch.from_file(str(path), size=math.prod(shape), dtype=torch.bfloat16).view(shape)
+            tokens = torch.zeros(1, dtype=torch.int64).expand(shape[:2])
+            find_exemplars(h, tokens, vectors, n_top=8, n_random=2, seed=0)
 
     return search
 
 
 def found(lm: LanguageModel, n: int) -> Callable:
-    """The exemplars of n directions in residuals that are there: 8,192 tokens, drawn at random."""
+    """The exemplars of n directions in the residuals of 8,192 tokens, drawn at random."""
     draw = torch.Generator().manual_seed(0)
     residuals, vectors = (
         torch.randn(256, LENGTH, lm.width, generator=draw),
@@ -74,8 +80,45 @@ def found(lm: LanguageModel, n: int) -> Callable:
     )
 
 
-WORK = {"fact pairs": patched, "directions": found, "tokens of the corpus": searched}
-WORK |= {"training rows": lambda lm, n: training.compare(lm, n).ours}
+def scored(lm: LanguageModel, n: int) -> Callable:
+    """Has-changed F1 of n test rows and two seeds, its error by clusters of three rows."""
+    truth, *said = np.random.default_rng(0).integers(0, 2, (3, n))
+    return lambda: estimate(f1_rows(truth, np.stack(said)), np.arange(n) // 3)
+
+
+WORK = {
+    "fact pairs": patched,
+    "directions": found,
+    "tokens of the corpus": searched,
+    "training rows": lambda lm, n: training.compare(lm, n).ours,
+    "test rows": scored,
+}
+
+
+def most_held(run: Callable[[], Any]) -> tuple[float, Any]:
+    """(MB of its own that the process holds at most while `run` runs, what it gives). Pages of a
+    memory map do not count: the system takes them back when it needs room. Linux only."""
+    give_back()
+    done, looks = threading.Event(), []
+
+    def look() -> None:
+        status = Path("/proc/self/status").read_text()
+        looks.append(int(status.partition("RssAnon:")[2].split()[0]) / 1024)
+
+    def watch() -> None:
+        while not done.wait(LOOK):
+            look()
+
+    look()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        output = run()
+    finally:
+        done.set()
+        watcher.join()
+    look()
+    return max(looks), output
 
 
 def sweep(lm: LanguageModel, what: str, sizes: tuple[int, ...]) -> dict:
@@ -85,9 +128,9 @@ def sweep(lm: LanguageModel, what: str, sizes: tuple[int, ...]) -> dict:
     WORK[what](lm, sizes[0])()  # warms up
     for n in sizes:
         run = WORK[what](lm, n)
-        before = peak_memory(lambda: None)[0]
-        peak, (time, _) = peak_memory(partial(seconds, run))
-        times.append(time)
+        before = most_held(lambda: None)[0]
+        peak, (took, _) = most_held(partial(seconds, run))
+        times.append(took)
         memory.append(max(1.0, peak - before))
     return {
         "n": sizes,
@@ -120,7 +163,7 @@ def panels(found: dict[str, dict]) -> Iterator[tuple[int, str, str, dict]]:
 def draw(found: dict[str, dict]) -> Figure:
     """Above time, below memory, a column for each sweep, log-log, the slope in the title."""
     with matplotlib.rc_context(style.SETTINGS):
-        figure = Figure(figsize=(8, 3.8), layout="constrained")
+        figure = Figure(figsize=(9, 3.8), layout="constrained")
         grid = figure.subplots(2, len(found), sharex="col")
         for number, (row, y, name, of_sweep) in enumerate(panels(found)):
             axes = grid[row, number // 2]

@@ -30,7 +30,10 @@ LAYERS, K, LENGTH, BATCH = (
     16,
 )  # as in `small`: layers, sequences of a description, their tokens; descriptions at once
 FEW_SHOT = 827  # tokens of delphi's system prompt and three examples, by SmolLM2's tokenizer
-DELPHI = "Neuron 4\nExplanation of neuron 4 behavior: the main thing this neuron does is find {}\nActivations: \n<start>\n"
+DELPHI = (
+    "Neuron 4\nExplanation of neuron 4 behavior: the main thing this neuron does is find {}\n"
+    "Activations: \n<start>\n"
+)
 TOP = 15
 
 

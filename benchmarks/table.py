@@ -52,7 +52,8 @@ def measured(record: dict) -> str:
         if record["load_of_others"] >= 0.5
         else ""
     )
-    return f"{record['cpu']}, {record['threads']} of {record['cores']} cores{beside}; {record['date']}, commit {record['commit']}"
+    cores = f"{record['cpu']}, {record['threads']} of {record['cores']} cores{beside}"
+    return f"{cores}; {record['date']}, commit {record['commit']}"
 
 
 def versions(record: dict) -> str:

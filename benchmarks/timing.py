@@ -47,10 +47,15 @@ def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
     return clock() - start, output
 
 
+def give_back() -> None:
+    """What earlier runs freed goes back to the system."""
+    ctypes.CDLL(None).malloc_trim(0)
+
+
 def peak_memory(run: Callable[[], Any]) -> tuple[float, Any]:
     """(MB that the process holds at most while `run` runs, what it gives). What it held before
     counts too. Linux only."""
-    ctypes.CDLL(None).malloc_trim(0)  # what earlier runs freed goes back to the system
+    give_back()
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     output = run()
     status = Path("/proc/self/status").read_text()

@@ -68,7 +68,9 @@ def one_epoch(
         return trainer_losses(explainer, [rows[i] for i in order], settings)
 
     def same_curve(ours: list[float], its: list[float]) -> None:
-        torch.testing.assert_close(torch.tensor(its), torch.tensor(ours), rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            torch.tensor(its), torch.tensor(ours), rtol=tolerance, atol=tolerance
+        )
 
     def like_curve(ours: list[float], its: list[float]) -> None:
         assert abs(sum(its) / sum(ours) - 1) < 0.1, (ours, its)  # other rows in each step

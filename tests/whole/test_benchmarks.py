@@ -172,6 +172,7 @@ def test_growth(tiny):
         "directions": (8, 16),
         "tokens of the corpus": (640, 1280),
         "training rows": (8, 16),
+        "test rows": (60, 120),
     }
     assert sizes.keys() == growth.SIZES.keys()
     sweeps = {what: growth.sweep(tiny, what, of_sweep) for what, of_sweep in sizes.items()}
