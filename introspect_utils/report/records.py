@@ -21,6 +21,7 @@ the answers are, "sec5.2" what lies behind Table 3, "2-lookup" what the paper's 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -40,10 +41,12 @@ from introspect_utils.report.table_rows import (
     record,
     rows_of,
     share,
+    with_derived,
     within,
 )
 from introspect_utils.runs.record import read_runs
 from introspect_utils.scores import metrics
+from introspect_utils.scores.surface import no_effect
 from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import figures_dir, replaced, run_dir
 from introspect_utils.settings.profile import load_profile
@@ -52,14 +55,15 @@ from introspect_utils.tasks import TASKS
 KEYS = ("table", "task", "target", "explainer", "condition", "data", "metric", "n_train")
 DIFFERENCES = ("-paired", "-vector", "-interaction", "-projection")  # ends of tables' names
 EXTRA = ("unparseable", "simulator_abs", "constant", "judge_high")  # other metrics of tables
+ORACLES = ("oracle", "no-effect")  # told what the target says
 # conditions that take the vector away -> what is to be known of the difference
 WITHOUT = {"shuffled-vector": None, "zero-vector": None, "no-vector": "another training"}
 
 
 def competes(row: Row, metric: str) -> bool:
-    """Whether a row may be the best of a column. An oracle is told the answer, gold labels are what
-    the judge compares with."""
-    known = row.explainer == "oracle" or (row.explainer, metric) == ("gold", "judge")
+    """Whether a row may be the best of a column. An oracle is told what the target says, gold labels
+    are what the judge compares with."""
+    known = row.explainer in ORACLES or (row.explainer, metric) == ("gold", "judge")
     return not known and metric in (*TASKS[row.task].metrics, "simulator_abs")
 
 
@@ -200,7 +204,14 @@ def tables(runs: RUNS, largest: list[Row], smaller: list[Row], described: dict) 
     ones may have another (Tables 1 and 4)."""
     targets = {run["task"]: run["target"] for run, _ in reversed(runs)}  # the first of each
     groups: dict[tuple, list[Row]] = {}
-    for row in largest + splits(largest, described):
+    surface = [row for row in largest if row.explainer in ("majority", "unchanged")]
+    still = [
+        replace(
+            row, explainer="no-effect", n_train=None, parts=(with_derived(no_effect(row.parts[0])),)
+        )
+        for row in surface
+    ]
+    for row in largest + still + splits(largest, described):
         task = TASKS[row.task]
         later = row.target != targets[row.task] and task.later_table
         table = (later or task.table) + (f"-{row.split}" if row.split else "")

@@ -110,7 +110,7 @@ def rows_of(runs: RUNS) -> list[Row]:
         for (explainer, condition, data), part in by:
             test_set = run["task"], run["target"], data
             key = *test_set, *names(run, explainer, condition), run["n_train"]
-            parts.setdefault(key, []).append((run, _with_derived(part)))
+            parts.setdefault(key, []).append((run, with_derived(part)))
             # the question "locate" (C.1) has answers of its own
             columns = ["row"] if condition == "locate" else list(TASKS[run["task"]].test_row)
             rows = part[columns].to_numpy()
@@ -131,7 +131,7 @@ def rows_of(runs: RUNS) -> list[Row]:
     return found
 
 
-def _with_derived(part: pd.DataFrame) -> pd.DataFrame:
+def with_derived(part: pd.DataFrame) -> pd.DataFrame:
     """Predictions with the per-row scores that are made of other columns. Says "changed" is false
     of an answer that cannot be parsed."""
     made = {}

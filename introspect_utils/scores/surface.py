@@ -1,7 +1,13 @@
 """What can be predicted without a vector and without a model: the floor under Tables 2 and 3."""
 
+from __future__ import annotations
+
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def lookup(
@@ -27,6 +33,14 @@ def majority(outcomes: Sequence[tuple[bool, str]], n_test: int) -> list[tuple[bo
 def _commonest(outcomes: Sequence[tuple[bool, str]]) -> tuple[bool, str]:
     changed = Counter(changed for changed, _ in outcomes).most_common(1)[0][0]
     return changed, Counter(content for c, content in outcomes if c == changed).most_common(1)[0][0]
+
+
+def no_effect(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Predictions of the same test rows by one who knows what the target says to the input as it
+    is, and always says that nothing changes: right wherever nothing does."""
+    right = ~predictions["is_different"].astype(bool)
+    scored = dict.fromkeys(("exact_match", "content_match", "has_changed"), right)
+    return predictions.assign(explainer="no-effect", predicted_changed=False, **scored)
 
 
 def letter_answers(

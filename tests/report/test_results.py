@@ -198,6 +198,7 @@ def test_table_2_has_every_row_and_metric(found):
         ("untrained", "full"),
         ("lookup", "full"),
         ("majority", "full"),
+        ("no-effect", "full"),
     }
     assert len(pick(found, table="2")) == len(names) * 4
     assert len({tuple(record) for record in found}) == 1 and tuple(found[0])[-2:] == ("p", "reason")
@@ -241,7 +242,8 @@ def test_with_one_seed_nothing_has_a_p():
     assert all(r["p"] is None for r in found if r["explainer"] in ("self", "rotated"))
     for r in found:
         if r["table"] == "2" and r["metric"] == "exact_match":
-            assert (r["p"], r["reason"]) == (None, "one training seed")
+            because = None if r["explainer"] == "no-effect" else "one training seed"
+            assert (r["p"], r["reason"]) == (None, because)
         if r["table"] in ("2-paired", "2-vector", "2-vector-paired"):
             assert r["p"] is None and "one training seed" in r["reason"]
             assert r["low"] <= r["value"] <= r["high"] and r["stderr"] > 0 or r["value"] == 0
@@ -250,6 +252,8 @@ def test_with_one_seed_nothing_has_a_p():
 def test_of_several_seeds_the_best_row_has_p_one():
     found = results.records([data_run(), *two_seeds(), *two_seeds(explainer="rotated")])
     rows = pick(found, table="2", metric="exact_match")
+    told = [rows.pop(i) for i, row in enumerate(rows) if row["explainer"] == "no-effect"]
+    assert [row["p"] for row in told] == [None]  # no explainer
     best = max(rows, key=lambda record: record["value"])
     assert best["p"] == 1 and all(0 <= record["p"] <= 1 for record in rows)
     assert all(r["reason"] is None for r in rows)
@@ -541,7 +545,7 @@ def test_the_two_tasks_of_one_target_are_kept_apart(found):
     tables = {"3", "3-paired", "7", "sec5.2", "hints", "answers", "claims"}
     assert {record["table"] for record in ablation} == tables
     assert {(r["explainer"], r["condition"]) for r in pick(ablation, table="3")} == {
-        (name, "full") for name in ("self", "untrained", "unchanged", "oracle")
+        (name, "full") for name in ("self", "untrained", "unchanged", "no-effect", "oracle")
     }
     oracle = pick(ablation, table="3", explainer="oracle", metric="exact_match")[0]
     assert (oracle["value"], oracle["p"], oracle["reason"]) == (1.0, None, None)

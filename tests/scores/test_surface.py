@@ -1,8 +1,9 @@
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspect_utils.scores.surface import lookup, majority
+from introspect_utils.scores.surface import lookup, majority, no_effect
 
 OUTCOMES = st.tuples(st.booleans(), st.sampled_from(["x", "y", "z"]))
 TRAIN = st.lists(st.tuples(st.sampled_from("ab"), OUTCOMES), min_size=1, max_size=15)
@@ -48,3 +49,15 @@ def test_the_content_is_the_commonest_of_the_predicted_class():
 def test_keys_and_outcomes_must_match_in_number():
     with pytest.raises(ValueError, match="zip"):
         lookup(["a"], [(True, "x")] * 2, ["a"])
+
+
+@given(st.lists(st.tuples(st.sampled_from("xy"), st.sampled_from("xyz")), min_size=1, max_size=9))
+def test_no_effect_is_right_where_nothing_changes(answers):
+    """Scored by hand: `answers` are (to the input as it is, to the changed input)."""
+    plain, truth = zip(*answers, strict=True)
+    rows = pd.DataFrame({"is_different": [a != b for a, b in answers], "explainer": "majority"})
+    found = no_effect(rows)
+    right = [said == true for said, true in zip(plain, truth, strict=True)]
+    assert found["content_match"].tolist() == right == found["has_changed"].tolist()
+    assert found["exact_match"].tolist() == right and not found["predicted_changed"].any()
+    assert set(found["explainer"]) == {"no-effect"} and set(rows["explainer"]) == {"majority"}

@@ -169,7 +169,7 @@ def test_smoke_writes_results_in_the_agreed_form(smoke):
     conditions = ("full", "no-vector", "no-layer", "no-token", "joint")
     conditions += ("zero-vector", "shuffled-vector")
     assert rows == {("self", condition) for condition in conditions} | {
-        (name, "full") for name in ("untrained", "lookup", "majority")
+        (name, "full") for name in ("untrained", "lookup", "majority", "no-effect")
     }
     metrics = {"exact_match", "has_changed_f1", "content_match", "unparseable"}
     named = {(r["explainer"], r["condition"], r["metric"]) for r in of_table_2}
