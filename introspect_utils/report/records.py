@@ -61,7 +61,7 @@ WITHOUT = {"shuffled-vector": None, "zero-vector": None, "no-vector": "another t
 
 
 def competes(row: Row, metric: str) -> bool:
-    """Whether a row may be the best of a column. An oracle is told what the target says, gold labels
+    """Whether a row may be the best of a column. Oracles are told what the target says, gold labels
     are what the judge compares with."""
     known = row.explainer in ORACLES or (row.explainer, metric) == ("gold", "judge")
     return not known and metric in (*TASKS[row.task].metrics, "simulator_abs")
@@ -199,18 +199,18 @@ def table_6_lookup() -> dict:
     return measured("2-lookup", row, "has_changed_f1", scores, {}, p=None)
 
 
+def nothing_changes(row: Row) -> Row:
+    """The row `no_effect` of the same test rows."""
+    part = with_derived(no_effect(row.parts[0]))
+    return replace(row, explainer="no-effect", n_train=None, parts=(part,))
+
+
 def tables(runs: RUNS, largest: list[Row], smaller: list[Row], described: dict) -> Iterator[dict]:
     """The tables of all tasks with their differences: the first target of a task has its own, later
     ones may have another (Tables 1 and 4)."""
     targets = {run["task"]: run["target"] for run, _ in reversed(runs)}  # the first of each
     groups: dict[tuple, list[Row]] = {}
-    surface = [row for row in largest if row.explainer in ("majority", "unchanged")]
-    still = [
-        replace(
-            row, explainer="no-effect", n_train=None, parts=(with_derived(no_effect(row.parts[0])),)
-        )
-        for row in surface
-    ]
+    still = [nothing_changes(row) for row in largest if row.explainer in ("majority", "unchanged")]
     for row in largest + still + splits(largest, described):
         task = TASKS[row.task]
         later = row.target != targets[row.task] and task.later_table
