@@ -25,6 +25,7 @@ from introspect_utils.data import facts
 from introspect_utils.features.exemplars import find_exemplars
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.load import load_model
+from introspect_utils.models.residual_store import open_residuals
 from introspect_utils.report import style
 from introspect_utils.scores.metrics import estimate, f1_rows
 from introspect_utils.tasks import patching
@@ -58,10 +59,11 @@ def searched(lm: LanguageModel, n: int, directions: int = 64) -> Callable:
 
     def search() -> None:
         with TemporaryDirectory() as folder:
-            path = Path(folder) / "layer.bf16"
-            path.write_bytes(torch.randn(shape[1:]).bfloat16().view(torch.int16).numpy().data)
-            os.truncate(path, 2 * math.prod(shape))
-            h = torch.from_file(str(path), size=math.prod(shape), dtype=torch.bfloat16).view(shape)
+            raw, described = Path(folder) / "layer0.bf16", Path(folder) / "layer0.json"
+            raw.write_bytes(torch.randn(shape[1:]).bfloat16().view(torch.int16).numpy().data)
+            os.truncate(raw, 2 * math.prod(shape))
+            described.write_text(json.dumps({"shape": shape}))
+            h = open_residuals(Path(folder), 0)
             tokens = torch.zeros(1, dtype=torch.int64).expand(shape[:2])
             find_exemplars(h, tokens, vectors, n_top=8, n_random=2, seed=0)
 

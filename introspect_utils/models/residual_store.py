@@ -12,9 +12,11 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -115,8 +117,12 @@ def open_residuals(folder: Path, layer: int) -> Tensor:
             f"{raw} is unfinished or damaged (its size is not that of {shape}): run "
             "notebooks/01_data_features.ipynb again"
         )
-    h = torch.from_file(str(raw), shared=False, size=math.prod(shape), dtype=torch.bfloat16)
-    return h.view(shape)
+    # Read-only: a private map that may be written to counts as memory, and one larger than the
+    # machine's is refused.
+    h = np.memmap(raw, np.int16, mode="r", shape=tuple(shape))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(h).view(torch.bfloat16)
 
 
 def mean_residual(residuals: Tensor) -> Tensor:

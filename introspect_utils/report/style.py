@@ -49,7 +49,7 @@ def label(explainer: str, condition: str = "full") -> str:
     if explainer.startswith(AS_PUBLISHED):
         name = f"{label(model_name(explainer))}, as published"
     else:
-        name = LABELS.get(model, model) + (f", {float(share):.0%} of the way" if at else "")
+        name = LABELS.get(model, model) + (f" {float(share):.0%}" if at else "")
     told = (LABELS.get(part, part) for part in condition.split(", "))
     name = name.replace("untrained ", "Untrained ", 1)
     return ", ".join(filter(None, (name, *told)))

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -171,3 +172,15 @@ def test_the_mean_over_a_corpus_larger_than_a_block():
     torch.testing.assert_close(
         residual_store.mean_residual(values), values.float().mean((0, 1)), rtol=1e-5, atol=1e-6
     )
+
+
+def test_a_store_larger_than_the_memory_is_read(tmp_path):
+    length, width = 32, 64
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    shape = [3 * memory // (2 * length * width), length, width]
+    raw = tmp_path / "layer0.bf16"
+    raw.touch()
+    os.truncate(raw, 2 * shape[0] * length * width)  # a hole: no room on the disk
+    (tmp_path / "layer0.json").write_text(json.dumps({"shape": shape}))
+    h = open_residuals(tmp_path, 0)
+    assert list(h.shape) == shape and h.dtype == torch.bfloat16 and not h[-1].any()
