@@ -28,7 +28,7 @@ def figure_6(
         return None
     one, first_rank = len(found) == 1, rank(first)
     rise = first_rank and first_rank[0] > 0 and first_rank[1] < SIGNIFICANCE
-    size, shape = (style.COLUMN, 3) if one else (style.PAGE, 5.6), {"sharex": True, "sharey": "col"}
+    size, shape = (style.COLUMN, 3.8) if one else (style.PAGE, 5.8), {"sharex": True, "sharey": "col"}
     title = f"Scores {'rise' if rise else 'are not seen to rise'} with likeness to the target"
     if any(len(r["seeds"]) < 2 for _, r in first):
         title = "Score and likeness to the target (one seed)"
@@ -56,5 +56,5 @@ def figure_6(
     same = {"table": "5", "explainer": "rotated", "target": first[0][1]["target"]}
     if cka := plot.pick(records, "sae cka", **same):
         note += f"; CKA of rotated is {cka['value']:.2f}"
-    plot.legend(made, handles, 2 if one else 4, note)
+    plot.legend(made, handles, 1 if one else 3, note)
     return made
