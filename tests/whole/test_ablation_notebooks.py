@@ -32,5 +32,5 @@ def test_from_questions_to_table_3(smoke):
     found = records(read)
     names = [row[1] for row in tables.table("table3", found).rows if "(here)" in row[0]]
     of_models = ["Self", "tiny-qwen3", "Untrained", "Untrained tiny-qwen3"]
-    assert names[:4] == of_models and len(names) == 9
+    assert names[:4] == of_models and len(names) == 10
     assert [row[2] + row[3] for row in tables.table("table7", found).rows[:2]] == [16, 8]
