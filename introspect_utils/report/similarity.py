@@ -28,7 +28,8 @@ def figure_6(
         return None
     one, first_rank = len(found) == 1, rank(first)
     rise = first_rank and first_rank[0] > 0 and first_rank[1] < SIGNIFICANCE
-    size, shape = (style.COLUMN, 3.8) if one else (style.PAGE, 5.8), {"sharex": True, "sharey": "col"}
+    size = (style.COLUMN, 3.8) if one else (style.PAGE, 5.8)
+    shape = {"sharex": True, "sharey": "col"}
     title = f"Scores {'rise' if rise else 'are not seen to rise'} with likeness to the target"
     if any(len(r["seeds"]) < 2 for _, r in first):
         title = "Score and likeness to the target (one seed)"
