@@ -5,8 +5,6 @@ As in the paper, it is MMLU's *test* split that explainers are trained and teste
 parts are made by `split`.
 """
 
-from __future__ import annotations
-
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -82,15 +80,9 @@ def select(
     subjects = sorted({question.subject for question in questions})
     for subject in excluded_subjects:
         if subject not in subjects:
-            raise UserError(
-                f"ablation.excluded_subjects: no subject is called {subject!r}; "
-                f"{nearest(subject, subjects)}"
-            )
-    return [
-        question
-        for question in questions
-        if question.words <= max_words and question.subject not in excluded_subjects
-    ]
+            near = nearest(subject, subjects)
+            raise UserError(f"ablation.excluded_subjects: no subject is called {subject!r}; {near}")
+    return [q for q in questions if q.words <= max_words and q.subject not in excluded_subjects]
 
 
 def split(

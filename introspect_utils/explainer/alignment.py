@@ -54,8 +54,7 @@ def shared_ends(
         other_ids, other_ends = _ends(explainer, text)
         of_explainer.append(other_ids)
         if ids == contexts[row].tolist():
-            shared = [end for end in ends if end in other_ends]
-            pairs += [(row, ends[end], other_ends[end]) for end in shared]
+            pairs += [(row, i, other_ends[end]) for end, i in ends.items() if end in other_ends]
     if not pairs:
         raise UserError(
             f"no token of {target.name} ends where one of {explainer.name} does: their tokenizers "
@@ -81,8 +80,7 @@ def explainer_residuals(
     for start in range(0, len(contexts), BATCH):
         ids, pairs = shared_ends(target, explainer, contexts[start : start + BATCH])
         [(_, h)] = read_residuals(explainer, ids, list(dict.fromkeys(depth.values())), len(ids))
-        at = (pairs.rows, pairs.explainer)
-        theirs = {layer: h[depth[layer]][at].float() for layer in layers}
+        theirs = {layer: h[depth[layer]][pairs.rows, pairs.explainer].float() for layer in layers}
         yield pairs._replace(rows=pairs.rows + start), theirs
 
 
@@ -144,14 +142,14 @@ def fit_projections(
     target: LanguageModel,
     explainer: LanguageModel,
     contexts: Tensor,
-    blocks: Sequence[Sequence[int]],
+    blocks: Sequence[tuple[int, ...]],
 ) -> tuple[Tensor, list[float]]:
     """(Pi [n blocks, d_E, d_M], explained variance of each), one for each block of layers."""
-    moments = {tuple(block): Moments(target.width, explainer.width) for block in blocks}
+    moments = {block: Moments(target.width, explainer.width) for block in blocks}
     layers = sorted({layer for block in moments for layer in block})
     for pairs in paired_residuals(target, explainer, contexts, layers):
         for block, of_block in moments.items():
             for layer in block:
                 of_block.add(*pairs[layer])
-    solved = [moments[tuple(block)].least_squares() for block in blocks]
+    solved = [moments[block].least_squares() for block in blocks]
     return torch.stack([pi for pi, _ in solved]), [share for _, share in solved]

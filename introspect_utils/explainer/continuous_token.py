@@ -49,7 +49,7 @@ def reserve_tokens(lm: LanguageModel) -> tuple[LanguageModel, tuple[int, int, in
         if max(ids) >= lm.model.get_input_embeddings().num_embeddings:
             lm.model.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
         ends = (lm.model.get_input_embeddings(), lm.model.get_output_embeddings())
-        for weight in {id(end.weight): end.weight for end in ends}.values():  # one if tied
+        for weight in {end.weight for end in ends}:  # one if tied
             weight.data = weight.data.clone()
             weight.data[ids] = weight.data[: len(known)].mean(0)
     return replace(lm), tuple(ids)  # anew: a resized head is checked, too
@@ -82,8 +82,7 @@ def token_norm(lm: LanguageModel, scale: str) -> float | None:
 def input_scale(lm: LanguageModel) -> float:
     """What the model multiplies its input embeddings by before layer 0 (12 in Granite, 1 in most).
     Raises `UserError` for a model that does something else to them."""
-    seen = []
-    embedded = _embedded_sample(lm)
+    seen, embedded = [], _embedded_sample(lm)
 
     def note(module: nn.Module, args: tuple, kwargs: dict) -> None:
         seen.append((*args, *kwargs.values())[0].float())

@@ -27,11 +27,7 @@ SETTINGS, VECTORS, PROJECTION = "explainer.json", "vectors.safetensors", "projec
 class Explainer(QuestionModel):
     """A `QuestionModel` that explains. Its folder has the format of PEFT or transformers."""
 
-    def explain(
-        self, questions: Sequence[Question], batch_size: int = 32, max_new_tokens: int = 24
-    ) -> list[str]:
-        """The explanations E(q), decoded greedily."""
-        return generate(self, questions, batch_size, max_new_tokens)
+    explain = generate  # the explanations E(q) of questions
 
     def describe(self, v: Tensor, layer: int | Sequence[int], **settings) -> list[str] | str:
         """What the direction v [d_target] of a target's layer encodes, or each of v [n, d_target],
@@ -62,19 +58,13 @@ class Explainer(QuestionModel):
         elif not self.frozen:
             self.model.save_pretrained(folder)
             self.lm.tokenizer.save_pretrained(folder)
-        save_file({"center": self.center.contiguous()}, folder / VECTORS)
+        save_file({"center": self.center}, folder / VECTORS)
         if self.projection is not None:
-            parts = self.projection.state_dict().items()
-            save_file({name: part.contiguous() for name, part in parts}, folder / PROJECTION)
-        described = {
-            "base": self.lm.name,
-            "weights": self.fingerprint,
-            "d_target": self.d_target,
-            "layers": self.layers,
-            "longest_explanation": self.longest_explanation,
-            "token_norm": self.token_norm,
-            "settings": asdict(self.settings),
-        }
+            save_file(self.projection.state_dict(), folder / PROJECTION)
+        described = {"base": self.lm.name, "weights": self.fingerprint}
+        for name in ("d_target", "layers", "longest_explanation", "token_norm"):
+            described[name] = getattr(self, name)
+        described["settings"] = asdict(self.settings)
         (folder / SETTINGS).write_text(json.dumps(described, indent=1))
 
     @classmethod
@@ -104,8 +94,7 @@ class Explainer(QuestionModel):
             base = load_model(str(folder.resolve()) if whole else name, device, dtype)
         if not whole:
             check_base(base, folder, name, described.get("weights"))
-        layers = [tuple(layer) for layer in described["layers"]]
-        explainer = cls(base, settings, described["d_target"], layers)
+        explainer = cls(base, settings, described["d_target"], described["layers"])
         if adapted:
             explainer.model = read_adapter(explainer.lm.model, folder)
         explainer.token_norm = described["token_norm"]
@@ -113,8 +102,8 @@ class Explainer(QuestionModel):
         center = load_file(folder / VECTORS)["center"]
         if center.shape != explainer.center.shape or not center.isfinite().all():
             raise UserError(
-                f"{folder / VECTORS} does not hold {len(layers)} means of finite numbers: it is "
-                "damaged, or another explainer's; get it again"
+                f"{folder / VECTORS} does not hold {len(explainer.layers)} means of finite "
+                "numbers: it is damaged, or another explainer's; get it again"
             )
         explainer.center.copy_(center)
         if explainer.projection is not None:

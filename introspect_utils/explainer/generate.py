@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from introspect_utils.explainer.gates import check_padding
 from introspect_utils.explainer.question_model import QuestionModel, Row
-from introspect_utils.explainer.tuning import merged
+from introspect_utils.explainer.tuning import cut, merged
 from introspect_utils.models.residual import positions, read_shared
 from introspect_utils.models.weights import generate_tokens
 from introspect_utils.tasks.question import Question
@@ -65,22 +65,13 @@ def _continue(
     with merged(explainer.model), tqdm(**bar, mininterval=10) as progress:
         if batch_size > 1 and len(rows) > 1:
             check_padding(explainer, rows, n)
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        for chosen in cut(order, batch_size):
             batch = explainer.collate([rows[i] for i in chosen], n)
             embedded = explainer.embeddings(batch)
-            tokens = generate_tokens(
-                lm,
-                n,
-                exactly,
-                beams,
-                inputs_embeds=embedded,
-                attention_mask=batch.mask,
-                position_ids=positions(batch.mask),
-                past_key_values=read_shared(
-                    lm.model, embedded.repeat_interleave(beams, 0), batch.shared
-                ),
-            )
+            cache = read_shared(lm.model, embedded.repeat_interleave(beams, 0), batch.shared)
+            read = {"inputs_embeds": embedded, "attention_mask": batch.mask}
+            read |= {"position_ids": positions(batch.mask), "past_key_values": cache}
+            tokens = generate_tokens(lm, n, exactly, beams, **read)
             for i, of_row in zip(chosen, tokens.view(len(chosen), beams, -1).tolist(), strict=True):
                 said[i] = of_row
             progress.update(len(chosen))

@@ -61,8 +61,7 @@ def make_explainer(
     settings, lm = profile.explainer_for(task), explainer_model(profile, name, target, seed)
     if condition in PROJECTIONS:
         rank = profile.training_for(task).lora_r if condition == "capped-projection" else 0
-        kind = PROJECTIONS[condition]
-        settings = replace(settings, projection=kind, projection_rank=rank)
+        settings = replace(settings, projection=PROJECTIONS[condition], projection_rank=rank)
     raw = settings.vector_scale == "raw" and not settings.vector_center
     if is_published(name) and layers and not (raw and lm.width == d_target):
         given = f"width {lm.width}, the target {d_target}"
@@ -76,8 +75,7 @@ def make_explainer(
         target_lm = load_model(target, profile.device, profile.dtype, seed)
         aligned = aligned_contexts(profile, target_lm)
         fitted, shares = fit_projections(target_lm, explainer.lm, aligned, explainer.layers)
-        shares = " ".join(f"{share:.2f}" for share in shares)
-        print(f"explained variance of the fitted projections: {shares}")
+        print("explained variance of the fitted projections:", *(f"{r2:.2f}" for r2 in shares))
         with torch.no_grad():
             explainer.projection.weight.copy_(fitted)
     return explainer

@@ -97,11 +97,8 @@ def load_published(name: str, device: str, dtype: str) -> LanguageModel:
         )
     lm = load_model(base, device, dtype)
     with safe_open(folder / "adapter_model.safetensors", "pt") as saved:
-        rows = [
-            saved.get_slice(k).get_shape()[0]
-            for k in saved.keys()
-            if k.endswith("embed_tokens.weight")
-        ]
+        embeddings = [key for key in saved.keys() if key.endswith("embed_tokens.weight")]
+        rows = [saved.get_slice(key).get_shape()[0] for key in embeddings]
     if rows and rows[0] < len(lm.tokenizer):
         raise UserError(f"{folder} has {rows[0]} embeddings, {base} more tokens: of another base?")
     if rows:

@@ -86,9 +86,9 @@ class QuestionModel(nn.Module):
             return Scale(n, width)
         if kind == "when-needed" and same:
             return None
-        start = {"identity": kind == "identity" or (kind == "frozen" and same)}
+        identity = kind == "identity" or (self.frozen and same)
         rank = self.settings.projection_rank
-        return Projection(n, self.d_target, width, rank, seed, **start, bias=kind == "frozen")
+        return Projection(n, self.d_target, width, rank, seed, identity, bias=self.frozen)
 
     @property
     def frozen(self) -> bool:
@@ -158,20 +158,18 @@ class QuestionModel(nn.Module):
     def collate(self, rows: Sequence[Row], ahead: int = 0) -> Batch:
         """Rows as one batch on the model's device; `ahead`: how many tokens may be said behind
         them."""
-        device, longest = self.lm.device, max(len(ids) for _, ids, _ in rows)
+        device, every = self.lm.device, [ids for _, ids, _ in rows]
+        longest = max(map(len, every))
         starts = [
-            ids[: n if question.vector is None else min(n, ids.index(self.placeholder))]
-            for question, ids, n in rows
+            ids[: n if q.vector is None else ids.index(self.placeholder)] for q, ids, n in rows
         ]
         shared = worth_sharing(starts, longest + ahead, self.lm.window)
-        every = [ids for _, ids, _ in rows]
         ids, mask = pad_left(every, self.lm.tokenizer.pad_token_id, device, shared)
-        labels, places = torch.full_like(ids, -100), torch.zeros_like(ids, dtype=torch.bool)
-        for row, (question, of_row, n_prompt) in enumerate(rows):
-            start = longest - len(of_row)
-            labels[row, start + n_prompt :] = ids[row, start + n_prompt :]
-            if question.vector is not None:
-                places[row, start + of_row.index(self.placeholder)] = True
+        labels = torch.full_like(ids, -100)
+        for row, (_, of_row, n_prompt) in enumerate(rows):
+            start = longest - len(of_row) + n_prompt
+            labels[row, start:] = ids[row, start:]
+        places = (ids == self.placeholder) & mask.bool()  # a model may pad with its placeholder
         asked = [question for question, _, _ in rows if question.vector is not None]
         unknown = [q.layers for q in asked if q.layers not in self.layer_index]
         if unknown:
@@ -181,9 +179,8 @@ class QuestionModel(nn.Module):
             )
         none = torch.zeros(0, self.d_target)
         vectors = torch.stack([question.vector for question in asked]) if asked else none
-        layer = [self.layer_index[question.layers] for question in asked]
-        layer = torch.tensor(layer, dtype=torch.long, device=device)
-        return Batch(ids, mask, labels, places, vectors.to(device), layer, shared)
+        layer = torch.tensor([self.layer_index[q.layers] for q in asked], dtype=torch.long)
+        return Batch(ids, mask, labels, places, vectors.to(device), layer.to(device), shared)
 
     def embeddings(self, batch: Batch) -> Tensor:
         """Input embeddings [batch, length, width], each vector at its placeholder's place."""

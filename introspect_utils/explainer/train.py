@@ -55,19 +55,14 @@ def train(
     explainer.fit_center([example.question for example in examples])
     explainer.longest_explanation = max(len(ids) - n_prompt for _, ids, n_prompt in rows)
     lengths, n, epochs = [len(ids) for _, ids, _ in rows], settings.batch_size, settings.epochs
-    work = {
-        "steps": list(batches(lengths, n, epochs, seed, settings.order)),
-        "settings": settings,
-        "path": path,
-        "made_from": _fingerprint(explainer, rows, settings, seed),
-        "seed": seed,
-    }
+    steps = list(batches(lengths, n, epochs, seed, settings.order))
+    work = {"steps": steps, "settings": settings, "path": path, "seed": seed}
+    work["made_from"] = _fingerprint(explainer, rows, settings, seed)
     if settings.processes > 1:
         train_together(explainer, rows, folder, settings.processes, work)
     make_trainable(explainer, settings, seed)
     rows, pairs = with_other_vectors(rows)
-    loss, depends = loss_of(rows, settings), {"v": pairs}
-    losses, seconds = fit(explainer, loss, **work, depends=depends)
+    losses, seconds = fit(explainer, loss_of(rows, settings), **work, depends={"v": pairs})
     explainer.save(folder)
     gates.check_saved(explainer, folder)
     trained = sum(parameter.numel() for parameter in trainable(explainer).values())

@@ -87,15 +87,15 @@ def batches(
     rows = list(range(len(lengths)))
     for epoch in range(epochs):
         if order == "file":
-            yield from _cut(rows, batch_size)
+            yield from cut(rows, batch_size)
             continue
         rng = random.Random(f"{seed}-{epoch}")
-        for part in _cut(rng.sample(rows, len(rows)), BUCKET * batch_size):
-            steps = _cut(sorted(part, key=lambda i: lengths[i]), batch_size)
+        for part in cut(rng.sample(rows, len(rows)), BUCKET * batch_size):
+            steps = cut(sorted(part, key=lambda i: lengths[i]), batch_size)
             yield from rng.sample(steps, len(steps))
 
 
-def _cut(rows: list[int], n: int) -> list[list[int]]:
+def cut(rows: list, n: int) -> list[list]:
     return [rows[start : start + n] for start in range(0, len(rows), n)]
 
 

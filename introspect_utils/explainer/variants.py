@@ -104,8 +104,7 @@ def _sibling_weights(profile: Profile, lm: LanguageModel) -> Path:
     """The file with the sibling's weights, trained on text that no corpus of the target holds."""
     settings = profile.variants
     compute_dtype = choose_compute_dtype(profile.training.compute_dtype, lm.device.type)
-    about = [identity(lm), asdict(settings), compute_dtype]
-    made_from = json.dumps(about)
+    made_from = json.dumps([identity(lm), asdict(settings), compute_dtype])
     digest = hashlib.sha256(made_from.encode()).hexdigest()[:12]
     path = artifacts_dir(profile.name) / "siblings" / f"{folder_name(lm.name)}-{digest}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)

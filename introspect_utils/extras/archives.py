@@ -55,9 +55,8 @@ def descriptions(archive: Path, split: str) -> pd.DataFrame:
             score = label["all_label_scores"].get(chosen)
             if not isinstance(chosen, str):
                 raise TypeError(f"{chosen!r:.80} is no label")
-            rows.append(
-                (int(layer), int(number), chosen, np.nan if score is None else float(score))
-            )
+            score = np.nan if score is None else float(score)
+            rows.append((int(layer), int(number), chosen, score))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} is no list of ((layer, feature), labels): {type(error).__name__} {error}"
@@ -87,15 +86,7 @@ def sae_directions(
     """The decoder columns of the features of a layer in `pairs`, by split. Raises `UserError` when
     the file is missing, damaged, of another shape, or has fewer features."""
     path = archive / "features" / f"layer_{layer}.pkl"
-    found = read(path)
-    if isinstance(found, np.ndarray) and found.dtype.kind == "f":
-        found = torch.from_numpy(found)
-    if not _is_matrix(found) or len(found) != d_target:
-        raise UserError(
-            f"{path} is {_what(found)} where decoder columns [{d_target}, n] are expected: of "
-            "another target?"
-        )
-    vectors = found.detach().T
+    vectors = _matrix(path, f"decoder columns [{d_target}, n]", d_target).T
     return {split: _directions(path, vectors, "sae", split, of) for split, of in pairs.items()}
 
 
@@ -106,13 +97,20 @@ def other_vectors(archive: Path, data: str) -> Directions:
     file is missing, damaged or of another shape.
     """
     pairs, path = _pairs(archive / "test_indices.json"), archive / "test_vectors.pt"
+    return _directions(path, _matrix(path, "vectors [n, d_target]"), data, "test", pairs)
+
+
+def _matrix(path: Path, expected: str, height: int | None = None) -> Tensor:
+    """The matrix of numbers in a file, of so many rows."""
     found = read(path)
-    if not _is_matrix(found):
+    if isinstance(found, np.ndarray) and found.dtype.kind == "f":
+        found = torch.from_numpy(found)
+    is_matrix = isinstance(found, Tensor) and found.ndim == 2 and found.is_floating_point()
+    if not is_matrix or height not in (None, len(found)):
         raise UserError(
-            f"{path} is {_what(found)} where vectors [n, d_target] are expected: is this the "
-            "archive?"
+            f"{path} is {_what(found)} where {expected} are expected: of another archive or target?"
         )
-    return _directions(path, found, data, "test", pairs)
+    return found.detach()
 
 
 def _directions(
@@ -123,17 +121,11 @@ def _directions(
     strange = [number for number in numbers if not 0 <= number < len(vectors)]
     if strange:
         raise UserError(
-            f"{path} has {len(vectors)} vectors, number {strange[0]} is asked for: of another "
-            "release than the numbers?"
+            f"{path} has {len(vectors)} vectors, number {strange[0]} is asked for: another release?"
         )
-    n, names = len(pairs), (f"{data}/{layer}/{i}" for layer, i in zip(layers, numbers, strict=True))
-    labels = {"names": tuple(names), "data": (data,) * n, "split": (split,) * n}
-    chosen = vectors[numbers].float()
-    return Directions(**labels, layers=tuple(layers), vectors=chosen, sources=("",) * n)
-
-
-def _is_matrix(found: object) -> bool:
-    return isinstance(found, Tensor) and found.ndim == 2 and found.is_floating_point()
+    names = tuple(f"{data}/{layer}/{i}" for layer, i in zip(layers, numbers, strict=True))
+    n, chosen = len(pairs), vectors[numbers].float()
+    return Directions(names, (data,) * n, (split,) * n, tuple(layers), chosen, ("",) * n)
 
 
 def _what(found: object) -> str:
@@ -163,12 +155,9 @@ def sequences(
 
     Raises `UserError` when a file is missing, damaged or of another shape, or no row is left.
     """
-    text = text_tokens(tokenizer)
-    tops = _windows(archive / "train" / f"layer{layer}", rows, n_rows, text, length)
-    others = [[]] * len(rows)
-    if n_random:
-        folder = archive / "random_train" / f"layer{layer}"
-        others = _windows(folder, rows, n_rows, text, length)
+    asked = (f"layer{layer}", rows, n_rows, text_tokens(tokenizer), length)
+    tops = _windows(archive / "train", *asked)
+    others = _windows(archive / "random_train", *asked) if n_random else [[]] * len(rows)
     kept = {}
     for position, (top, other) in enumerate(zip(tops, others, strict=True)):
         best = different(sorted(top, key=lambda part: -part[1].max()))[:n_top]
@@ -184,9 +173,10 @@ def sequences(
 
 
 def _windows(
-    folder: Path, rows: Sequence[int], n_rows: int, text: np.ndarray, length: int
+    corpus: Path, layer: str, rows: Sequence[int], n_rows: int, text: np.ndarray, length: int
 ) -> list[list[Window]]:
     """Of each row its sequences that are long enough."""
+    folder = corpus / layer
     activations, ids = read(folder / "max_seq_acts.npy"), read(folder / "max_seq_ids.npy")
     if activations.ndim != 3 or activations.shape != ids.shape or ids.dtype.kind not in "iu":
         raise UserError(

@@ -1,8 +1,6 @@
 """One token of a text, and what can be said of it (notebook 13): a function for each thing
 asked."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,9 +82,7 @@ def load(profile: Profile, target: str) -> Models:
     """
     restore(profile)
     runs = plan(profile)
-    explained, patching = (
-        self_explainer(runs, task.name, target) for task in (task_features.TASK, task_patching.TASK)
-    )
+    explained, patching = (self_explainer(runs, task, target) for task in ("features", "patching"))
     if explained is None:
         raise UserError(
             f"profile {profile.name} trains no self-explainer of features of {target}: add self to "
@@ -208,19 +204,16 @@ def patched(models: Models, text: str, position: int, layer: int, into: str) -> 
     # avg over the block of h(l, t)(x')
     v = torch.stack([source.residual[layer][0, -from_end] for layer in block]).mean(0)
     first = torch.tensor([0], device=device)
-    logits = patched_logits(target.model, clean, block, from_end, first, v[None])
-    after = logits.argmax(-1)
+    after = patched_logits(target.model, clean, block, from_end, first, v[None]).argmax(-1)
     token, before = into[slice(*spans[-from_end])], target.tokenizer.decode(clean.next_token)
+    place = {"orig_text_token": token, "intervention_vector": v.float().cpu().numpy()}
     row = {  # of `patching.patch_outcomes`, with what a question and its answer are made of
         "layer": list(block),
         "input_tokens": pieces(into, spans),
         "original_continuation": [before],
         "ablated_continuation": [target.tokenizer.decode(after)],
         "is_different": bool(after != clean.next_token),
-        "patch_position": {
-            "orig_text_token": token,
-            "intervention_vector": v.float().cpu().numpy(),
-        },
+        "patch_position": place,
     }
     real, predicted, right = task_patching.answer(row), None, None
     if models.patching:

@@ -5,8 +5,6 @@ cases = sorted_by_rule(cases, lm, own, "embedding")   # by the automatic rule
 ErrorLabels(cases, folder).show()                     # by a person
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Sequence
 from pathlib import Path
@@ -130,9 +128,7 @@ class ErrorLabels(Labelling):
     def as_html(self, number: int) -> str:
         """Case `number`: the two descriptions with their simulator scores above the exemplars."""
         case = self.cases.iloc[number]
-        rows = (
-            ("Gold description", case["gold"], case["gold_simulator"]),
-            ("Explainer", case["generation"], case["simulator"]),
-        )
+        gold = ("Gold description", case["gold"], case["gold_simulator"])
+        own = ("Explainer", case["generation"], case["simulator"])
         shown = "".join(f"<li>{html.escape(text)}</li>" for text in case["exemplars"])
-        return table_html(*rows, head=(case["feature"], "", "Simulator")) + f"<ol>{shown}</ol>"
+        return table_html(gold, own, head=(case["feature"], "", "Simulator")) + f"<ol>{shown}</ol>"

@@ -1,7 +1,5 @@
 """Items labelled one at a time in a notebook, every label saved; A.2's comparisons."""
 
-from __future__ import annotations
-
 import html
 import json
 import zlib
@@ -80,8 +78,7 @@ class Labelling:
     def show(self) -> ipywidgets.VBox:
         """The widget: the next item above its buttons. It goes on where the labels end."""
         text, labels = ipywidgets.HTML(), {name: label for label, name in self.buttons.items()}
-        wide = {"width": "auto"}
-        buttons = [ipywidgets.Button(description=name, layout=wide) for name in labels]
+        buttons = [ipywidgets.Button(description=name, layout={"width": "auto"}) for name in labels]
 
         def refresh() -> None:
             done, n = len(self.labels), len(self.items)
@@ -136,8 +133,8 @@ class Validation(Labelling):
 
     def as_html(self, number: int) -> str:
         """Comparison `number` as a table."""
-        expected_1, prediction_1, expected_2, prediction_2 = self.items[number]
-        rows = ("1", expected_1, prediction_1), ("2", expected_2, prediction_2)
+        item = self.items[number]
+        rows = ("1", *item[:2]), ("2", *item[2:])
         return table_html(*rows, head=("", "Expected", "Prediction"))
 
 

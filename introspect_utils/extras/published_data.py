@@ -33,14 +33,11 @@ def published_rows(task: str, source: str, folder: Path, n_train: int, target: s
     fetch(source, folder, SCHEMAS[task], target)
     rows = read_splits(folder, n_train, SCHEMAS[task])
     if task == "ablation":
-        return {
-            split: task_ablation.checked(part, f"{split}.parquet") for split, part in rows.items()
-        }
-    untyped = {"token_type": "not published"}
-    return {
-        split: [row if row["token_type"] else row | untyped for row in part]
-        for split, part in rows.items()
-    }
+        checked = task_ablation.checked
+        return {split: checked(part, f"{split}.parquet") for split, part in rows.items()}
+    for row in rows["train"] + rows["test"]:
+        row["token_type"] = row["token_type"] or "not published"
+    return rows
 
 
 def counts(task: str, rows: Rows) -> dict:
@@ -49,9 +46,8 @@ def counts(task: str, rows: Rows) -> dict:
     train, test = asked_about(rows, SCHEMAS[task])
     known = {"asked_about": len(test), "also_in_training": len(train & test)}
     if task == "patching":
-        return known | {
-            "table6": [line for split in rows for line in patching.statistics(rows[split], split)]
-        }
+        table6 = [line for split in rows for line in patching.statistics(rows[split], split)]
+        return known | {"table6": table6}
     named = [row | {"subject": row["subject"] or "all"} for part in rows.values() for row in part]
     return known | {"table7": ablation.statistics(rows), "followed": ablation.followed(named)}
 
@@ -72,10 +68,8 @@ def surface_predictions(task: str, rows: Rows) -> pd.DataFrame:
         said = surface.letter_answers(truth, *seen, [row["zeroshot_prediction"] for row in test])
         of_task, say = task_ablation.predictions, task_ablation.say
     return pd.concat(
-        [
-            of_task(test, [say(*answer) for answer in answers], name, "full")
-            for name, answers in said.items()
-        ]
+        of_task(test, [say(*answer) for answer in answers], name, "full")
+        for name, answers in said.items()
     )
 
 
@@ -98,9 +92,7 @@ def published_features(asked: Features, target: str) -> tuple[Directions, Exempl
     sizes = asked.context, asked.n_top, asked.n_random
     held_out, training, chosen = [], [], []
     for layer in asked.layers:
-        of_layer = {}
-        for split, known in described.items():
-            of_layer[split] = known[known["layer"] == layer]
+        of_layer = {split: known[known["layer"] == layer] for split, known in described.items()}
         test = of_layer["test"].dropna(subset="row")[: asked.n_test]
         pairs = {"test": test, "train": of_layer["train"][:n_train]}
         sae = archives.sae_directions(paths["sae"], layer, others["act"].vectors.shape[1], pairs)
@@ -109,9 +101,8 @@ def published_features(asked: Features, target: str) -> tuple[Directions, Exempl
         parts = [("sae", sae["test"], test["row"].astype(int).tolist(), n_rows)]
         for data, part in others.items():
             numbers = part.where(layer=layer)
-            rows = list(range(len(numbers)))[: asked.n_act]
-            if rows:
-                parts.append((data, part.take(numbers[: len(rows)]), rows, len(numbers)))
+            if kept := numbers[: asked.n_act]:
+                parts.append((data, part.take(kept), range(len(kept)), len(numbers)))
         for data, part, rows, n_rows in parts:
             found = archives.sequences(paths[data], layer, rows, n_rows, tokenizer, *sizes)
             held_out.append(part.take(list(found)))

@@ -45,10 +45,7 @@ READ = """    from datasets import load_dataset
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m introspect_utils.extras.sharing",
-        description="Put a run's explainer or data on the hub.",
-    )
+    parser = argparse.ArgumentParser(prog="python -m introspect_utils.extras.sharing")
     parser.add_argument("profile")
     parser.add_argument("run", help="id of a run, as listed by ./run_all.sh PROFILE --dry-run")
     parser.add_argument("name", help="owner/name on the hub; made, private, where it is not there")
@@ -71,8 +68,7 @@ def staged(profile: Profile, run: Run, name: str) -> tuple[Path, str]:
     if kind == "model":
         files = [path for path in trained.iterdir() if path.is_file()]
     else:
-        rows = [path for path in run.outputs if path.suffix == ".parquet"]
-        files = [path for path in rows if path.is_relative_to(artifacts)]
+        files = [p for p in run.outputs if p.suffix == ".parquet" and p.is_relative_to(artifacts)]
     if not record.is_file() or not files or not all(path.is_file() for path in files):
         raise UserError(
             f"{run.id} has no explainer and no rows here: choose a run of notebooks 02, 03 or 05 "
@@ -85,16 +81,10 @@ def staged(profile: Profile, run: Run, name: str) -> tuple[Path, str]:
         (folder / path.name).symlink_to(path)
     made = json.loads(record.read_text("utf-8"))
     head, what, use = (_explainer if kind == "model" else _rows)(run, made, files)
-    card = CARD.format(
-        head=yaml.safe_dump(head, sort_keys=False),
-        what=what,
-        run=run.id,
-        profile=profile.name,
-        commit=made["commit"],
-        use=use.format(name=name),
-        settings=json.dumps(run.settings, indent=1),
-    )
-    (folder / "README.md").write_text(card, "utf-8")
+    about = {"run": run.id, "profile": profile.name, "commit": made["commit"], "what": what}
+    about |= {"head": yaml.safe_dump(head, sort_keys=False), "use": use.format(name=name)}
+    about |= {"settings": json.dumps(run.settings, indent=1)}
+    (folder / "README.md").write_text(CARD.format(**about), "utf-8")
     return folder, kind
 
 
@@ -119,10 +109,8 @@ def _rows(run: Run, made: dict, files: list[Path]) -> tuple[dict, str, str]:
     """Of rows the card's head, what they are, and how they are loaded."""
     splits = [{"split": path.stem, "path": path.name} for path in files]
     counts = ", ".join(f"{pq.read_metadata(path).num_rows:,} {path.stem}" for path in files)
-    what = (
-        f"Questions and true answers of the task {made['task']} on {run.parameters['target']}: "
-        f"{counts} rows."
-    )
+    about = f"the task {made['task']} on {run.parameters['target']}"
+    what = f"Questions and true answers of {about}: {counts} rows."
     columns = ", ".join(pq.read_schema(files[0]).names)
     head = {"configs": [{"config_name": "default", "data_files": splits}]}
     return head, what, f"{READ}\n\nColumns: {columns}."

@@ -59,10 +59,9 @@ class _Rules:
         highest = top == top.max(1, keepdims=True)
         self.active = np.zeros(self.z.shape, dtype=bool)
         self.active[: len(top)] = (top - mean >= ACTIVE * (peak - mean)) | highest
-        self.word, self.before, self.after, self.first, self.last = (
-            array[self.sequences]
-            for array in (words.word, words.before, words.after, words.first, words.last)
-        )
+        at = self.sequences
+        self.word, self.before, self.after = words.word[at], words.before[at], words.after[at]
+        self.first, self.last = words.first[at], words.last[at]
         self.lower = words.lower[self.word]
         self.readings = np.stack([np.ones_like(self.last), self.last, self.first])
         self.texts, self.kinds, self.breadths = [], [], []
@@ -102,10 +101,10 @@ class _Rules:
             worse = chosen and self.worth[row] < WORST * self.worth[chosen[0]]
             if of_kind == OF_KIND or worse or len(self.texts[row].split()) > MAX_WORDS:
                 continue
-            if not any(
-                self.texts[row] == self.texts[other] or _overlap(*self.holds[[row, other]]) > SAME
-                for other in chosen
-            ):
+            holds, others = self.holds[row], self.holds[chosen]
+            overlap = (holds & others).sum((1, 2)) / (holds | others).sum((1, 2)).clip(1)
+            texts = [self.texts[other] for other in chosen]
+            if self.texts[row] not in texts and not (overlap > SAME).any():
                 chosen.append(row)
         return [Candidate(self.texts[row], float(self.scores[row])) for row in chosen[:n]]
 
@@ -117,13 +116,13 @@ class _Rules:
         counts = Counter(value for value, _ in set(pairs) if value != NONE)
         return [value for value, n in counts.items() if n >= at_least]
 
-    def classes(self, member: np.ndarray, at_least: int, of: np.ndarray) -> np.ndarray:
+    def classes(self, member: np.ndarray, of: np.ndarray) -> np.ndarray:
         """The columns of `member` [k, T, C] that hold at active tokens with at least so many
         different values of `of`."""
         _, inverse = np.unique(of[self.active], return_inverse=True)
         values = np.eye(inverse.max() + 1, dtype=np.float32)[inverse]  # [active, values], one-hot
         counts = ((member[self.active].T.astype(np.float32) @ values) > 0).sum(1)
-        return np.flatnonzero(counts >= at_least)
+        return np.flatnonzero(counts >= 2)
 
     def quoted(self, lower: int) -> str:
         """A word as a phrase quotes it; a punctuation mark by its name."""
@@ -134,11 +133,10 @@ class _Rules:
 
     def named(self, lower: int) -> str:
         """A word as what a direction stands for: "the word 'of'", "commas"."""
-        words = self.words
-        if words.is_mark[lower]:
+        if self.words.is_mark[lower]:
             return self.quoted(lower)
-        ending = "ending" if words.text[lower].startswith("'") else "word"
-        return f"the {'number' if words.is_digits[lower] else ending} {self.quoted(lower)}"
+        ending = "ending" if self.words.text[lower].startswith("'") else "word"
+        return f"the {'number' if self.words.is_digits[lower] else ending} {self.quoted(lower)}"
 
 
 def candidates(words: Words, exemplars: Exemplars, n: int) -> list[list[Candidate]]:
@@ -164,11 +162,6 @@ def _scores(holds: np.ndarray, z: np.ndarray) -> np.ndarray:
     spread = n - n**2 / z.shape[1]
     product = np.einsum("rkt,kt->rk", p, z.astype(np.float32))
     return np.where(spread > 0, product / np.sqrt(np.where(spread > 0, spread, 1)), 0).mean(1)
-
-
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """The share of tokens where both hold of those where one does."""
-    return (a & b).sum() / max(1, (a | b).sum())
 
 
 def _words(rules: _Rules) -> Iterator[Rule]:
@@ -199,7 +192,7 @@ def _classes(rules: _Rules) -> Iterator[Rule]:
     """Classes of words (function words, WordNet's, parts of speech, shapes, marks), and places."""
     words = rules.words
     member, flags = words.member[rules.word], words.flags[rules.sequences]
-    for c in rules.classes(member, 2, rules.lower):
+    for c in rules.classes(member, rules.lower):
         yield words.class_names[c], words.class_kinds[c], int(words.breadth[c]), member[..., c]
     for f, kind in enumerate(words.flag_kinds):
         holds = flags[..., f]
@@ -225,7 +218,7 @@ def _neighbours(rules: _Rules) -> Iterator[Rule]:
         for value in rules.values(lower, 2):
             yield start + rules.quoted(value), "neighbour", 0, lower == value
         member = words.member[neighbours]
-        for c in set(rules.classes(member, 2, rules.lower)) & set(rules.classes(member, 2, lower)):
+        for c in set(rules.classes(member, rules.lower)) & set(rules.classes(member, lower)):
             text, breadth = start + words.class_names[c], int(words.breadth[c])
             yield text, "neighbour class", breadth, member[..., c]
         active = rules.lower[rules.active].tolist(), lower[rules.active].tolist()

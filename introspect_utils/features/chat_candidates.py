@@ -6,6 +6,7 @@ active tokens marked {{like this}}, a few worked examples, and a short phrase as
 
 import random
 import re
+from itertools import product
 from pathlib import Path
 
 from torch import Tensor
@@ -57,7 +58,6 @@ def chat_candidates(
     endpoint: Endpoint,
     n: int,
     n_shown: int = 5,
-    seed: int = 0,
 ) -> list[list[str]]:
     """Up to `n` different candidate descriptions of each direction from `n` prompts: the first
     shows the `n_shown` best exemplars, each other one a random draw, the same ranks for all.
@@ -65,14 +65,10 @@ def chat_candidates(
     Give the half of the exemplars that descriptions are written from (`exemplars.describing()`). A
     reply without a description is left out. Raises what `chat.complete` raises.
     """
-    n_shown, draw = min(n_shown, exemplars.n_top), random.Random(seed)
+    n_shown, draw = min(n_shown, exemplars.n_top), random.Random(0)
     drawn = [draw.sample(range(exemplars.n_top), n_shown) for _ in range(n - 1)]
-    orders = [list(range(n_shown)), *drawn]
-    prompts = [
-        prompt(exemplars, row, order, tokenizer)
-        for row in range(len(exemplars))
-        for order in orders
-    ]
+    asked = product(range(len(exemplars)), [list(range(n_shown)), *drawn])
+    prompts = [prompt(exemplars, row, ranks, tokenizer) for row, ranks in asked]
     replies = complete(prompts, endpoint, parse_description)
     of_directions = (replies[start : start + n] for start in range(0, len(replies), n))
     return [list(dict.fromkeys(filter(None, texts))) for texts in of_directions]

@@ -130,13 +130,11 @@ def load_dictionary(source: str, sae_id: str | None = None, device: str = "cpu")
         what = f"dictionary {source!r}" + (f", id {sae_id!r}" if sae_id else "")
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"cannot load {what} ({reason}): give a folder, or a release of SAELens and one of its "
-            "ids"
+            f"cannot load {what} ({reason}): give a folder, or a release of SAELens and its id"
         ) from error
     if sae.cfg.normalize_activations == "expected_average_only_in":
         raise UserError(
-            f"{source}, {sae_id}: the scale of this dictionary's inputs is not known to SAELens; "
-            "take another release"
+            f"{source}, {sae_id}: the scale of this dictionary's inputs is not known; take another"
         )
     return sae.eval().requires_grad_(False)
 
@@ -152,20 +150,16 @@ def dictionary_directions(
 ) -> Directions:
     """Decoder rows of latents; `n_test`, drawn at random, are held out. Raises `UserError` if there
     are fewer."""
-    if len(latents) < n_test:
+    n = len(latents)
+    if n < n_test:
         raise UserError(
-            f"layer {layer} has {len(latents)} latents to describe, and {n_test} are to be held "
-            "out: lower that"
+            f"layer {layer} has {n} latents to describe, and {n_test} are to be held out: lower it"
         )
-    test, n = set(random.Random(f"{seed}-{layer}").sample(list(latents), n_test)), len(latents)
-    return Directions(
-        names=tuple(f"sae/{layer}/{latent}" for latent in latents),
-        data=("sae",) * n,
-        split=tuple("test" if latent in test else "train" for latent in latents),
-        layers=(layer,) * n,
-        vectors=decoder(sae)[torch.as_tensor(latents, dtype=torch.int64)].cpu(),
-        sources=("",) * n,
-    )
+    test = set(random.Random(f"{seed}-{layer}").sample(list(latents), n_test))
+    names = tuple(f"sae/{layer}/{latent}" for latent in latents)
+    split = tuple("test" if latent in test else "train" for latent in latents)
+    vectors = decoder(sae)[torch.as_tensor(latents, dtype=torch.int64)].cpu()
+    return Directions(names, ("sae",) * n, split, (layer,) * n, vectors, ("",) * n)
 
 
 @torch.inference_mode()

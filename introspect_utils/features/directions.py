@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from introspect_utils.data.facts import Fact, FactPair
-from introspect_utils.features.pairs import TokenPair
+from introspect_utils.data.facts import FactPair
+from introspect_utils.features.pairs import Demonstrations, TokenPair
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import clean_run, pad_left
 from introspect_utils.models.residual_store import LEAD_IN, read_residuals
@@ -45,9 +45,7 @@ class Directions:
     def __post_init__(self) -> None:
         lengths = {len(getattr(self, label)) for label in LABELS}
         if {len(set(self.names)), *lengths} != {len(self.vectors)}:
-            raise ValueError(
-                "directions need unique names, and as many labels of every kind as vectors"
-            )
+            raise ValueError("directions need unique names, and as many labels as vectors")
         broken = ~self.vectors.isfinite().all(-1)
         if broken.any():
             raise UserError(
@@ -115,29 +113,26 @@ def full_activations(
     n = n_per_layer * len(layers)
     if contexts.numel() < n:
         raise UserError(
-            f"{contexts.numel()} held-out tokens are too few for {n} activations: cut more "
-            "held-out contexts"
+            f"{contexts.numel()} held-out tokens are too few for {n} activations: cut more contexts"
         )
     # the first n_per_layer places are the first layer's, and so on
     places = torch.tensor(random.Random(seed).sample(range(contexts.numel()), n))
-    columns = places % contexts.shape[1]
-    needed, rows = (places // contexts.shape[1]).unique(return_inverse=True)
+    of_token, columns = places // contexts.shape[1], places % contexts.shape[1]
+    needed, rows = of_token.unique(return_inverse=True)
     vectors = torch.empty(n, lm.width)
     for batch, h in read_residuals(lm, contexts[needed], layers, batch_size):
         for layer, of_layer in zip(layers, torch.arange(n).split(n_per_layer), strict=True):
             here = of_layer[(rows[of_layer] >= batch.start) & (rows[of_layer] < batch.stop)]
             vectors[here] = h[layer][rows[here] - batch.start, columns[here]].float().cpu()
-    ids = contexts[needed][rows].tolist()
-    marked = zip(ids, columns.tolist(), strict=True)
-    return _test_directions(
-        "act", layers, n_per_layer, vectors, [marked_text(lm, *place) for place in marked]
-    )
+    marked = zip(contexts[of_token].tolist(), columns.tolist(), strict=True)
+    sources = [marked_text(lm, *place) for place in marked]
+    return _test_directions("act", layers, n_per_layer, vectors, sources)
 
 
 def activation_differences(
     lm: LanguageModel,
     pairs: Sequence[FactPair],
-    demonstrations: Mapping[str, Sequence[Fact]],
+    demonstrations: Demonstrations,
     layers: Sequence[int],
     n_per_layer: int,
     seed: int,
@@ -153,9 +148,9 @@ def activation_differences(
     """
     rng, n, lead_in = random.Random(seed), n_per_layer * len(layers), lm.encode(LEAD_IN)
     encoded = [TokenPair.of(lm, pair, demonstrations, with_options) for pair in pairs]
-    finals = [(i, pair.final) for i, pair in enumerate(encoded) if pair.final]
-    same = [(i, t) for i, pair in enumerate(encoded) for t in range(1, pair.n_same + 1)]
-    others = [(i, t) for i, t in same if t != encoded[i].final]
+    finals = [(pair, pair.final) for pair in encoded if pair.final]
+    same = [(pair, t) for pair in encoded for t in range(1, pair.n_same + 1)]
+    others = [(pair, t) for pair, t in same if t != pair.final]
     places = (rng.sample(finals, len(finals)) + rng.sample(others, len(others)))[:n]
     if len(places) < n:
         raise UserError(
@@ -164,10 +159,10 @@ def activation_differences(
         )
     rng.shuffle(places)
     vectors, sources = torch.empty(n, lm.width), [""] * n
-    order = sorted(range(n), key=lambda i: len(encoded[places[i][0]].ids))  # like lengths together
+    order = sorted(range(n), key=lambda i: len(places[i][0].texts[0]))  # like lengths together
     for start in range(0, n, batch_size):
         batch = order[start : start + batch_size]
-        texts = [encoded[places[i][0]].texts for i in batch]
+        texts = [places[i][0].texts for i in batch]
         runs = []
         for of_text in zip(*texts, strict=True):
             prompts = [lead_in + ids for ids in of_text]

@@ -46,7 +46,6 @@ class Exemplars:
             )
 
     def __len__(self) -> int:
-        """The number of directions."""
         return len(self.sequences)
 
     def take(self, rows: Sequence[int]) -> Exemplars:
@@ -139,7 +138,9 @@ def find_exemplars(
             _merge_top(best[rows], top[rows], a.unflatten(1, (-1, length)).amax(2), start)
             mean[rows] += a.mean(1).double() * (len(h) / (n_sequences * length))
     sequences = torch.cat([top, _random_others(top, n_sequences, n_random, seed)], 1)
-    activations = _activations(residuals, vectors, sequences)
+    # a_v of each direction in its own sequences: one at a time stays in a CPU's cache
+    of_each = (residuals[of_v].float() for of_v in sequences)  # each [k, T, d]
+    activations = torch.stack([h @ v for h, v in zip(of_each, vectors, strict=True)])
     values = (sequences, activations, mean.float(), best[:, 0])
     return Exemplars(tokens, *(value.to(tokens.device) for value in values), n_top)
 
@@ -164,10 +165,3 @@ def _random_others(top: Tensor, n_sequences: int, n_random: int, seed: int) -> T
             number += number >= other
         taken = torch.cat([taken, number], 1)
     return taken[:, top.shape[1] :]
-
-
-def _activations(residuals: Tensor, vectors: Tensor, sequences: Tensor) -> Tensor:
-    """a_v [n, k, T] float32 of each direction in its own sequences [n, k]. (One direction at a time
-    stays in a CPU's cache.)"""
-    of_each = (residuals[of_v].float() for of_v in sequences)  # each [k, T, d]
-    return torch.stack([h @ v for h, v in zip(of_each, vectors, strict=True)])

@@ -4,7 +4,6 @@ import json
 import re
 from collections import defaultdict
 from functools import cache
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,30 +24,28 @@ OF_UNKNOWN += [("er", "adjectives"), ("est", "adjectives")]
 
 
 @cache
-def word_lists() -> dict[str, dict[str, list[str]]]:
+def word_lists() -> dict[str, dict[str, set[str]]]:
     """The tables "classes" (function words), "categories", "parts" (phrase -> words) and
     "irregular" (base form -> other forms)."""
     tables = json.loads(WORD_LISTS.read_text("utf-8"))
     return {
-        name: {phrase: words.split() for phrase, words in table.items()}
+        name: {phrase: set(words.split()) for phrase, words in table.items()}
         for name, table in tables.items()
     }
 
 
 @cache
-def _bases() -> tuple[dict[str, str], dict[str, set[str]]]:
-    """(base form of every irregular form, words of every part of speech)."""
-    lists = word_lists()
-    irregular = {form: base for base, forms in lists["irregular"].items() for form in forms}
-    return irregular, {part: set(words) for part, words in lists["parts"].items()}
+def _irregular() -> dict[str, str]:
+    """The base form of every irregular form."""
+    return {form: base for base, forms in word_lists()["irregular"].items() for form in forms}
 
 
 @cache
 def lemma(word: str) -> str:
     """The base form of a lower-case English word ("went" -> "go"); the word itself if unknown."""
-    irregular, parts = _bases()
-    if word in irregular:
-        return irregular[word]
+    if word in _irregular():
+        return _irregular()[word]
+    parts = word_lists()["parts"]
     # WordNet also lists "making" and "used" by themselves; here they are forms of a verb
     listed = any(word in words for words in parts.values())
     for ending, part in ENDINGS if listed else ENDINGS + OF_UNKNOWN:
@@ -72,7 +69,7 @@ def _stems(stem: str, ending: str) -> list[str]:
 
 def inflections(word: str) -> list[str]:
     """Phrases for the grammatical forms that a lower-case word is most often seen in."""
-    parts, base = _bases()[1], lemma(word)
+    parts, base = word_lists()["parts"], lemma(word)
     phrases = [part for part, words in parts.items() if word in words]
     if base == word:
         return phrases + ["verbs in their base form"] * ("verbs" in phrases)
@@ -96,19 +93,17 @@ def word_classes(words: list[str]) -> tuple[list[str], list[str], np.ndarray]:
     for phrase, listed in (lists["classes"] | lists["categories"]).items():
         for entry in listed:
             entries[entry].add(phrase)
-    closed = set(chain.from_iterable(lists["classes"].values()))
+    closed = set().union(*lists["classes"].values())
     of_words = [_phrases(word, entries, closed) for word in words]
     names = sorted(set().union(*of_words))
     column = {phrase: i for i, phrase in enumerate(names)}
     member = np.zeros((len(words), len(names)), dtype=bool)
     for row, phrases in enumerate(of_words):
         member[row, [column[phrase] for phrase in phrases]] = True
-    kinds = {
-        **dict.fromkeys(lists["classes"], "class"),
-        **dict.fromkeys(lists["categories"], "category"),
-        **dict.fromkeys([*MARK_CLASSES, "punctuation marks"], "mark"),
-        **dict.fromkeys(SHAPES, "shape"),
-    }
+    kinds = dict.fromkeys(lists["classes"], "class")
+    kinds |= dict.fromkeys(lists["categories"], "category")
+    kinds |= dict.fromkeys([*MARK_CLASSES, "punctuation marks"], "mark")
+    kinds |= dict.fromkeys(SHAPES, "shape")
     return names, [kinds.get(phrase, "part") for phrase in names], member
 
 

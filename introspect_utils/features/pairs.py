@@ -11,6 +11,8 @@ from introspect_utils.data.prompts import Prompt, target_prompt
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.tokens import token_spans
 
+Demonstrations = Mapping[str, Sequence[Fact]]  # solved examples of each relation, for prompts
+
 
 @dataclass(frozen=True)
 class TokenPair:
@@ -30,25 +32,15 @@ class TokenPair:
     n_same: int
     final: int
 
-    @property
-    def ids(self) -> list[int]:
-        return self.texts[0]
-
     @classmethod
     def of(
-        cls,
-        target: LanguageModel,
-        pair: FactPair,
-        demonstrations: Mapping[str, Sequence[Fact]],
-        with_options: bool,
+        cls, lm: LanguageModel, pair: FactPair, demonstrations: Demonstrations, with_options: bool
     ) -> TokenPair:
-        """`demonstrations`: solved examples of each relation, shown before both prompts."""
         shown, options = demonstrations[pair.original.relation], pair.options * with_options
         facts = (pair.original, pair.counterfactual)
         prompts = tuple(target_prompt(fact, shown, options) for fact in facts)
-        ids, spans = zip(
-            *(token_spans(target.tokenizer, prompt.text) for prompt in prompts), strict=True
-        )
+        encoded = [token_spans(lm.tokenizer, prompt.text) for prompt in prompts]
+        ids, spans = zip(*encoded, strict=True)
         finals = {
             len(of_text) - max(i for i, span in enumerate(of_text) if span[0] < prompt.subject[1])
             for prompt, of_text in zip(prompts, spans, strict=True)

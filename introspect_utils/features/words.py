@@ -37,7 +37,6 @@ class Words:
         pieces, inverse = texts_of(tokenizer, ids[:, None].tolist()), inverse.reshape(tokens.shape)
         self._number = {"": NONE}
         self._segment(pieces, inverse)
-        self.piece = np.array([self.number(core(piece)) for piece in pieces])[inverse]
         self._describe_words()
         self._describe_places()
 
@@ -66,9 +65,9 @@ class Words:
         self.first[:, 0] = True
         self.last = np.roll(self.first, -1, axis=1)
         self.last[:, -1] = True
+        self.piece = of_tokens(self.number(core(piece)) for piece in pieces)
         starts, ends = np.flatnonzero(self.first), np.flatnonzero(self.last)
-        flat, alone = inverse.reshape(-1), [self.number(core(piece)) for piece in pieces]
-        occurrence = np.array(alone)[flat[starts]]  # the word of each occurrence
+        flat, occurrence = inverse.reshape(-1), self.piece.reshape(-1)[starts]  # of words
         for i in np.flatnonzero(starts != ends):
             of_word = flat[starts[i] : ends[i] + 1]
             occurrence[i] = self.number(core("".join(pieces[token] for token in of_word)))
@@ -127,13 +126,11 @@ class Words:
         place = np.broadcast_to(np.arange(length), self.word.shape)
         mark, digits = self.is_mark[self.word], self.is_digits[self.word]
         comma, opening, closing, quote = (self._has(x)[self.word] for x in (",", "([", ")]", '"'))
-        opened, closed, quotes = (
-            np.cumsum(signs & self.first, 1) for signs in (opening, closing, quote)
-        )
+        starts = [signs & self.first for signs in (opening, closing, quote)]
+        opened, closed, quotes = np.cumsum(starts, axis=2)
         sentence, split = self._begins_sentence(), ~(self.first & self.last) & ~digits
-        near_comma = np.any(
-            [shifted(comma, by) for by in range(-LIST_SPAN, 1 + LIST_SPAN) if by], 0
-        )
+        beside = [by for by in range(-LIST_SPAN, LIST_SPAN + 1) if by]
+        near_comma = np.any([shifted(comma, by) for by in beside], 0)
         inside = mark & ~self._spaced & ~shifted(self._spaced, 1) & (self.after != NONE)
         in_number = inside & self.is_digits[self.before] & self.is_digits[self.after]
         conjunctions = [self.number(word) for word in ("and", "or", "but")]
@@ -165,10 +162,8 @@ class Words:
 
 def shifted(array: np.ndarray, by: int) -> np.ndarray:
     """What stands `by` tokens further on in [N, T] (back, if negative), 0 outside the window."""
-    out, length = np.zeros_like(array), array.shape[1]
-    by = max(-length, min(length, by))
-    out[:, max(0, -by) : length - max(0, by)] = array[:, max(0, by) : length - max(0, -by)]
-    return out
+    padded = np.pad(array, ((0, 0), (abs(by), abs(by))))
+    return padded[:, abs(by) + by :][:, : array.shape[1]]
 
 
 def _is_mark(word: str) -> bool:

@@ -6,8 +6,6 @@ behind one BOS (where its tokenizer has one) and a line break, which are left ou
 the residuals of the first tokens can be a hundred times as long as all others.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -31,6 +29,7 @@ from introspect_utils.settings.paths import MEANS, opened, replaced
 
 LEAD_IN = "\n"
 BYTES = 2  # of a bfloat16
+MAKER = "notebooks/01_data_features.ipynb"
 
 
 @torch.inference_mode()
@@ -77,7 +76,7 @@ def store_residuals(
     digest.update(contexts.cpu().numpy().tobytes())
     shape = [*contexts.shape, lm.width]
     about = {"shape": shape, "dtype": "bfloat16", "made_from": digest.hexdigest()[:16]}
-    n_bytes, unfinished = BYTES * math.prod(shape[1:]), []  # of a context
+    n_bytes, unfinished = BYTES * math.prod(shape[1:]), {}  # of a context; {layer: file}
     for layer in layers:
         raw, described = _files(folder, layer)
         if _about(folder, layer) != about or raw.stat().st_size > len(contexts) * n_bytes:
@@ -85,17 +84,16 @@ def store_residuals(
             with replaced(described) as temporary:
                 temporary.write_text(json.dumps(about) + "\n", "utf-8")
         if raw.stat().st_size < len(contexts) * n_bytes:
-            unfinished.append(layer)
+            unfinished[layer] = raw
     if not unfinished:
         return
-    raw = {layer: _files(folder, layer)[0] for layer in unfinished}
-    done = min(path.stat().st_size for path in raw.values()) // n_bytes
-    for path in raw.values():
+    done = min(path.stat().st_size for path in unfinished.values()) // n_bytes
+    for path in unfinished.values():
         os.truncate(path, done * n_bytes)
     settings = {"desc": "residuals", "unit": "token", "unit_scale": True, "mininterval": 10}
     with tqdm(total=contexts.numel(), initial=done * contexts.shape[1], **settings) as progress:
-        for rows, h in read_residuals(lm, contexts[done:], unfinished, batch_size):
-            for layer, path in raw.items():
+        for rows, h in read_residuals(lm, contexts[done:], list(unfinished), batch_size):
+            for layer, path in unfinished.items():
                 values = h[layer].to("cpu", torch.bfloat16).contiguous().view(torch.int16)
                 with path.open("ab") as file:
                     file.write(values.numpy().data)
@@ -107,18 +105,12 @@ def open_residuals(folder: Path, layer: int) -> Tensor:
     Raises `UserError` when the store is missing, unfinished or damaged."""
     raw, about = _files(folder, layer)[0], _about(folder, layer)
     if about is None:
-        raise UserError(
-            f"{folder} holds no residuals of layer {layer}: notebooks/01_data_features.ipynb "
-            "stores them"
-        )
+        raise UserError(f"{folder} holds no residuals of layer {layer}: {MAKER} stores them")
     shape = about["shape"]
     if raw.stat().st_size != BYTES * math.prod(shape):
-        raise UserError(
-            f"{raw} is unfinished or damaged (its size is not that of {shape}): run "
-            "notebooks/01_data_features.ipynb again"
-        )
-    # Read-only: a private map that may be written to counts as memory, and one larger than the
-    # machine's is refused.
+        wrong = f"{raw} is unfinished or damaged (its size is not that of {shape})"
+        raise UserError(f"{wrong}: run {MAKER} again")
+    # read-only: a map that may be written to counts as memory, and more than there is is refused
     h = np.memmap(raw, np.int16, mode="r", shape=tuple(shape))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
@@ -134,18 +126,17 @@ def mean_residual(residuals: Tensor) -> Tensor:
 def layer_means(folder: Path, layers: Sequence[int]) -> dict[int, Tensor]:
     """{l: the mean residual [d] float32} of stored layers, kept in a file beside the store, so that
     they can be had without it. Raises `UserError` where there is neither."""
-    path, found = folder / MEANS, {}
+    path = folder / MEANS
     made_from = {str(layer): json.dumps(_about(folder, layer)) for layer in layers}
     if path.is_file():
-        with opened(path, "notebooks/01_data_features.ipynb") as saved:
+        with opened(path, MAKER) as saved:
             stored = [about for about in made_from.items() if about[1] != "null"]
             if {*stored} <= {*saved.metadata().items()} and {*made_from} <= {*saved.keys()}:
                 return {layer: saved.get_tensor(str(layer)) for layer in layers}
-    for layer in layers:
-        found[str(layer)] = mean_residual(open_residuals(folder, layer))
+    means = {layer: mean_residual(open_residuals(folder, layer)) for layer in layers}
     with replaced(path) as temporary:
-        save_file(found, temporary, made_from)
-    return {int(layer): mean for layer, mean in found.items()}
+        save_file({str(layer): mean for layer, mean in means.items()}, temporary, made_from)
+    return means
 
 
 def _files(folder: Path, layer: int) -> tuple[Path, Path]:

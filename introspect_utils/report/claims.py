@@ -122,22 +122,21 @@ def _named(r: dict) -> str:
 
 def between(r: dict, what: str, low: float = -inf, high: float = inf) -> Comparison:
     """Whether the number of a record lies between two bounds."""
-    outcome, numbers, reason = UNDECIDED, "–", r["reason"] or "no interval"
-    if r["low"] is not None:
-        numbers = f"{100 * r['value']:.1f} ({100 * r['low']:.1f} to {100 * r['high']:.1f})"
-        if ONE_SEED in reason or (r["trained_parameters"] and len(r["seeds"]) < 2):
-            reason = ONE_SEED
-        elif 0 in (low, high) and r["p"] is not None and r["p"] >= SIGNIFICANCE:
-            reason = f"p = {r['p']:.2g}"
-        else:
-            half, by = widest(r)
-            if low < r["value"] - half and r["value"] + half < high:
-                outcome, reason = HOLDS, ""
-            elif r["value"] + half < low or high < r["value"] - half:
-                outcome, reason = CONTRADICTED, ""
-            else:
-                reason = f"the interval{by} includes the bound"
-    return Comparison(what, numbers, outcome, reason, (r["artifact"],))
+    artifacts = (r["artifact"],)
+    if r["low"] is None:
+        return Comparison(what, "–", UNDECIDED, r["reason"] or "no interval", artifacts)
+    half, by = widest(r)
+    outcome, reason = UNDECIDED, f"the interval{by} includes the bound"
+    if ONE_SEED in (r["reason"] or "") or (r["trained_parameters"] and len(r["seeds"]) < 2):
+        reason = ONE_SEED
+    elif 0 in (low, high) and r["p"] is not None and r["p"] >= SIGNIFICANCE:
+        reason = f"p = {r['p']:.2g}"
+    elif low < r["value"] - half and r["value"] + half < high:
+        outcome, reason = HOLDS, ""
+    elif r["value"] + half < low or high < r["value"] - half:
+        outcome, reason = CONTRADICTED, ""
+    numbers = f"{100 * r['value']:.1f} ({100 * r['low']:.1f} to {100 * r['high']:.1f})"
+    return Comparison(what, numbers, outcome, reason, artifacts)
 
 
 def _ranked(similarity: str, records: list[dict]) -> list[Comparison]:

@@ -13,7 +13,6 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch, Rectangle
-from matplotlib.pyplot import rc_context
 from matplotlib.textpath import text_to_path
 
 from introspect_utils.report import style
@@ -118,7 +117,7 @@ def _boxes(axes, y: float, boxes: list, example: dict) -> float:
     return low - 8
 
 
-@rc_context(style.SETTINGS)
+@style.STYLED
 def drawing(name: str, examples: dict[str, dict]) -> Figure | None:
     """One of Figures 1 to 4, of the tasks that there is an example of."""
     if not examples.keys() & DRAWINGS[name].keys():

@@ -31,13 +31,12 @@ def find_examples(profile: Profile, runs: Sequence[tuple[dict, pd.DataFrame]]) -
     kept = json.loads(path.read_text("utf-8")) if path.exists() else {}
     found = {}
     for name, reader in READERS.items():
-        run, said = self_explained(runs, name) or ({}, pd.DataFrame({"row": []}))
-        task, example, said = TASKS[name], kept.get(name), said.set_index("row", drop=False)
-        folder = task.folder(profile, run.get("target", ""))
-        chosen = None
-        if run and (folder / task.data_files[-1]).is_file():
-            chosen = reader(profile, run, said, folder)
-        if chosen:
+        if not (explained := self_explained(runs, name)):
+            continue
+        (run, said), task, example = explained, TASKS[name], kept.get(name)
+        said, folder = said.set_index("row", drop=False), task.folder(profile, run["target"])
+        there = (folder / task.data_files[-1]).is_file()
+        if there and (chosen := reader(profile, run, said, folder)):
             rows, row, shown = chosen
             asked = task.examples(rows, "full", run["seed"])[row]
             example = {"run": run["id"], "target": run["target"], "n_train": run["n_train"]}
@@ -46,7 +45,7 @@ def find_examples(profile: Profile, runs: Sequence[tuple[dict, pd.DataFrame]]) -
             example |= shown
             if before := example.pop("asked", None):  # what stands before the statement is left out
                 example["question"] = example["question"].replace(*before)
-        if example and example["run"] == run.get("id"):
+        if example and example["run"] == run["id"]:
             row = said.loc[example["row"]]
             if row["generation"] == example["generation"]:
                 found[name] = example | {"verdict": verdict(row)}

@@ -15,7 +15,6 @@ from introspect_utils.scores.metrics import estimate, wilson
 
 PEAK = 10  # activations are binned 0..10
 SHADES = LinearSegmentedColormap.from_list("active", ["#FFFFFF", style.SKY])
-STYLED = plt.rc_context(style.SETTINGS)
 
 
 def _axes(width: float, height: float) -> plt.Axes:
@@ -28,7 +27,7 @@ def closed(figure: plt.Figure) -> plt.Figure:
     return figure
 
 
-@STYLED
+@style.STYLED
 def facts_kept(asked: Sequence, kept: Sequence) -> None:
     """Per relation, how many facts the target was asked and how many it answered."""
     counts = {name: pd.Series([fact.relation for fact in facts]).value_counts()
@@ -39,7 +38,7 @@ def facts_kept(asked: Sequence, kept: Sequence) -> None:
     display(closed(axes.figure))
 
 
-@STYLED
+@style.STYLED
 def patch_grid(rows: Sequence[dict]) -> None:
     """Figure 3B for one pair: the next token after patching each token of x (columns) at each block
     of layers (rows)."""
@@ -69,7 +68,7 @@ def patch_grid(rows: Sequence[dict]) -> None:
     display(closed(axes.figure))
 
 
-@STYLED
+@style.STYLED
 def loss_curve(losses: Sequence[float]) -> None:
     """Cross-entropy per explanation token (eq. 1) at each step."""
     axes = _axes(style.COLUMN, 1.8)
@@ -78,7 +77,7 @@ def loss_curve(losses: Sequence[float]) -> None:
     display(closed(axes.figure))
 
 
-@STYLED
+@style.STYLED
 def score_distribution(scores: Sequence[float], layers: Sequence[int]) -> plt.Figure:
     """Histograms of the description scores (eq. 2, -1..1) of n directions, a panel for each of
     their `layers` [n]; a line at the median."""
@@ -95,7 +94,7 @@ def score_distribution(scores: Sequence[float], layers: Sequence[int]) -> plt.Fi
     return closed(grid.figure)
 
 
-@STYLED
+@style.STYLED
 def dictionary_quality(reports: Mapping[int, Mapping[str, float]]) -> plt.Figure:
     """Explained variance, active latents (L0) and dead latents of the dictionary of each layer;
     `reports`: layer -> its `dictionary_report`."""
@@ -111,7 +110,7 @@ def dictionary_quality(reports: Mapping[int, Mapping[str, float]]) -> plt.Figure
     return closed(panels[0, 0].figure)
 
 
-@STYLED
+@style.STYLED
 def score_bars(scores: Mapping[str, Sequence[float]]) -> plt.Figure:
     """Mean simulator score of each of `scores` (name -> scores [n] of n directions; the first is
     what the others are baselines of), 95% bars."""
@@ -125,7 +124,7 @@ def score_bars(scores: Mapping[str, Sequence[float]]) -> plt.Figure:
     return closed(axes.figure)
 
 
-@STYLED
+@style.STYLED
 def calibration_plot(predicted: np.ndarray, true: np.ndarray) -> plt.Figure:
     """Mean true activation against the predicted one, both 0..10 and [m, k, T] (directions,
     exemplars, tokens), in steps of one. Bars: 95%. Grey columns: share of the tokens in a step."""
@@ -159,7 +158,7 @@ def calibration(predicted: np.ndarray, true: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(steps, columns=["value", "predicted", "true", "stderr", "n"])
 
 
-@STYLED
+@style.STYLED
 def hints_followed(cells: Mapping[str, Sequence[dict]]) -> plt.Figure:
     """How often the answer becomes the hint's letter where the hint names another, in MMLU's four
     areas, for questions that the target answers right and wrong without it; 95% bars.

@@ -9,7 +9,7 @@ from introspect_utils.report import result_figures as plot
 from introspect_utils.report import style
 
 
-@plot.STYLED
+@style.STYLED
 def hero(records: list[dict]) -> Figure | None:
     """Figure 1D: each task's self-explainer among a few rows, beside the paper's."""
     drawn, said = [], []
@@ -23,7 +23,7 @@ def hero(records: list[dict]) -> Figure | None:
             for label, (ours, quoted) in spec["rows"].items():
                 if line := by_key.get(tuple(ours.split(" "))):
                     of_paper = paper.get(tuple((quoted or "").split(" ")), {})
-                    shown.append(plot.Line(label, line.key, line.ours, of_paper))
+                    shown.append(plot.Line(label, line.key, line.record, line.ours, of_paper))
             if not shown:  # no explainer is done yet
                 continue
             rivals = [line for line in shown if line.name in spec["rivals"]]

@@ -21,7 +21,7 @@ def figure_ablation(records: list[dict]) -> Figure | None:
     return hints_followed(cells) if cells else None
 
 
-@plot.STYLED
+@style.STYLED
 def figure_matrix(records: list[dict]) -> Figure | None:
     """Table 3 as a matrix, targets × explainers, where there are two targets or more."""
     cells = pd.DataFrame([r for r in records if (r["table"], r["condition"]) == ("3", "full")])
@@ -36,17 +36,12 @@ def figure_matrix(records: list[dict]) -> Figure | None:
     own = sum(compared.loc[key].idxmax() == key[1] for key in compared.index)
     title = f"Self is the best explainer in {own} of {len(compared)} pairs of target and score"
     title += " (one training seed: no verdict)" if seeds < 2 else ""
-    size = (style.PAGE, 0.35 * len(models) + 1.2)
-    made, grid = plot.figure(*size, title, 1, len(OUTCOMES), sharey=True)
+    height = 0.35 * len(models) + 1.2
+    made, grid = plot.figure(style.PAGE, height, title, 1, len(OUTCOMES), sharey=True)
     names = [name.replace("-", "-\n", 1) for name in models]
-    look = {
-        "cmap": "Blues",
-        "vmin": 0,
-        "vmax": 150,
-        "cbar": False,
-        "annot_kws": {"size": 7, "color": style.BLACK},
-    }
-    look |= {"xticklabels": names, "yticklabels": names, "annot": True, "fmt": ".1f"}
+    look = {"cmap": "Blues", "vmin": 0, "vmax": 150, "cbar": False, "annot": True, "fmt": ".1f"}
+    look |= {"annot_kws": {"size": 7, "color": style.BLACK}}
+    look |= {"xticklabels": names, "yticklabels": names}
     for axes, metric in zip(grid[0], OUTCOMES, strict=True):
         sns.heatmap(100 * cells.loc[metric].loc[models], ax=axes, **look)
         axes.set(title=style.LABELS[metric], xlabel="explainer", ylabel="")

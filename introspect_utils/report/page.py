@@ -3,6 +3,7 @@
 import base64
 import re
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -11,23 +12,15 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
-from introspect_utils.report import (
-    drawings,
-    drawn_examples,
-    hero,
-    other_figures,
-    result_figures,
-    style,
-    tables,
-)
+from introspect_utils.report import drawings, drawn_examples, hero, other_figures, style, tables
+from introspect_utils.report import result_figures as plot
 from introspect_utils.report.claims import CLAIMS
 from introspect_utils.report.figures import PEAK, shaded
 from introspect_utils.report.paper import PATCHING_METRICS as OUTCOMES
 from introspect_utils.report.records import write_results
-from introspect_utils.report.result_figures import both_ways, floor, lines, pick, targets, word
+from introspect_utils.report.result_figures import of_differences, of_table
 from introspect_utils.report.scaling import figure_scaling
 from introspect_utils.report.similarity import METRICS, figure_6
-from introspect_utils.report.style import kind
 from introspect_utils.report.table import Score, Table, save_table
 from introspect_utils.report.table_rows import self_explained
 from introspect_utils.runs.plan import plan
@@ -40,20 +33,19 @@ from introspect_utils.settings.rehearsal import profile_of
 from introspect_utils.tasks import TASKS
 
 COLUMNS = tables.COLUMNS
-OF_TABLE, DIFFERENCES = result_figures.of_table, result_figures.of_differences
 FIGURES = {  # of records
     "hero": hero.hero,
-    "figure_features": partial(OF_TABLE, tables=("1", "4"), columns=COLUMNS, rival="nn-all"),
+    "figure_features": partial(of_table, tables=("1", "4"), columns=COLUMNS, rival="nn-all"),
     "figure_6": figure_6,
     "figure_6_all": partial(figure_6, metrics=METRICS, columns=COLUMNS),
-    "figure_8": result_figures.figure_8,
-    "figure_patching": partial(OF_TABLE, tables=("2",), columns=OUTCOMES, rival="shuffled-vector"),
-    "figure_hints": partial(OF_TABLE, tables=("3",), columns=OUTCOMES, rival="other"),
+    "figure_8": plot.figure_8,
+    "figure_patching": partial(of_table, tables=("2",), columns=OUTCOMES, rival="shuffled-vector"),
+    "figure_hints": partial(of_table, tables=("3",), columns=OUTCOMES, rival="other"),
     "figure_matrix": other_figures.figure_matrix,
     "figure_ablation": other_figures.figure_ablation,
-    "figure_privileged": partial(DIFFERENCES, tables=("1-paired", "4-paired"), columns=COLUMNS),
+    "figure_privileged": partial(of_differences, tables=("1-paired", "4-paired"), columns=COLUMNS),
     "figure_privileged_outcomes": partial(
-        DIFFERENCES, tables=("2-paired", "3-paired"), columns=OUTCOMES
+        of_differences, tables=("2-paired", "3-paired"), columns=OUTCOMES
     ),
 }
 
@@ -100,25 +92,23 @@ class Report:
         """What was found in a reader's words; sentences whose numbers are missing are left out."""
         said = []
         for sentence in style.WORDS["findings"]:
-            try:
-                said.append(re.sub(r"\{([^}]*)\}", self._number, sentence))
-            except LookupError:
-                continue
-        return Markdown("\n".join(f"- {sentence}" for sentence in said))
+            with suppress(LookupError):
+                said.append("- " + re.sub(r"\{([^}]*)\}", self._number, sentence))
+        return Markdown("\n".join(said))
 
     def _number(self, place: re.Match) -> str:
         """A record's number, or what it says of self. Raises LookupError where it is missing."""
         form, table, explainer, condition, name = place[1].split("|")
-        for _, target in targets(self.records, table)[:1]:
-            same = {"table": table, "target": target, "condition": condition}
-            found = [r for r in self.records if explainer in (r["explainer"], kind(r["explainer"]))]
-            r = pick(found, name, **same)
+        for _, target in plot.targets(self.records, table)[:1]:
+            kinds = ((r, style.kind(r["explainer"])) for r in self.records)
+            found = [r for r, kind in kinds if explainer in (r["explainer"], kind)]
+            r = plot.pick(found, name, table=table, target=target, condition=condition)
             if explainer == "both ways":
-                r = both_ways(self.records, table.removesuffix("-interaction"), name)
+                r = plot.both_ways(self.records, table.removesuffix("-interaction"), name)
             if explainer == "floor":
-                r = floor(lines(self.records, table, target, [name]), name)
+                r = plot.floor(plot.lines(self.records, table, target, [name]), name)
             if r and form == "word":
-                return word(r)
+                return plot.word(r)
             if r and form == "name":
                 return style.label(r["explainer"], r["condition"])
             if r:
@@ -163,11 +153,10 @@ class Report:
         """Save and show tables of `tables.yaml`, as far as there are records of them."""
         for name in names:
             self.shown.add(name)
+            _remove(self.folder / "tables", name)
             if table := tables.table(name, self.records):
                 self.files += save_table(table, self.folder / "tables", name)
                 display(table)
-            else:
-                _remove(self.folder / "tables", name)
 
     def show_other_tables(self) -> None:
         """The tables that have not been shown: of tasks that the paper has not."""
@@ -176,6 +165,7 @@ class Report:
     def show_figures(self, *names: str) -> None:
         """Save and show figures, as far as there is something to show."""
         for name in names:
+            _remove(self.folder, name)
             if figure := self._figure(name):
                 png, svg, pdf = files = style.save_figure(figure, self.folder, name)
                 self.files += files
@@ -186,8 +176,6 @@ class Report:
                 below = f"<figcaption>{caption} ({links})</figcaption>"
                 wide = "page" if figure.get_figwidth() > style.COLUMN else "column"
                 display(HTML(f'<figure class="{wide}">{image}{below}</figure>'))
-            else:
-                _remove(self.folder, name)
 
     def _figure(self, name: str) -> Figure | None:
         features = self.profile.features
@@ -210,8 +198,7 @@ class Report:
         header = ["Run", "Training rows", "Seed", "Time", "Memory, MB", "Machine", "Commit"]
         frame = pd.DataFrame(rows, columns=header, dtype=object)
         display(HTML(frame.to_html(escape=False, index=False, border=0, na_rep="–")))
-        files = [f.source for f in (self.profile, *self.profile.parts)]
-        files = [profile_of(source) or source for source in files]  # of a rehearsal, what it is of
+        files = [profile_of(f.source) or f.source for f in (self.profile, *self.profile.parts)]
         names = [source + ".yaml" * (not source.endswith(("yaml", "yml"))) for source in files]
         texts = [(REPO / "params" / name).read_text("utf-8") for name in names]
         self.files.append(self.folder / "settings.yaml")

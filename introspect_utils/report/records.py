@@ -110,8 +110,7 @@ def what_the_vector_adds(table: str, rows: list[Row]) -> Iterator[dict]:
     own = at.get(("self", "full"))
     for row in (row for row in rows if row.condition in WITHOUT):
         full, own_without = at.get((row.explainer, "full")), at.get(("self", row.condition))
-        named = {"condition": f"full minus {row.condition}"}
-        named |= {"reason": WITHOUT[row.condition]} if WITHOUT[row.condition] else {}
+        named = {"condition": f"full minus {row.condition}", "reason": WITHOUT[row.condition]}
         if full:
             yield from minus(f"{table}-vector", full, row, **named)
             for name, part in by_change(row).items():
@@ -241,9 +240,8 @@ def records(runs: RUNS, described: dict | None = None) -> list[dict]:
     Raises `UserError` if two records have the same key.
     """
     rows = rows_of(runs)
-    located = [row for row in rows if row.condition == "locate"]
+    found = [measured("C.1", row, "exact_match") for row in rows if row.condition == "locate"]
     largest, smaller = by_size([row for row in rows if row.condition != "locate"])
-    found = [measured("C.1", row, "exact_match") for row in located]
     found += tables(runs, largest, smaller, described or {})
     found += [each for row in largest + smaller for each in answers(row)]
     found += [each for row in largest if "hint" in row.columns for each in behind(row)]

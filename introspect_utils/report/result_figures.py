@@ -3,7 +3,7 @@ function gives None where there is nothing to show."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from textwrap import fill
 
 import matplotlib.pyplot as plt
@@ -26,16 +26,16 @@ THE_PAPER = "the paper"
 FLOOR = {"color": style.BLACK, "lw": 0.8, "ls": ":"}
 FLOOR_NAME = "floor: the best row without the right vector (hints: without a model)"
 BAR = {"ms": 4, "capsize": 1.5, "lw": 1}
-STYLED = plt.rc_context(style.SETTINGS)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Line:
     """A row of a dot plot: explainer and condition, and its records, ours and the paper's, by
     column."""
 
     name: str
     key: tuple[str, str]
+    record: dict
     ours: dict[str, dict]
     paper: dict[str, dict]
 
@@ -58,7 +58,7 @@ def legend(made: Figure, handles: dict, ncols: int = 2, title: str | None = None
 def interval(r: dict) -> float:
     """Half of the 95% interval of a record, or of a number of the paper, × 100; of a difference the
     widest by any kind of cluster, by which `word` judges it."""
-    is_difference = str(r.get("table")).endswith("-paired")
+    is_difference = r["table"].endswith("-paired")
     return 100 * (table_rows.widest(r)[0] if is_difference else table_rows.half_width(r))
 
 
@@ -104,10 +104,10 @@ def difference(
 ) -> dict | None:
     """The paired difference of self and a row of a table, in a column; of a control of self's own,
     what the vector adds to it."""
-    r = next(iter(rival.ours.values()))
-    same = {"table": f"{table}-paired", "explainer": r["explainer"], "condition": r["condition"]}
-    if r["explainer"] == "self":
-        same |= {"table": f"{table}-vector", "condition": f"full minus {r['condition']}"}
+    explainer, condition = rival.record["explainer"], rival.record["condition"]
+    same = {"table": f"{table}-paired", "explainer": explainer, "condition": condition}
+    if explainer == "self":
+        same |= {"table": f"{table}-vector", "condition": f"full minus {condition}"}
     return pick(records, name, target=target, **same)
 
 
@@ -134,7 +134,7 @@ def lines(records: list[dict], table: str, target: str, columns: Sequence[str]) 
         shown = r["target"] == target and (not paired or is_other(*key) and "@" not in key[0])
         if shown and any(name in by for name in columns):
             name = style.label(r["explainer"], key[1])
-            found.append(Line(name, key, by, paper.get(key, {})))
+            found.append(Line(name, key, r, by, paper.get(key, {})))
     return found
 
 
@@ -190,17 +190,15 @@ def _groups(records: list[dict], tables: Sequence[str], columns: Sequence[str]) 
             values = tuple(line.ours[name]["value"] for name in columns if name in line.ours)
             by_values.setdefault(values, line)
         found[key] = list(by_values.values())
-    any_of = [next(iter(line.ours.values())) for shown in found.values() for line in shown]
-    several = any(len(r["seeds"]) > 1 for r in any_of)
-    for shown in found.values():
-        for at, line in enumerate(shown):
-            r = next(iter(line.ours.values()))
-            alone = several and r["trained_parameters"] and len(r["seeds"]) < 2
-            shown[at] = replace(line, name=line.name + " (one seed)" * bool(alone))
+    every = [line for shown in found.values() for line in shown]
+    several = any(len(line.record["seeds"]) > 1 for line in every)
+    for line in every:
+        if several and line.record["trained_parameters"] and len(line.record["seeds"]) < 2:
+            line.name += " (one seed)"
     return {key: shown for key, shown in found.items() if shown}
 
 
-@STYLED
+@style.STYLED
 def of_table(
     records: list[dict], tables: Sequence[str], columns: Sequence[str], rival: str = ""
 ) -> Figure | None:
@@ -221,7 +219,7 @@ def of_table(
     return _panels(groups, columns, title, FLOOR_NAME, ONE_SEED)
 
 
-@STYLED
+@style.STYLED
 def of_differences(
     records: list[dict], tables: Sequence[str], columns: Sequence[str]
 ) -> Figure | None:
@@ -240,7 +238,7 @@ def of_differences(
     for table in dict.fromkeys(table for table, _ in groups):
         for r, by in paper_rows(table):
             key = r["explainer"], r["condition"]
-            line = Line(f"{style.label(*key)} → {r['target']}", key, {}, by)
+            line = Line(f"{style.label(*key)} → {r['target']}", key, r, {}, by)
             groups.setdefault((table, THE_PAPER), []).append(line)
     return _panels(groups, columns, title, "no difference", DIFFERENCE)
 
@@ -258,14 +256,14 @@ def _panels(
             draw(axes, shown, name, {"value": 0} if paired else floor(shown, name))
             n = sorted({line.ours[name]["n"] for line in shown if name in line.ours})
             axes.set_title(style.LABELS[name] + f"\nn = {'–'.join(map(str, n))}" * bool(n))
-        task = next(iter((shown[0].ours or shown[0].paper).values()))["task"]
-        task, target = style.LABELS.get(task, task), target.replace("-", "-\n", 1)
-        panels[0].set_ylabel(f"{task}{',' if target == THE_PAPER else ' of'}\n{target}")
+        task, of = shown[0].record["task"], "," if target == THE_PAPER else " of"
+        whom = target.replace("-", "-\n", 1)
+        panels[0].set_ylabel(f"{style.LABELS.get(task, task)}{of}\n{whom}")
     legend(made, marks(line_name), title=told)
     return made
 
 
-@STYLED
+@style.STYLED
 def figure_8(records: list[dict], least: int = 20) -> Figure | None:
     """Figure 8 as bars: what is to blame where the judge scores 0, the paper's as diamonds; as a
     person sorted the cases or, else, a rule. Not of fewer cases than `least`."""

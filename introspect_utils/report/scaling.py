@@ -68,7 +68,7 @@ def sentence(found: dict[tuple[str, str], Curve]) -> list[dict]:
     return rows
 
 
-@plot.STYLED
+@style.STYLED
 def figure_scaling(
     records: list[dict], target: str, columns: Sequence[str], n_layers: int
 ) -> Figure | None:

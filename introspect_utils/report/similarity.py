@@ -14,7 +14,7 @@ from introspect_utils.settings.names import variant
 METRICS = ("activation_pattern", "dot_product", "cka")
 
 
-@plot.STYLED
+@style.STYLED
 def figure_6(
     records: list[dict],
     metrics: Sequence[str] = ("dot_product",),

@@ -18,6 +18,7 @@ CHANGED = ListedColormap(["#FFFFFF", "#F3D9A0"])  # unchanged, changed
 COLUMN, PAGE = 3.3, 6.75  # inches: figures are drawn at the size they are printed at
 PAPER = {"marker": "D", "mfc": "none", "color": "#666666", "ms": 4, "mew": 0.7, "ls": "", "lw": 0.7}
 SETTINGS = WORDS["look"]
+STYLED = matplotlib.rc_context(SETTINGS)  # a decorator
 
 
 def kind(explainer: str, condition: str = "full") -> str:
@@ -63,12 +64,12 @@ def order(explainer: str, condition: str = "full") -> tuple:
     return list(KINDS).index(of_kind), baseline, explainer, place, condition
 
 
+@STYLED
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `name`.png, .svg and .pdf without dates, so that the same records give the same
     bytes."""
     metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(SETTINGS):
-        for form, keys in metadata.items():
-            figure.savefig(folder / f"{name}.{form}", metadata=keys)
+    for form, keys in metadata.items():
+        figure.savefig(folder / f"{name}.{form}", metadata=keys)
     return [folder / f"{name}.{form}" for form in metadata]

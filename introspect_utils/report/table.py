@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+CODE = re.compile(r"`([^`]*)`")  # in Markdown
 NUMBER = re.compile(r"[-+\d.,e/– ±]+")
 
 
@@ -49,12 +50,12 @@ class Table:
     def lines(self, text: Callable[[str], str], bold: str) -> list[list[str]]:
         """The header and the rows as text in which special characters are escaped, and bold cells
         marked."""
-        lines = [[text(name) for name in self.header]]
-        for row in self.rows:
-            marks = [bold if isinstance(cell, Score) and cell.bold else "{}" for cell in row]
-            cells = [mark.format(text(str(cell))) for mark, cell in zip(marks, row, strict=True)]
-            lines.append(cells)
-        return lines
+
+        def marked(cell: str | int | Score) -> str:
+            mark = bold if isinstance(cell, Score) and cell.bold else "{}"
+            return mark.format(text(str(cell)))
+
+        return [[marked(cell) for cell in line] for line in (self.header, *self.rows)]
 
     def markdown(self) -> str:
         """GitHub Markdown, the notes as a list below."""
@@ -73,7 +74,8 @@ class Table:
         for line in body:
             cells = [f"{tag}{cell}</td>" for tag, cell in zip(tags, line, strict=True)]
             html += f"<tr>{''.join(cells)}</tr>"
-        notes = "".join(f"<li>{_code(note)}</li>" for note in self.all_notes())
+        notes = [CODE.sub(r"<code>\1</code>", escape(note)) for note in self.all_notes()]
+        notes = "".join(f"<li>{note}</li>" for note in notes)
         notes = f"<details><summary>Notes</summary><ul>{notes}</ul></details>" if notes else ""
         wide = f'<div class="wide"><table>{html}</table></div>'
         return f"<figure><figcaption>{escape(self.caption)}</figcaption>{wide}{notes}</figure>"
@@ -101,11 +103,6 @@ class Table:
         return made.replace("\\end{table}", "\n".join([*notes, "\\end{table}"]))
 
 
-def _code(text: str) -> str:
-    """Escaped text in which Markdown's backquotes are code."""
-    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
-
-
 SIGNS = {"±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "Δ": r"$\Delta$", "→": r"$\to$"}
 SIGNS |= {"–": "--", "“": "``", "”": "''", "’": "'", "…": r"\ldots{}", "\n": r"\textbackslash{}n"}
 SIGNS |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -114,7 +111,7 @@ SIGNS |= {character: rf"\{character}" for character in "&%$#_{}"}
 
 def tex(text: str) -> str:
     """Text with LaTeX's special characters escaped; Markdown's backquotes become `\\texttt`."""
-    text = re.sub(r"`([^`]*)`", "\0\\1\1", text).translate(str.maketrans(SIGNS))
+    text = CODE.sub("\0\\1\1", text).translate(str.maketrans(SIGNS))
     return text.replace("\0", r"\texttt{").replace("\1", "}")
 
 

@@ -19,7 +19,6 @@ from introspect_utils.tasks.conditions import UNTRAINED
 RUNS = list[tuple[dict, pd.DataFrame]]  # run.json and predictions of each
 TEMPLATE = r"the word '\S*'"  # a description that only names a word
 ONE_SEED = "one training seed"
-NORMAL_95 = 1.96  # standard errors
 RATED = ("judge", "judge_high")  # not a number where a chat judge gave no rating
 FORM = (
     "table task data target explainer condition metric value stderr low high n clusters n_clusters "
@@ -196,9 +195,8 @@ def measured(
 
     Raises `UserError` for another score that is not a number.
     """
-    fields = ({"p": None} if scores is None else {}) | fields
-    scores = row.scores(metric) if scores is None else scores
-    clusters = row.clusters if clusters is None else clusters
+    if scores is None:
+        scores, clusters, fields = row.scores(metric), row.clusters, {"p": None} | fields
     if metric in RATED:
         [scores], clusters = rated([scores], clusters)
     first, *others = [*clusters.items()] or [(None, np.arange(scores.shape[1]))]
@@ -206,17 +204,15 @@ def measured(
         found = metrics.estimate(scores, first[1])
     except UserError as error:
         raise UserError(f"{row.artifact}: {metric}, {error}") from None
-    error_by = {name: metrics.estimate(scores, ids) for name, ids in others}
-    error = found._asdict() | {"n": scores.shape[1], "clusters": first[0]}
-    error |= {"n_clusters": len(set(first[1]))}
-    error |= {"error_by": {name: _error(of) for name, of in error_by.items() if of.stderr}}
+    error_by = {}
+    for name, ids in others:
+        by = metrics.estimate(scores, ids)
+        if by.stderr:
+            error_by[name] = {key: round(getattr(by, key), 6) for key in ("stderr", "low", "high")}
+            error_by[name]["p"] = float(f"{by.p:.4g}")
+    error = found._asdict() | {"n": scores.shape[1], "clusters": first[0], "error_by": error_by}
+    error["n_clusters"] = len(set(first[1]))
     return record(table, row, metric, **error | fields)
-
-
-def _error(of: metrics.Estimate) -> dict[str, float]:
-    """The standard error, the 95% interval and the p of an estimate."""
-    error = {name: round(getattr(of, name), 6) for name in ("stderr", "low", "high")}
-    return error | {"p": float(f"{of.p:.4g}")}
 
 
 def rated(
@@ -263,7 +259,7 @@ def half_width(r: dict) -> float:
     """Half of the 95% interval of a record, or of a number of the paper."""
     if r.get("high") is not None:
         return r["high"] - r["value"]
-    return NORMAL_95 * (r["stderr"] or 0)
+    return 1.96 * (r["stderr"] or 0)  # the paper gives no interval
 
 
 def widest(r: dict) -> tuple[float, str]:

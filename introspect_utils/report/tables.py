@@ -2,10 +2,10 @@
 
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-import pandas as pd
 import yaml
 
 from introspect_utils.report import style
@@ -21,8 +21,8 @@ def _specs() -> dict[str, dict]:
     last = specs["table1"]["last"]
     for task in TASKS.values():
         if not any(task.table in spec["records"] for spec in specs.values()):
-            made = {"caption": task.title, "columns": list(task.metrics), "last": last}
-            specs[f"table{task.table}"] = made | {"records": [task.table], "task": task.name}
+            made = {"records": [task.table], "caption": task.title}
+            specs[f"table{task.table}"] = made | {"columns": list(task.metrics), "last": last}
     return specs
 
 
@@ -189,7 +189,7 @@ def _counts(spec: dict, records: list[dict]) -> Table:
     changes, and not. Token types that the paper has not are one, "other tokens"."""
     [table] = spec["records"]
     ours = [r for r in records if r["table"] == table]
-    cells = []
+    sums: dict[tuple, Counter] = {}
     for where, found in (("here", ours), ("paper", [row._asdict() for row in lookup(table=table)])):
         for r in found:
             *parts, label = r["condition"].rsplit(" / ", 2)
@@ -197,16 +197,14 @@ def _counts(spec: dict, records: list[dict]) -> Table:
             if parts:  # a token type and layers
                 type_ = TYPES.index(parts[0]) if parts[0] in TYPES else len(TYPES) - 1
                 layers = [int(number) for number in re.findall(r"\d+", parts[1])]
-                order = (type_, layers[0])
-                names = (TYPES[type_], f"{layers[0]}–{layers[-1]}")
+                order, names = (type_, layers[0]), (TYPES[type_], f"{layers[0]}–{layers[-1]}")
             order = (where, r["target"], r["data"] != "train", *order)
             row = (f"{r['target']} ({where})", r["data"], *names)
-            cells.append({"order": order, "row": row, "label": label, "value": int(r["value"])})
-    sums = pd.DataFrame(cells).pivot_table("value", ["order", "row"], "label", "sum", fill_value=0)
-    lines = [
-        (*row, int(n["changed"]), int(n["unchanged"]), Score(n["changed"] / max(n.sum(), 1)))
-        for (_, row), n in sums.iterrows()
-    ]
+            sums.setdefault((order, row), Counter())[label] += int(r["value"])
+    lines = []
+    for order, row in sorted(sums):
+        n = sums[order, row]
+        lines.append((*row, n["changed"], n["unchanged"], Score(n["changed"] / max(n.total(), 1))))
     header = ("Target", "Split", *spec["counts"], "Changed", "Unchanged", "Share changed")
     made_by = {f"{r['target']} (here)": r["artifact"] for r in ours}
     artifacts = tuple(made_by[line[0]] for line in lines if line[0] in made_by)

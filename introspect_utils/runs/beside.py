@@ -1,16 +1,14 @@
 """The runs beside data and explainers: of a task with a simulator, and over several tasks."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
-from introspect_utils.explainer.published import is_published
 from introspect_utils.runs.run import Run, checkpoint, new_run, scores
 from introspect_utils.settings.names import folder_name
 from introspect_utils.settings.paths import ROOT, run_dir
 from introspect_utils.settings.profile import Profile
 from introspect_utils.tasks import TASKS, task_features, task_patching
-from introspect_utils.tasks.conditions import UNTRAINED
 
 SIMULATOR, BASELINES, SCALING = "04_simulator", "08_baselines", "09_scaling"
 SIMILARITY, ERRORS = "10_similarity", "11_error_analysis"
@@ -41,24 +39,24 @@ def simulator(profile: Profile, target: str, data: Run) -> Run:
     return new_run(profile, run_id, SIMULATOR, asked, settings, data.outputs, files, heavy)
 
 
-def beside(
-    profile: Profile, target: str, data: Run, inputs: tuple[Path, ...], explained: list[Run]
-) -> list[Run]:
+def beside(profile: Profile, target: str, made: list[Run], explained: list[Run]) -> list[Run]:
     """Baselines of each size, scaling if there are several sizes, similarity if there is anything
     to compare, and the analysis of errors (B.5) of the self-explainer of the largest size and the
     first seed, if there is one."""
     name, asked, sizes = folder_name(target), {"target": target}, sorted(profile.features.sizes)
+    data, inputs = made[0].outputs, [path for run in made for path in run.outputs]
     runs = [baselines(profile, target, n_train, inputs) for n_train in sizes]
-    analysed = data.outputs + runs[-1].outputs
+    analysed = data + runs[-1].outputs
     if len(sizes) > 1:  # how scores grow with the training directions (section 4)
         read = [path for run in [*runs, *explained] for path in scores(run)]
         runs.append(new_run(profile, f"scaling-{name}", SCALING, asked, asked, read))
-    if compared := similar(explained):
+    trained = [run.parameters for run in explained if run.settings["training"]]
+    if compared := list(dict.fromkeys((of["explainer"], of["condition"]) for of in trained)):
         settings = _common(profile, target) | {"compared": compared}
         settings |= {"variants": asdict(profile.variants)}
         settings |= {"explainer_settings": asdict(profile.explainer)}
         run_id = f"similarity-{name}"
-        runs.append(new_run(profile, run_id, SIMILARITY, asked, settings, data.outputs))
+        runs.append(new_run(profile, run_id, SIMILARITY, asked, settings, data))
     asked = asked | {"explainer": "self", "n_train": sizes[-1], "seed": profile.seeds[0]}
     settings = asked | {"judge": "embedding"}  # whatever judge scored the cases
     run_id = f"features-errors-{name}-self-n{sizes[-1]}-seed{profile.seeds[0]}"
@@ -81,17 +79,6 @@ def baselines(profile: Profile, target: str, n_train: int, inputs: Iterable[Path
     return new_run(profile, run_id, BASELINES, asked, settings, inputs, ["predictions.parquet"])
 
 
-def similar(explained: list[Run]) -> list[tuple[str, str]]:
-    """(explainer, condition) that are compared with the target before their training (B.2). That of
-    published ones is over."""
-    pairs = [(run.parameters["explainer"], run.parameters["condition"]) for run in explained]
-    return [
-        (explainer, condition)
-        for explainer, condition in dict.fromkeys(pairs)
-        if condition not in UNTRAINED and not is_published(explainer)
-    ]
-
-
 def self_explainer(runs: list[Run], task: str, target: str) -> Run | None:
     """The largest self-explainer of `target` that `runs` train, with the first seed; None if there
     is none."""
@@ -111,14 +98,13 @@ def joint(profile: Profile, target: str, single: dict[str, Run]) -> Run:
     settings |= {"max_new_tokens": profile.generation.max_new_tokens}
     settings |= {"as_released": True} if profile.as_released else {}
     inputs = dict.fromkeys(path for run in single.values() for path in run.inputs)
-    asked = {"target": target, "seed": seed}
-    run = new_run(profile, f"joint-{name}-seed{seed}", JOINT, asked, settings, inputs)
-    folders = [
-        run_dir(profile.name, f"{task}-{name}-self-joint-n{n}-seed{seed}")
+    outputs = tuple(
+        run_dir(profile.name, f"{task}-{name}-self-joint-n{n}-seed{seed}") / file
         for task, n in sizes.items()
-    ]
-    files = ("run.json", "predictions.parquet")
-    return replace(run, outputs=tuple(folder / file for folder in folders for file in files))
+        for file in ("run.json", "predictions.parquet")
+    )
+    asked = {"profile": profile.source, "target": target, "seed": seed}
+    return Run(f"joint-{name}-seed{seed}", JOINT, asked, tuple(inputs), outputs, settings)
 
 
 def over_tasks(profile: Profile, runs: list[Run]) -> list[Run]:

@@ -104,9 +104,9 @@ def _training(file: Profile, run: Run, m: float, n: float) -> Estimate:
 def _tokens(file: Profile, run: Run) -> tuple[float, float]:
     """Tokens that a run reads and writes beside its training."""
     f, task = file.features, TRAIN.get(run.notebook)
+    tested = (f.n_test + 2 * f.n_act) * len(f.layers) if f else 0
     if task:
-        rows = (f.n_test + 2 * f.n_act) * len(f.layers) if task.simulated else 0
-        rows = rows or file.section(task.name).n_test
+        rows = tested if task.simulated else file.section(task.name).n_test
         rows *= 1 + len(task.controls) * (run.parameters["condition"] == "full")
         read = rows * (task.row_tokens + (_scored(f) if task.simulated else 0))
         return read, rows * file.generation.max_new_tokens
@@ -120,7 +120,6 @@ def _tokens(file: Profile, run: Run) -> tuple[float, float]:
         case "04_simulator":
             return f.simulator.scored * _described(f) * _scored(f), 0
         case "08_baselines":
-            tested = (f.n_test + 2 * f.n_act) * len(f.layers)
             return (7 + len(f.selfie_scales)) * tested * _scored(f), 0
         case "10_similarity":
             contexts = file.variants.aligned_contexts + f.n_test * len(f.layers) * f.n_top

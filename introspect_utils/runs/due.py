@@ -46,8 +46,9 @@ def made_from(run: Run, runs: list[Run], digests: dict[str, str] | None = None) 
     code = _code_digest(run.notebook, path.stat().st_mtime_ns if path.is_file() else 0)
     inputs = {other.id: digests[other.id] for other in above}
     made = {"settings": run.settings, "notebook": {run.notebook: code}, "inputs": inputs}
-    contents = {name: _contents(name) for name in _flat(run.settings).values() if "/" in name}
-    contents = {json.loads(name): digest for name, digest in contents.items() if digest}
+    values = [json.loads(value) for value in _flat(run.settings).values() if "/" in value]
+    named = {name: _contents(name) for name in values if isinstance(name, str)}
+    contents = {name: digest for name, digest in named.items() if digest}
     return made | ({"contents": contents} if contents else {})
 
 
@@ -55,11 +56,10 @@ def made_from(run: Run, runs: list[Run], digests: dict[str, str] | None = None) 
 def _contents(name: str) -> str | None:
     """A digest of the file or folder that a setting names (JSON text), of a folder by the names,
     sizes and times of its files; None for any other setting."""
-    value = json.loads(name)
-    path = ROOT / value if isinstance(value, str) else ROOT
+    path = ROOT / name
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    if path == ROOT or not path.is_dir():
+    if not path.is_dir():
         return None
     stats = ((str(p.relative_to(path)), p.stat()) for p in sorted(path.rglob("*")) if p.is_file())
     return _digest([[file, stat.st_size, stat.st_mtime_ns] for file, stat in stats])
@@ -83,9 +83,7 @@ def notebook_code(stem: str) -> list:
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"cannot read the notebook {path} ({error}); restore it, e.g. with git checkout"
-        ) from None
+        raise UserError(f"cannot read the notebook {path} ({error}); restore it from git") from None
     for cell in cells:
         tags = cell.get("metadata", {}).get("tags", [])
         if cell["cell_type"] == "code" and "parameters" not in tags:
@@ -99,19 +97,14 @@ def notebook_code(stem: str) -> list:
 
 def _tree(node: Any) -> Any:
     match node:
+        case ast.Import() | ast.ImportFrom() | ast.Expr(ast.Constant(str())):
+            return None  # does not count
         case list():
-            return [_tree(item) for item in node if not _is_layout(item)]
+            return [tree for item in node if (tree := _tree(item)) is not None]
         case ast.AST():
             fields = [field for field in ast.iter_fields(node) if field[0] not in LAYOUT]
             return [type(node).__name__, *([name, _tree(value)] for name, value in fields)]
     return repr(node)
-
-
-def _is_layout(node: Any) -> bool:
-    match node:
-        case ast.Import() | ast.ImportFrom() | ast.Expr(ast.Constant(str())):
-            return True
-    return False
 
 
 def _digest(value: Any) -> str:
@@ -155,9 +148,8 @@ def _why_stale(record: Path, outputs: list[Path], now: dict[str, Any]) -> str | 
     part, _, name = changed[0].partition(".")
     if part == "settings":
         return f"{name} is {new.get(changed[0])}, was {old.get(changed[0])}"
-    what = {"notebook": f"the code of notebook {name}", "inputs": f"its input {name}"}
-    what |= {"contents": f"what is in {name}"}
-    return f"{what[part]} has changed"
+    what = {"notebook": "the code of notebook", "inputs": "its input", "contents": "what is in"}
+    return f"{what[part]} {name} has changed"
 
 
 def _flat(value: Any, at: str = "") -> dict[str, str]:

@@ -1,10 +1,9 @@
 """The runs of a profile: which notebook is executed with which parameters, what it reads and what
 it writes."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from introspect_utils.explainer.published import is_published
 from introspect_utils.runs.beside import JOINT, beside, over_tasks, simulator
@@ -71,7 +70,7 @@ def _runs_about(task: Task, target: str, files: list[Profile]) -> list[Run]:
     inputs = tuple(path for run in made for path in run.outputs)
     explained = [run for file in files for run in _explainer_runs(file, task, target, inputs)]
     explained = _once(explained)
-    others = beside(files[0], target, made[0], inputs, explained) if task.simulated else []
+    others = beside(files[0], target, made, explained) if task.simulated else []
     return made + explained + others
 
 
@@ -96,26 +95,17 @@ def _data(profile: Profile, task: Task, target: str, rows: int) -> Run:
     settings = {"target": target, "dtype": profile.dtype, "seed": profile.seeds[0], "rows": rows}
     settings |= {name: getattr(section, name) for name in task.data_settings}
     run_id, heavy = f"data-{task.name}-{folder_name(target)}", [folder / f for f in task.data_files]
-    run = new_run(profile, run_id, task.data, {"target": target}, settings, heavy=heavy)
-    return _published(profile, task, run) if section.published else run
-
-
-def _published(profile: Profile, task: Task, own: Run) -> Run:
-    """What the authors published in place of the data of the run `own`; of features also the
-    descriptions, which are chosen."""
-    section, target = profile.section(task.name), own.parameters["target"]
-    settings, outputs = {"target": target, "published": section.published}, own.outputs
+    if not section.published:
+        return new_run(profile, run_id, task.data, {"target": target}, settings, heavy=heavy)
+    taken, asked = {"published": section.published}, {"target": target, "task": task.name}
     if task.simulated:
-        folder = run_dir(profile.name, f"simulator-{folder_name(target)}")
-        outputs = [path for path in outputs if path.name != "candidates.parquet"]
-        outputs = (*outputs, folder / "descriptions.parquet")
         names = ("rows", "layers", "n_test", "n_act", "context", "n_top", "n_random")
-        settings |= {name: own.settings[name] for name in names}
-        settings["simulator"] = section.simulator.checkpoint
-    parameters = own.parameters | {"task": task.name}
-    return replace(
-        own, notebook=PUBLISHED, parameters=parameters, outputs=outputs, settings=settings
-    )
+        taken |= {name: settings[name] for name in names}
+        taken["simulator"] = section.simulator.checkpoint
+        folder = run_dir(profile.name, f"simulator-{folder_name(target)}")
+        heavy = [path for path in heavy if path.name != "candidates.parquet"]
+        heavy.append(folder / "descriptions.parquet")
+    return new_run(profile, run_id, PUBLISHED, asked, {"target": target} | taken, heavy=heavy)
 
 
 def _explainer_runs(
@@ -157,9 +147,7 @@ def _fits(explainer: str, condition: str) -> bool:
     return other or explainer == "self" or condition in ("full", "no-vector")
 
 
-def explainer_run(
-    profile: Profile, task: Task, inputs: tuple[Path, ...], asked: dict[str, Any]
-) -> Run:
+def explainer_run(profile: Profile, task: Task, inputs: tuple[Path, ...], asked: dict) -> Run:
     """The run of one explainer; `asked` has the values of `EXPLAINER`."""
     target, explainer, condition, n_train, seed = (asked[name] for name in EXPLAINER)
     section, name = profile.section(task.name), task.name

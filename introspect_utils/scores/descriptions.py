@@ -15,11 +15,10 @@ from introspect_utils.scores.simulator_scores import score
 def scored(
     directions: Directions,
     said: Mapping[tuple[str, str], Sequence[str | None]],
-    gold: Sequence[str],
+    gold: list[str],
     judge: Judge,
     simulator: Simulator,
     scoring: Exemplars,
-    batch_size: int = 16,
 ) -> pd.DataFrame:
     """`predictions.parquet` of what each (explainer, condition) said of the directions.
 
@@ -28,27 +27,19 @@ def scored(
     `constant` counts exemplars without a correlation, which enter both as 0. An empty description
     scores 0 by both. None is no description: such rows are left out.
     """
-    rows = pd.DataFrame(
-        {
-            "row": range(len(directions)),
-            "feature": directions.names,
-            "data": directions.data,
-            "layer": [str(layer) for layer in directions.layers],
-            "gold": list(gold),
-            "judge": np.nan,
-        }
-    )
+    about = {"row": range(len(directions)), "feature": directions.names, "data": directions.data}
+    about |= {"layer": [str(layer) for layer in directions.layers], "gold": gold, "judge": np.nan}
+    rows = pd.DataFrame(about)
     tables = [
         rows.assign(explainer=explainer, condition=condition, generation=list(texts))
         for (explainer, condition), texts in said.items()
     ]
     table = pd.concat(tables).dropna(subset="generation")
-    asked = table.loc[table["generation"].str.strip() != "", ["row", "generation"]]
-    asked = asked.drop_duplicates()
+    asked = table[["row", "generation"]][table["generation"].str.strip() != ""].drop_duplicates()
     texts, rows = asked["generation"].tolist(), asked["row"].tolist()
-    scores = score(simulator, texts, scoring, rows, batch_size)
-    named = {"simulator": scores.r, "simulator_abs": scores.abs_r, "constant": scores.constant}
-    asked = asked.assign(**{name: values.numpy() for name, values in named.items()})
+    found = score(simulator, texts, scoring, rows, batch_size=16)
+    r, abs_r, constant = (values.numpy() for values in found)
+    asked = asked.assign(simulator=r, simulator_abs=abs_r, constant=constant)
     table = table.merge(asked, how="left", on=["row", "generation"])
     nothing = {"simulator": 0.0, "simulator_abs": 0.0, "constant": scoring.sequences.shape[1]}
     table = table.fillna(nothing).astype({"constant": np.int64})

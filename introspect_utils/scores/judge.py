@@ -126,18 +126,12 @@ class EmbeddingJudge(Judge):
         return cosines
 
     @torch.inference_mode()
-    def embed(self, texts: Sequence[str]) -> Tensor:
+    def embed(self, texts: list[str]) -> Tensor:
         """Sentence embeddings [n, width] of length 1: the mean of the last hidden states over a
         text's own tokens."""
-        batch = self.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=LONGEST,
-            split_special_tokens=True,  # "[SEP]" in a description is text
-            return_tensors="pt",
-        )
-        batch = batch.to(self.encoder.device)
+        form = {"padding": True, "truncation": True, "max_length": LONGEST, "return_tensors": "pt"}
+        form |= {"split_special_tokens": True}  # "[SEP]" in a description is text
+        batch = self.tokenizer(texts, **form).to(self.encoder.device)
         mask = batch["attention_mask"][:, :, None]
         hidden = self.encoder(**batch).last_hidden_state  # [n, tokens, width]
         return normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)

@@ -4,8 +4,6 @@ The vector stands among the embeddings wherever the prompt names the word; there
 continuous token. All prompts are alike but for the vector, so a batch needs no padding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 
@@ -66,32 +64,24 @@ def selfie(
     direction = normalize(vectors.to(lm.device).float(), dim=-1)
     tokens = torch.cat([scale * direction for scale in scales]).to(embedded.dtype)
     said = []
-    starts = range(0, len(tokens), batch_size)
-    for start in tqdm(starts, "SelfIE", unit="batch", mininterval=10):
+    for start in tqdm(range(0, len(tokens), batch_size), "SelfIE", unit="batch", mininterval=10):
         part = tokens[start : start + batch_size]
         inputs = embedded.repeat(len(part), 1, 1)
         inputs[:, places] = part.unsqueeze(1)
-        ids = generate_tokens(
-            lm,
-            max_new_tokens,
-            inputs_embeds=inputs,
-            attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long, device=lm.device),
-            past_key_values=read_shared(lm.model, inputs, places[0]),
-        )
+        mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=lm.device)
+        given = {"inputs_embeds": inputs, "attention_mask": mask}
+        shared = read_shared(lm.model, inputs, places[0])
+        ids = generate_tokens(lm, max_new_tokens, **given, past_key_values=shared)
         texts = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
         said += [text.strip() for text in texts]
     return [said[i * len(vectors) : (i + 1) * len(vectors)] for i in range(len(scales))]
 
 
 def best_of(
-    descriptions: Sequence[Sequence[str]],
-    scores: Sequence[Sequence[float]],
-    scales: Sequence[float],
+    descriptions: Sequence[list[str]], scores: Sequence[list[float]], scales: Sequence[float]
 ) -> list[tuple[str, float, float]]:
     """(text, scale, score) of each vector's highest score, the first of equal ones: an upper bound.
     `descriptions` and `scores` are [scale][vector]. Raises `UserError` as `t_feat` does."""
-    of_vectors = [
-        list(zip(texts, scales, strict=True)) for texts in zip(*descriptions, strict=True)
-    ]
-    best = t_feat(of_vectors, list(zip(*scores, strict=True)))
+    choices = [list(zip(texts, scales, strict=True)) for texts in zip(*descriptions, strict=True)]
+    best = t_feat(choices, list(zip(*scores, strict=True)))
     return [(text, scale, score) for (text, scale), score in best]

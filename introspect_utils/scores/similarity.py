@@ -7,8 +7,6 @@
 Where the explainer has a projection, h_M and v are seen through it, as the explainer gets them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

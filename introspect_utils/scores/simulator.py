@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import AutoTokenizer, DynamicCache
 
 from introspect_utils.models.fingerprint import check_base, fingerprint, identity
 from introspect_utils.models.language_model import LanguageModel
@@ -46,9 +46,7 @@ class Simulator(nn.Module):
     Raises `UserError` when `lm` has another tokenizer than the target, or fewer layers.
     """
 
-    def __init__(
-        self, lm: LanguageModel, target: LanguageModel, n_layers: int | None = None
-    ) -> None:
+    def __init__(self, lm: LanguageModel, target: LanguageModel, n_layers: int | None = None):
         super().__init__()
         if not target.tokenizer.get_vocab().items() <= lm.tokenizer.get_vocab().items():
             raise UserError(f"{lm.name} has another tokenizer than its target {target.name}")
@@ -119,21 +117,19 @@ class Simulator(nn.Module):
                 digest.update(parameter.detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: Path) -> None:
         """The adapter in PEFT's format, the head in safetensors, the rest in JSON."""
-        folder = Path(folder)
         self.model.save_pretrained(folder, save_embedding_layers=False)  # else it asks the hub
         head = {name: part.contiguous() for name, part in self.head.state_dict().items()}
         save_file(head, folder / HEAD)
-        made = {name: getattr(self, name) for name in ("n_layers", "compute_dtype")}
+        made = {"n_layers": self.n_layers, "compute_dtype": self.compute_dtype}
         made |= {"base": self.lm.name, "weights": self.fingerprint}
         (folder / SETTINGS).write_text(json.dumps(made, indent=1))
 
     @classmethod
-    def load(cls, folder: str | Path, target: LanguageModel) -> Simulator:
+    def load(cls, folder: Path, target: LanguageModel) -> Simulator:
         """What `save` wrote, on the weights of `target` if that is its model. Raises `UserError`
         where there is none."""
-        folder = Path(folder)
         if not (folder / SETTINGS).is_file():
             raise UserError(f"no simulator at {folder}: notebooks/04_simulator.ipynb trains one")
         settings = json.loads((folder / SETTINGS).read_text())
@@ -148,9 +144,7 @@ class Simulator(nn.Module):
         return simulator.eval()
 
     @classmethod
-    def load_published(
-        cls, path_or_hub: str, target: LanguageModel, dtype: str = "auto"
-    ) -> Simulator:
+    def load_published(cls, source: str, target: LanguageModel, dtype: str = "auto") -> Simulator:
         """The authors' simulator, a full model (Transluce/features_explain_llama3.1_8b_simulator).
 
         Known from their inference code: the prompt above behind one BOS; the 11 values are the
@@ -160,29 +154,27 @@ class Simulator(nn.Module):
         smaller or another vocabulary than the target.
         """
         try:
-            model = read_model(path_or_hub, choose_dtype(dtype, target.device.type))
+            model = read_model(source, choose_dtype(dtype, target.device.type))
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"cannot load the simulator {path_or_hub} ({reason})") from error
+            raise UserError(f"cannot load the simulator {source} ({reason})") from error
         vocabulary, known = target.tokenizer.get_vocab(), len(target.tokenizer)
-        if not vocabulary.items() <= _own_vocabulary(path_or_hub, vocabulary).items():
-            raise UserError(f"{path_or_hub} has another tokenizer than its target {target.name}")
+        if not vocabulary.items() <= _own_vocabulary(source, vocabulary).items():
+            raise UserError(f"{source} has another tokenizer than its target {target.name}")
         if (rows := model.get_input_embeddings().num_embeddings) < known:
-            raise UserError(f"{path_or_hub} knows {rows} tokens, {target.name} has {known}")
+            raise UserError(f"{source} knows {rows} tokens, {target.name} has {known}")
         model.to(target.device).eval().requires_grad_(False)
-        simulator = cls(LanguageModel(path_or_hub, model, target.tokenizer), target)
+        simulator = cls(LanguageModel(source, model, target.tokenizer), target)
         simulator.head.weight.data = model.get_output_embeddings().weight[:VALUES].float()
         places = zip(COPIED, range(known + 1, rows), strict=False)  # `known` is <PAD>
         simulator.copies = {vocabulary[t]: place for t, place in places if t in vocabulary}
         return simulator.eval()
 
 
-def _own_vocabulary(path_or_hub: str, default: dict[str, int]) -> dict[str, int]:
+def _own_vocabulary(source: str, default: dict[str, int]) -> dict[str, int]:
     """{token: id} of a model's own tokenizer, `default` where its files have none."""
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(path_or_hub).get_vocab()
+        return AutoTokenizer.from_pretrained(source).get_vocab()
     except (OSError, ValueError):
         return default
 

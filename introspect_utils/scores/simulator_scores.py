@@ -1,14 +1,12 @@
 """Simulator scores: the correlation of simulated and true activations (eq. 2), and baselines."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +20,7 @@ from introspect_utils.settings.errors import UserError
 CHUNK = 64  # batches of candidates scored between two lines of the file that keeps their scores
 
 
-@dataclass(frozen=True, eq=False)
-class Scores:
+class Scores(NamedTuple):
     """Of m descriptions, all [m]: the means over exemplars of Pearson's r (eq. 2) and of |r| (the
     authors' code), and how many of them have a constant side, which count as 0 in both."""
 
@@ -109,8 +106,7 @@ def score_candidates(
             rows, texts = zip(*pairs[start : start + CHUNK * batch_size], strict=True)
             predicted = simulate(simulator, texts, exemplars, rows, batch_size, quiet=True)
             r = score_predictions(predicted, exemplars, rows).r.tolist()
-            file.write(json.dumps(r) + "\n")
-            file.flush()
+            print(json.dumps(r), file=file, flush=True)
             scores += r
     ready = iter(scores)
     return [[next(ready) for _ in texts] for texts in candidates]

@@ -4,8 +4,6 @@ Stage 1 pairs each direction with a random candidate description, stage 2 with t
 simulator of stage 1 scores highest. Give either only directions of the training split.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import random
@@ -34,10 +32,6 @@ class Stage(NamedTuple):
     candidates: Sequence[Sequence[str]]  # n, each with at least one description
     steps: int
     sequences: int
-
-
-# rows [m] of the directions, and columns [m, sequences] of their exemplars
-Step = tuple[list[int], list[list[int]]]
 
 
 def train_simulator(
@@ -91,16 +85,8 @@ def _fit(
     exemplars, binned = stage.exemplars, stage.exemplars.binned()  # [n, k, T]
     steps = plan_steps(stage, chosen, settings.batch_size, seed)
     steps = [(rows, columns, [chosen[row] for row in rows]) for rows, columns in steps]
-    made = (
-        after,
-        simulator.base,
-        simulator.n_layers,
-        simulator.compute_dtype,
-        settings,
-        seed,
-        steps,
-    )
-    made_from = hashlib.sha256(repr(made).encode())
+    made = (after, simulator.base, simulator.n_layers, simulator.compute_dtype)
+    made_from = hashlib.sha256(repr((*made, settings, seed, steps)).encode())
     for part in (exemplars.tokens, exemplars.sequences, binned):
         made_from.update(part.numpy())
 
@@ -118,7 +104,7 @@ def _fit(
     return losses, seconds, digest
 
 
-def plan_steps(stage: Stage, chosen: Sequence[str], batch_size: int, seed: int) -> list[Step]:
+def plan_steps(stage: Stage, chosen: Sequence[str], batch_size: int, seed: int) -> list[tuple]:
     """The steps of a stage: epochs over its directions, descriptions of like length together."""
     draw, k = random.Random(seed), stage.exemplars.sequences.shape[1]
     epochs = math.ceil(stage.steps / math.ceil(len(chosen) / batch_size))

@@ -1,18 +1,16 @@
 """What can be predicted without a vector and without a model: the floor under Tables 2 and 3."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
+
+Outcome = tuple[bool, str]  # has-changed, content
 
 
 def lookup(
-    keys: Sequence[Hashable], outcomes: Sequence[tuple[bool, str]], test_keys: Sequence[Hashable]
-) -> list[tuple[bool, str]]:
+    keys: Sequence[Hashable], outcomes: Sequence[Outcome], test_keys: Sequence[Hashable]
+) -> list[Outcome]:
     """For each test key the most frequent has-changed of the training rows with that key, and the
     most frequent content with it.
 
@@ -25,12 +23,12 @@ def lookup(
     return [commonest.get(key, of_all) for key in test_keys]
 
 
-def majority(outcomes: Sequence[tuple[bool, str]], n_test: int) -> list[tuple[bool, str]]:
+def majority(outcomes: Sequence[Outcome], n_test: int) -> list[Outcome]:
     """The most frequent has-changed, and content with it, for every test row."""
     return lookup([()] * len(outcomes), outcomes, [()] * n_test)
 
 
-def _commonest(outcomes: Sequence[tuple[bool, str]]) -> tuple[bool, str]:
+def _commonest(outcomes: Sequence[Outcome]) -> Outcome:
     changed = Counter(changed for changed, _ in outcomes).most_common(1)[0][0]
     return changed, Counter(content for c, content in outcomes if c == changed).most_common(1)[0][0]
 
@@ -44,11 +42,8 @@ def no_effect(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def letter_answers(
-    train: Sequence[tuple[bool, str]],
-    train_features: Sequence[dict],
-    test_features: Sequence[dict],
-    own: Sequence[str],
-) -> dict[str, list[tuple[bool, str]]]:
+    train: Sequence[Outcome], train_features: list[dict], test_features: list[dict], own: list[str]
+) -> dict[str, list[Outcome]]:
     """The baselines of Table 3: name -> (changed?, letter without the hint) for each test row.
 
     `train` holds the outcomes of the training rows; features are {"hint": letter, ...}. Three name
@@ -69,8 +64,8 @@ def letter_answers(
 
 
 def logistic(
-    train_features: Sequence[dict], train: Sequence[tuple[bool, str]], test_features: Sequence[dict]
-) -> list[tuple[bool, str]]:
+    train_features: list[dict], train: Sequence[Outcome], test_features: list[dict]
+) -> list[Outcome]:
     """Two logistic regressions, of has-changed and content, on surface features (one-hot texts,
     numbers up to 1)."""
     from sklearn.feature_extraction import DictVectorizer

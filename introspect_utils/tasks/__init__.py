@@ -9,14 +9,6 @@ import pkgutil
 
 from introspect_utils.tasks.task import Task
 
-
-def _registered() -> dict[str, Task]:
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
-    modules = [
-        importlib.import_module(f"{__name__}.{name}") for name in names if name.startswith("task_")
-    ]
-    tasks = sorted((module.TASK for module in modules), key=lambda task: task.train)
-    return {task.name: task for task in tasks}
-
-
-TASKS = _registered()
+_names = [module.name for module in pkgutil.iter_modules(__path__, f"{__name__}.")]
+_tasks = [importlib.import_module(name).TASK for name in _names if ".task_" in name]
+TASKS: dict[str, Task] = {task.name: task for task in sorted(_tasks, key=lambda task: task.train)}

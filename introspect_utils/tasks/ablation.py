@@ -19,14 +19,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from introspect_utils.data.mmlu import LETTERS, MultipleChoice
+from introspect_utils.models import residual
 from introspect_utils.models.language_model import LanguageModel
-from introspect_utils.models.residual import (
-    common_prefix,
-    pad_left,
-    positions,
-    read_shared,
-    worth_sharing,
-)
 from introspect_utils.models.tokens import token_ids
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks.task_ablation import ASK, SYSTEM
@@ -49,10 +43,7 @@ def letter_tokens(target: LanguageModel, answer_prefix: str) -> list[int]:
     behind a line break, a bracket, a quotation mark. Raises `UserError` for a prefix that ends in a
     space, which belongs to the letter's token, and where they are not four different ones."""
     if answer_prefix.endswith((" ", "\t")):
-        raise UserError(
-            f"ablation.answer_prefix {answer_prefix!r} ends in a space: leave it out, the letter's "
-            "token has it"
-        )
+        raise UserError(f"ablation.answer_prefix {answer_prefix!r} ends in a space: leave it out")
     last, prompt = answer_prefix[-1:], full_prompt(target, "?", answer_prefix)
     space = " " if last.isalnum() or last in tuple(":.,;?!=>") else ""
     ids = [target.answer_token(prompt, space + letter, special=True) for letter in LETTERS]
@@ -96,19 +87,20 @@ def _batch_logprobs(
     Where an attention window is shorter than a row, padding stands before all of the prefix.
     """
     pad, device, n_variants = target.tokenizer.pad_token_id, target.device, len(batch[0])
-    lengths = [common_prefix(variants) for variants in batch]
+    lengths = [residual.common_prefix(variants) for variants in batch]
     prefixes = [variants[0][:n] for variants, n in zip(batch, lengths, strict=True)]
     rests = [ids[n:] for variants, n in zip(batch, lengths, strict=True) for ids in variants]
-    turned = pad_left([ids[::-1] for ids in rests], pad, device)
+    turned = residual.pad_left([ids[::-1] for ids in rests], pad, device)
     rest, rest_mask = (part.flip(-1) for part in turned)
-    shared = worth_sharing(prefixes, max(map(len, prefixes)) + rest.shape[1], target.window)
-    prefix, prefix_mask = pad_left(prefixes, pad, device, shared)
+    longest = max(map(len, prefixes)) + rest.shape[1]
+    shared = residual.worth_sharing(prefixes, longest, target.window)
+    prefix, prefix_mask = residual.pad_left(prefixes, pad, device, shared)
     embedded = target.model.get_input_embeddings()(prefix)
-    cache = read_shared(target.model, embedded, shared) or DynamicCache()
+    cache = residual.read_shared(target.model, embedded, shared) or DynamicCache()
     target.model.get_decoder()(
         inputs_embeds=embedded[:, shared:],
         attention_mask=prefix_mask,
-        position_ids=positions(prefix_mask)[:, shared:],
+        position_ids=residual.positions(prefix_mask)[:, shared:],
         past_key_values=cache,
         use_cache=True,
     )
@@ -119,7 +111,7 @@ def _batch_logprobs(
     logits = target.model(
         input_ids=rest,
         attention_mask=mask,
-        position_ids=positions(mask)[:, prefix.shape[1] :],
+        position_ids=residual.positions(mask)[:, prefix.shape[1] :],
         past_key_values=cache,
         logits_to_keep=ends,
     ).logits
@@ -171,10 +163,9 @@ def try_wordings(
             shares = {
                 "changed": (hinted != unhinted).mean(),
                 "followed": (hinted == hint).mean(),
-                "followed_elsewhere": elsewhere.mean() if len(elsewhere) else 0,
+                "followed_elsewhere": elsewhere.mean() if len(elsewhere) else 0.0,
                 "commonest": unhinted.value_counts(normalize=True).max(),
             }
-            shares = {name: float(share) for name, share in shares.items()}
             table.append({"reading": reading, "wording": wording} | shares)
     return table
 

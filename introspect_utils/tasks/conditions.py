@@ -1,23 +1,17 @@
 """Conditions that every task has: the controls that take the vector v away, and solved examples in
 place of training."""
 
-from __future__ import annotations
-
 import random
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from operator import eq
-from typing import TYPE_CHECKING
 
 from introspect_utils.settings.errors import UserError
 from introspect_utils.tasks.question import VECTOR, Example, Question
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 CONTROLS = ("zero-vector", "shuffled-vector")  # asked of an explainer that was trained with v
-ALIKE = 1e-3  # distance of vectors, as a share of their norm, up to which they are the same
+ALIKE = 1e-3  # share of its norm by which a vector may differ when read in another batch
 UNTRAINED = ("untrained", "few-shot")  # asked of a model without any explanation training
 
 
@@ -36,10 +30,12 @@ def controlled(
         questions = [question.with_vector(question.vector * 0) for question in questions]
     elif condition == "shuffled-vector":
         vectors = [question.vector for question in questions]
-        kinds = kinds or [question.layers for question in questions]
-        others = derangement(kinds, seed, lambda a, b: alike(vectors[a], vectors[b]))
-        vectors = [vectors[other] for other in others]
-        questions = [q.with_vector(v) for q, v in zip(questions, vectors, strict=True)]
+
+        def alike(a: int, b: int) -> bool:
+            return bool((vectors[a] - vectors[b]).norm() <= ALIKE * vectors[a].norm())
+
+        others = derangement(kinds or [question.layers for question in questions], seed, alike)
+        questions = [q.with_vector(vectors[i]) for q, i in zip(questions, others, strict=True)]
     elif condition == "no-vector":
         questions = [without_vector(question) for question in questions]
     return [replace(e, question=q) for e, q in zip(examples, questions, strict=True)]
@@ -54,16 +50,8 @@ def without_vector(question: Question) -> Question:
 def few_shot(asked: list[Example], solved: list[Example]) -> list[Example]:
     """Test examples behind solved ones from the training rows, which are about "a feature": a
     question holds one continuous token. For a model without explanation training."""
-    shown = [f"{without_vector(e.question).text}\n{e.explanation}\n\n" for e in solved]
-    return [
-        replace(e, question=replace(e.question, text="".join(shown) + e.question.text))
-        for e in asked
-    ]
-
-
-def alike(vector: Tensor, other: Tensor) -> bool:
-    """Whether two vectors differ by no more than the batch that they were read in can explain."""
-    return bool((vector - other).norm() <= ALIKE * vector.norm())
+    shown = "".join(f"{without_vector(e.question).text}\n{e.explanation}\n\n" for e in solved)
+    return [replace(e, question=replace(e.question, text=shown + e.question.text)) for e in asked]
 
 
 def derangement(
@@ -97,11 +85,9 @@ def derangement(
             continue
         near = sorted(range(len(kinds)), key=lambda other: kinds[other] != kind)
         fits = (r for r in near if not (same(row, taken[r]) or same(r, taken[row])))
-        other = next(fits, None)
-        if other is None:
+        if (other := next(fits, None)) is None:
             raise UserError(
-                "shuffled-vector: too many rows have the same vector, so that no shuffling gives "
-                "each another one; give rows with other vectors"
+                "shuffled-vector: too many rows have the same vector; give rows with other vectors"
             )
         taken[row], taken[other] = taken[other], taken[row]
     return taken

@@ -80,8 +80,7 @@ def predictions(
     )
     right = table["predicted_changed"] == table["is_different"]
     table["has_changed"] = right.fillna(False).astype(bool)
-    contents = zip(table["predicted_content"], table["content"], strict=True)
-    matches = pd.Series([same(*pair) for pair in contents], dtype=bool)
+    matches = pd.Series(map(same, table["predicted_content"], table["content"]), dtype=bool)
     table["content_match"] = table["predicted_changed"].notna() & matches
     table["exact_match"] = table["has_changed"] & table["content_match"]
     return table

@@ -16,7 +16,7 @@ import torch
 from introspect_utils.data.facts import Fact, FactPair
 from introspect_utils.data.prompts import Prompt, target_prompt
 from introspect_utils.features.lexicon import UNREADABLE
-from introspect_utils.features.pairs import TokenPair
+from introspect_utils.features.pairs import Demonstrations, TokenPair
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.residual import CleanRun, clean_run, pad_left, patched_logits
 from introspect_utils.settings.errors import UserError
@@ -62,10 +62,7 @@ def choose_demonstrations(facts: list[Fact], n: int, seed: int) -> dict[str, lis
 
 
 def known_facts(
-    target: LanguageModel,
-    facts: list[Fact],
-    demonstrations: dict[str, list[Fact]],
-    batch_size: int = 64,
+    target: LanguageModel, facts: list[Fact], demonstrations: Demonstrations, batch_size: int = 64
 ) -> list[Fact]:
     """The facts whose object (its first token) the target gives as its greedy next token. Raises
     `UserError` if no object can be told by its first token."""
@@ -94,7 +91,7 @@ def _token(target: LanguageModel, text: str, fact: Fact) -> int | None:
 def patch_outcomes(
     target: LanguageModel,
     pairs: Sequence[FactPair],
-    demonstrations: dict[str, list[Fact]],
+    demonstrations: Demonstrations,
     n_blocks: int = 4,
     with_options: bool = True,
     known_only: bool = True,
@@ -107,7 +104,7 @@ def patch_outcomes(
     out.
     """
     encoded = [TokenPair.of(target, pair, demonstrations, with_options) for pair in pairs]
-    encoded.sort(key=lambda pair: len(pair.ids))
+    encoded.sort(key=lambda pair: len(pair.texts[0]))
     blocks = layer_blocks(target.n_layers, n_blocks)
     for start in range(0, len(encoded), batch_size):
         yield from _patch_batch(target, encoded[start : start + batch_size], blocks, known_only)

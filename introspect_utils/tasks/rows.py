@@ -20,6 +20,7 @@ from introspect_utils.settings.errors import UserError
 from introspect_utils.settings.paths import replaced
 
 SOURCE = b"published_as"  # in the metadata of files that `fetch` wrote
+SPACE = re.compile(r"\s")  # in any text; a tokenizer's own strings hold none
 RAW_SPACE = re.compile("[ĠĊ]")  # a space and a line break as byte-level tokenizers write them
 TYPES = {
     "text": pa.string(),
@@ -54,10 +55,6 @@ def write_rows(path: Path, rows: Sequence[dict], schema: pa.Schema = PATCHING) -
         pq.write_table(table, temporary, compression="zstd")
 
 
-def _optional(schema: pa.Schema) -> set[str]:
-    return {field.name for field in schema if field.metadata}
-
-
 def read_rows(path: Path, schema: pa.Schema = PATCHING) -> list[dict]:
     """Rows of a Parquet file. Raises `UserError` as `read_table` does."""
     return read_table(path, schema).to_pylist()
@@ -76,17 +73,14 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}): delete it and run {notebook} again"
-        ) from error
-    missing = set(schema.names) - set(table.column_names) - _optional(schema)
-    if missing:
-        raise UserError(f"{path} lacks the column(s) {', '.join(sorted(missing))}")
-    for field in schema:
-        if field.name in table.column_names:
-            problem = _problem(table[field.name].combine_chunks(), field)
-            if problem:
-                raise UserError(f"{path}{problem}: mend the data, or make it anew with {notebook}")
+        again = f"delete it and run {notebook} again"
+        raise UserError(f"{path} is damaged ({error}): {again}") from error
+    needed = {field.name for field in schema if not field.metadata}
+    if missing := sorted(needed - {*table.column_names}):
+        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}")
+    for field in (field for field in schema if field.name in table.column_names):
+        if problem := _problem(table[field.name].combine_chunks(), field):
+            raise UserError(f"{path}{problem}: mend the data, or make it anew with {notebook}")
     return table
 
 
@@ -99,10 +93,8 @@ def read_splits(folder: Path, n_train: int, schema: pa.Schema = PATCHING) -> dic
     rows = {split: read_rows(folder / f"{split}.parquet", schema) for split in ("train", "test")}
     if len(rows["train"]) < n_train or not rows["test"]:
         there = f"{len(rows['train'])} training and {len(rows['test'])} test rows"
-        raise UserError(
-            f"{folder} has {there}, and {n_train} training rows and some test rows are needed: "
-            "lower the sizes"
-        )
+        needed = f"{n_train} training rows and some test rows are needed: lower the sizes"
+        raise UserError(f"{folder} has {there}, and {needed}")
     if SOURCE not in (pq.read_schema(folder / "test.parquet").metadata or {}):
         what = "fact" if schema is PATCHING else "question"
         check_disjoint(*asked_about(rows, schema), what, str(folder))
@@ -130,8 +122,9 @@ def fetch(source: str, folder: Path, schema: pa.Schema, target: str) -> dict[str
         if tokenizer and {"input_tokens", "patch_position"} <= set(rows.column_names):
             rows = rows.map(_as_text, fn_kwargs={"tokenizer": tokenizer}, keep_in_memory=True)
         table = rows.with_format("arrow")[:]
-        for name in _optional(schema) - set(table.column_names):
-            table = table.append_column(name, pa.nulls(len(table), pa.string()))
+        for field in schema:
+            if field.metadata and field.name not in table.column_names:
+                table = table.append_column(field.name, pa.nulls(len(table), field.type))
         folder.mkdir(parents=True, exist_ok=True)
         with replaced(folder / f"{split}.parquet") as temporary:
             table = table.replace_schema_metadata({SOURCE: source})
@@ -145,17 +138,12 @@ def fetch(source: str, folder: Path, schema: pa.Schema, target: str) -> dict[str
 
 def _check_spaces(rows: list[list[str]], where: str, target: str) -> None:
     """Raises `UserError` for a text without a space: "RomeĠisĠthe" would be asked as it stands."""
-    if raw := [row for row, tokens in enumerate(rows) if not _has_space(tokens)]:
-        text = "".join(rows[raw[0]])[:40]
-        raise UserError(
-            f"{where}, row {raw[0]}: no space in {text!r}: these are the strings of another "
-            f"tokenizer than that of {target}"
-        )
-
-
-def _has_space(tokens: Sequence[str]) -> bool:
-    """Whether tokens are text: a tokenizer's own strings hold no spaces."""
-    return bool(re.search(r"\s", "".join(tokens)))
+    for row, text in enumerate(map("".join, rows)):
+        if not SPACE.search(text):
+            raise UserError(
+                f"{where}, row {row}: no space in {text[:40]!r}: these are the strings of another "
+                f"tokenizer than that of {target}"
+            )
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> list[str]:
@@ -174,7 +162,7 @@ def _as_text(row: dict, tokenizer: PreTrainedTokenizerBase) -> dict:
     """A published row of patching with text in place of the tokenizer's strings. What is missing is
     left to `read_table`."""
     tokens, place = row["input_tokens"], row["patch_position"]
-    if not tokens or not all(tokens) or not place or _has_space(tokens):
+    if not tokens or not all(tokens) or not place or SPACE.search("".join(tokens)):
         return row
     names = {"orig_text_token", "counterfact_text_token"} & place.keys()
     texts = {name: "".join(token_texts(tokenizer, [place[name]])) for name in names if place[name]}

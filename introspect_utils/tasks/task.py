@@ -51,7 +51,6 @@ class Task:
     later_table: str = ""  # of records of its targets after the first, if another one
     table_files: tuple[str, ...] = ()  # in figures/<profile>/tables/
     data_files: tuple[str, ...] = ("train.parquet", "test.parquet")
-    figure: str = ""  # the drawing of its method; "" if it has none
     scoring_settings: tuple[str, ...] = ()  # of its section, that scores depend on
     controls: tuple[str, ...] = ()  # conditions asked of an explainer trained under "full"
     simulated: bool = False  # explanations are chosen, and answers scored, by a simulator (eq. 2)

@@ -71,15 +71,12 @@ def examples(rows: Sequence[dict], condition: str, seed: int = 0, form: str = ""
     """Rows as training or test examples (eq. 8); `untrained` asks with the prompt of F.3. These
     questions have no vector."""
     ask = PROMPTS["ablation"].get(condition, ASK)
-    return [
-        Example(
-            Question(
-                f"{row['hint_user_prompt']}\n\n{ask}", system=row["system_prompt"], prompt=form
-            ),
-            answer(row),
-        )
-        for row in rows
-    ]
+    made = []
+    for row in rows:
+        text = f"{row['hint_user_prompt']}\n\n{ask}"
+        question = Question(text, system=row["system_prompt"], prompt=form)
+        made.append(Example(question, answer(row)))
+    return made
 
 
 def say(changed: bool, letter: str) -> str:
@@ -131,7 +128,6 @@ TASK = Task(
     predictions=predictions,
     wrong=outcome.wrong,
     table_files=("table3", "table7"),
-    figure="figure_4",
     row_tokens=256,
     published_row_bytes=1600,
 )

@@ -289,7 +289,6 @@ TASK = Task(
     wrong=wrong,
     table_files=("table1",),
     data_files=("directions.safetensors", "exemplars.safetensors", "candidates.parquet"),
-    figure="figure_2",
     scoring_settings=("judge", "chat_model"),
     controls=CONTROLS,
     simulated=True,

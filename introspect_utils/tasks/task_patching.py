@@ -12,7 +12,6 @@ from introspect_utils.tasks.question import PROMPTS, Example, Question, in_form
 from introspect_utils.tasks.task import Task
 
 TEMPLATES = PROMPTS["patching"]["full"]
-LOCATE_ANSWER = "Token <<<{token}>>> at layers {layers}."
 
 
 def layers_text(layers: list[int]) -> str:
@@ -36,12 +35,11 @@ def prompt(template: str, row: dict, condition: str = "full") -> str:
 
 
 def question(row: dict, condition: str, template: str, form: str = "") -> Question:
-    import numpy as np
     import torch
 
-    vector = np.asarray(row["patch_position"]["intervention_vector"], dtype=np.float32)
+    vector = torch.as_tensor(row["patch_position"]["intervention_vector"], dtype=torch.float32)
     text = in_form(form, "patching", prompt(template, row, condition))
-    return Question(text, torch.from_numpy(vector), tuple(row["layer"]), prompt=form)
+    return Question(text, vector, tuple(row["layer"]), prompt=form)
 
 
 def examples(rows: list[dict], condition: str, seed: int, form: str = "") -> list[Example]:
@@ -61,8 +59,8 @@ def examples(rows: list[dict], condition: str, seed: int, form: str = "") -> lis
 
 def answer(row: dict, condition: str = "full") -> str:
     if condition == "locate":
-        token, layers = row["patch_position"]["orig_text_token"], layers_text(row["layer"])
-        return LOCATE_ANSWER.format(token=token, layers=layers)
+        token = row["patch_position"]["orig_text_token"]
+        return f"Token <<<{token}>>> at layers {layers_text(row['layer'])}."
     return outcome.explanation(row["is_different"], row["ablated_continuation"][0])
 
 
@@ -83,11 +81,9 @@ def read(profile, target, n_train, seed):
 
 
 def predictions(rows, generations, explainer, condition, score=None):
-    truth = (
-        [row["is_different"] for row in rows],
-        [row["ablated_continuation"][0] for row in rows],
-    )
-    table = outcome.predictions(generations, *truth, explainer, condition)
+    changed = [row["is_different"] for row in rows]
+    contents = [row["ablated_continuation"][0] for row in rows]
+    table = outcome.predictions(generations, changed, contents, explainer, condition)
     if condition == "locate":  # right if layers and token are named exactly (C.1)
         table["content"] = [answer(row, condition) for row in rows]
         table["exact_match"] = table["generation"] == table["content"]
@@ -120,9 +116,7 @@ TASK = Task(
     predictions=predictions,
     wrong=outcome.wrong,
     table_files=("table2", "table6"),
-    figure="figure_3",
     controls=CONTROLS,
-    row_tokens=128,
     published_row_bytes=4 * 4096,
     published_adapters=True,
 )
