@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(neighbours, "QUERIES", 3)
+    monkeypatch.setattr(neighbours, "AT_ONCE", 3)
 
 
 def whole_numbers(n, d, seed):
@@ -78,11 +78,11 @@ def test_products_of_half_precision_vectors_are_taken_in_float32():
     )
 
 
-def test_no_product_is_larger_than_a_block_of_queries(monkeypatch):
+def test_no_product_is_larger_than_a_block_of_training_vectors(monkeypatch):
     rows = []
-    monkeypatch.setattr(neighbours, "linear", lambda a, b: rows.append(len(a)) or a @ b.T)
+    monkeypatch.setattr(neighbours, "linear", lambda a, b: rows.append(len(b)) or a @ b.T)
     nearest(normal(50, 2, 0), normal(20, 2, 1))
-    assert (max(rows), sum(rows)) == (3, 20)
+    assert (max(rows), sum(rows)) == (3, 50)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
