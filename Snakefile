@@ -5,6 +5,7 @@
 # A ticket is named by the run's number: Snakemake reads braces in a path as a pattern.
 # A "core" here is a slot for one run; the runs at work share the machine's real cores between them.
 import sys
+from math import inf
 from pathlib import Path
 
 from snakemake.utils import available_cpu_count
@@ -17,7 +18,14 @@ from introspect_utils.settings.profile import load_profile
 PROFILE = load_profile(config["profile"])
 RUNS = plan(PROFILE)
 DUE = due(PROFILE, forced=config["forced"])
-ORDER = list(DUE)
+
+
+def trained_on(run):  # rows; what reads other runs' results comes with the smallest of them
+    return min(other.parameters.get("n_train", inf) for other in [run, *upstream(run, RUNS)])
+
+
+# The longest first, so that none is left alone at the end: data, then what trains on most rows.
+ORDER = [run.id for run in sorted(RUNS, key=trained_on, reverse=True) if run.id in DUE]
 NUMBERS = {run.id: number for number, run in enumerate(RUNS)}
 CPUS_PER_RUN = max(1, available_cpu_count() // (workflow.cores or 1))
 
@@ -57,7 +65,7 @@ for run in RUNS:
             cpus=CPUS_PER_RUN,
         resources:
             **needed(PROFILE, run),
-        priority: len(RUNS) - NUMBERS[run.id]  # in the order of the plan
+        priority: len(ORDER) - ORDER.index(run.id) if run.id in DUE else 0
         message:
             "{rule}"
         shell:
