@@ -40,7 +40,7 @@ def rows(record: dict) -> list[tuple[str, ...]]:
             found.append((*line, "not installed", "–", f"{peer['target']}", share))
             continue
         spread = f"{peer['ratio']:.2f} ({peer['lowest']:.2f} to {peer['highest']:.2f})"
-        mark = "" if peer["ratio"] >= peer["target"] else ", **not reached**"
+        mark = "" if round(peer["ratio"], 2) >= peer["target"] else ", **not reached**"
         found.append((*line, cost(peer["cost"], record), spread, f"{peer['target']}{mark}", share))
     return found
 
