@@ -24,7 +24,7 @@ def trained_on(run):  # rows; what reads other runs' results comes with the smal
     return min(other.parameters.get("n_train", inf) for other in [run, *upstream(run, RUNS)])
 
 
-# The longest first, so that none is left alone at the end: data, then what trains on most rows.
+# Data first, then what trains on most rows, so that no long run is left alone at the end.
 ORDER = [run.id for run in sorted(RUNS, key=trained_on, reverse=True) if run.id in DUE]
 NUMBERS = {run.id: number for number, run in enumerate(RUNS)}
 CPUS_PER_RUN = max(1, available_cpu_count() // (workflow.cores or 1))

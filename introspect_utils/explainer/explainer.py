@@ -27,7 +27,11 @@ SETTINGS, VECTORS, PROJECTION = "explainer.json", "vectors.safetensors", "projec
 class Explainer(QuestionModel):
     """A `QuestionModel` that explains. Its folder has the format of PEFT or transformers."""
 
-    explain = generate  # the explanations E(q) of questions
+    def explain(
+        self, questions: Sequence[Question], batch_size: int = 32, max_new_tokens: int = 24
+    ) -> list[str]:
+        """The explanations E(q), decoded greedily."""
+        return generate(self, questions, batch_size, max_new_tokens)
 
     def describe(self, v: Tensor, layer: int | Sequence[int], **settings) -> list[str] | str:
         """What the direction v [d_target] of a target's layer encodes, or each of v [n, d_target],

@@ -45,7 +45,10 @@ READ = """    from datasets import load_dataset
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m introspect_utils.extras.sharing")
+    parser = argparse.ArgumentParser(
+        prog="python -m introspect_utils.extras.sharing",
+        description="Put a run's explainer or data on the hub.",
+    )
     parser.add_argument("profile")
     parser.add_argument("run", help="id of a run, as listed by ./run_all.sh PROFILE --dry-run")
     parser.add_argument("name", help="owner/name on the hub; made, private, where it is not there")

@@ -117,7 +117,7 @@ class _Rules:
         return [value for value, n in counts.items() if n >= at_least]
 
     def classes(self, member: np.ndarray, of: np.ndarray) -> np.ndarray:
-        """The columns of `member` [k, T, C] that hold at active tokens with at least so many
+        """The columns of `member` [k, T, C] that hold at active tokens with at least two
         different values of `of`."""
         _, inverse = np.unique(of[self.active], return_inverse=True)
         values = np.eye(inverse.max() + 1, dtype=np.float32)[inverse]  # [active, values], one-hot

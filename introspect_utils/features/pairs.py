@@ -11,7 +11,8 @@ from introspect_utils.data.prompts import Prompt, target_prompt
 from introspect_utils.models.language_model import LanguageModel
 from introspect_utils.models.tokens import token_spans
 
-Demonstrations = Mapping[str, Sequence[Fact]]  # solved examples of each relation, for prompts
+# solved examples of each relation, which stand before both prompts
+Demonstrations = Mapping[str, Sequence[Fact]]
 
 
 @dataclass(frozen=True)

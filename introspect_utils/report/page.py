@@ -153,10 +153,11 @@ class Report:
         """Save and show tables of `tables.yaml`, as far as there are records of them."""
         for name in names:
             self.shown.add(name)
-            _remove(self.folder / "tables", name)
             if table := tables.table(name, self.records):
                 self.files += save_table(table, self.folder / "tables", name)
                 display(table)
+            else:
+                _remove(self.folder / "tables", name)
 
     def show_other_tables(self) -> None:
         """The tables that have not been shown: of tasks that the paper has not."""
@@ -165,7 +166,6 @@ class Report:
     def show_figures(self, *names: str) -> None:
         """Save and show figures, as far as there is something to show."""
         for name in names:
-            _remove(self.folder, name)
             if figure := self._figure(name):
                 png, svg, pdf = files = style.save_figure(figure, self.folder, name)
                 self.files += files
@@ -176,6 +176,8 @@ class Report:
                 below = f"<figcaption>{caption} ({links})</figcaption>"
                 wide = "page" if figure.get_figwidth() > style.COLUMN else "column"
                 display(HTML(f'<figure class="{wide}">{image}{below}</figure>'))
+            else:
+                _remove(self.folder, name)
 
     def _figure(self, name: str) -> Figure | None:
         features = self.profile.features

@@ -33,7 +33,11 @@ _CSV = pd.read_csv(Path(__file__).with_name("paper.csv"), dtype={"table": str})
 _CSV = _CSV.fillna({"explainer": ""}).astype(object)
 # The columns of paper.csv are the fields of each; None where the paper gives no number.
 PUBLISHED = tuple(_CSV.where(_CSV.notna(), None).itertuples(index=False, name="Published"))
-_V1 = {(r.table, *r[2:7]): r for r in PUBLISHED if r.version == "v1"}  # as `published` is asked
+_V1 = {
+    (r.table, r.data, r.target, r.explainer, r.condition, r.metric): r
+    for r in PUBLISHED
+    if r.version == "v1"
+}
 
 
 def lookup(version: str = "v1", **fields: str) -> list:

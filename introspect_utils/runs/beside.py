@@ -50,6 +50,7 @@ def beside(profile: Profile, target: str, made: list[Run], explained: list[Run])
     if len(sizes) > 1:  # how scores grow with the training directions (section 4)
         read = [path for run in [*runs, *explained] for path in scores(run)]
         runs.append(new_run(profile, f"scaling-{name}", SCALING, asked, asked, read))
+    # before their training (B.2), which published ones have behind them
     trained = [run.parameters for run in explained if run.settings["training"]]
     if compared := list(dict.fromkeys((of["explainer"], of["condition"]) for of in trained)):
         settings = _common(profile, target) | {"compared": compared}

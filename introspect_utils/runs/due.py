@@ -54,12 +54,12 @@ def made_from(run: Run, runs: list[Run], digests: dict[str, str] | None = None) 
 
 @cache
 def _contents(name: str) -> str | None:
-    """A digest of the file or folder that a setting names (JSON text), of a folder by the names,
+    """A digest of the file or folder that a setting names, of a folder by the names,
     sizes and times of its files; None for any other setting."""
     path = ROOT / name
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    if not path.is_dir():
+    if path == ROOT or not path.is_dir():
         return None
     stats = ((str(p.relative_to(path)), p.stat()) for p in sorted(path.rglob("*")) if p.is_file())
     return _digest([[file, stat.st_size, stat.st_mtime_ns] for file, stat in stats])
@@ -163,8 +163,8 @@ def _flat(value: Any, at: str = "") -> dict[str, str]:
 
 
 def due(profile: Profile, forced: Collection[str] = ()) -> dict[str, str]:
-    """The runs that must run, in order of execution, and why: {run id: reason}. `forced`: run ids
-    to run in any case."""
+    """The runs that must run, each behind what it reads, and why: {run id: reason}. `forced`: run
+    ids to run in any case."""
     _contents.cache_clear()  # a large folder is looked through once a call, not once a run
     runs, reasons, digests = plan(profile), {}, {}
     made = {run.id: made_from(run, runs, digests) for run in runs}

@@ -5,7 +5,14 @@ import os
 import re
 
 from introspect_utils.settings.errors import UserError
-from introspect_utils.settings.profile import WITH, WITHOUT, Profile, load_profile, parts_of
+from introspect_utils.settings.profile import (
+    WITH,
+    WITHOUT,
+    Profile,
+    is_optional,
+    load_profile,
+    parts_of,
+)
 from introspect_utils.settings.reading import nearest
 
 BYTES_OF_A_GB = 1.06e9  # of the GPUs with HBM: one that is sold as 80 GB has 84.9e9
@@ -20,7 +27,7 @@ def chosen_parts(profile: Profile, extra: list[str]) -> tuple[Profile, list[str]
     parser.add_argument("--with", nargs="+", default=[], dest="optional")
     own, extra = parser.parse_known_args(extra)
     parts = {part.source for part in profile.parts}
-    optional = [name for name in parts_of(profile.source) if "/optional/" in name]
+    optional = [name for name in parts_of(profile.source) if is_optional(name)]
     for names, known, kind in (
         (own.optional, optional, "optional part"),
         (own.without, sorted({*parts, *own.optional}), "part"),

@@ -29,8 +29,8 @@ PLACE = {PUBLISHED: "01", JOINT: "08"}  # among the notebooks: all data first, w
 
 
 def plan(profile: Profile) -> list[Run]:
-    """The runs of `profile` and of its parts in order of execution: for each task the data of each
-    target and one run for each target x explainer x condition x size x seed, then the runs of
+    """The runs of `profile` and of its parts, each behind what it reads: for each task the data of
+    each target and one run for each target x explainer x condition x size x seed, then the runs of
     `beside`, then the tables.
 
     Raises `UserError` if two parts name the same run with different settings.

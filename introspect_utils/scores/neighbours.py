@@ -12,7 +12,7 @@ from introspect_utils.settings.errors import UserError
 
 Similarity = Literal["cosine", "dot"]
 TWIN = 0.5  # cosine above which a feature of another layer is a near-twin
-AT_ONCE = 2048  # training vectors: their products with the queries stay in a CPU's cache
+AT_ONCE = 2048  # training vectors: their products with a thousand queries stay in a CPU's cache
 
 
 @torch.no_grad()
@@ -30,6 +30,9 @@ def nearest(
     best = queries.new_full((len(queries),), -torch.inf)
     index = torch.zeros_like(best, dtype=torch.long)
     for start in range(0, len(train), AT_ONCE):
+        # The last part is as long as the others: a short one would be multiplied in another order,
+        # and of two equal vectors the later could seem nearer.
+        start = max(0, min(start, len(train) - AT_ONCE))
         part = train[start : start + AT_ONCE]
         products = linear(queries, part)  # [m, AT_ONCE]
         if similarity == "cosine":
@@ -39,7 +42,9 @@ def nearest(
             raise UserError("nearest neighbours: a vector is not finite: run notebook 01 again")
         rows = (highest > best).nonzero()[:, 0]
         best[rows], index[rows] = highest[rows], start + products[rows].argmax(1)
-    return index, best / queries.norm(dim=-1).clamp(min=1e-12) if similarity == "cosine" else best
+    if similarity == "cosine":
+        best /= queries.norm(dim=-1).clamp(min=1e-12)
+    return index, best
 
 
 def nearest_descriptions(

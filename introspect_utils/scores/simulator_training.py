@@ -105,7 +105,8 @@ def _fit(
 
 
 def plan_steps(stage: Stage, chosen: Sequence[str], batch_size: int, seed: int) -> list[tuple]:
-    """The steps of a stage: epochs over its directions, descriptions of like length together."""
+    """The steps of a stage, each rows [m] of its directions and columns [m, sequences] of their
+    exemplars: epochs over the directions, descriptions of like length together."""
     draw, k = random.Random(seed), stage.exemplars.sequences.shape[1]
     epochs = math.ceil(stage.steps / math.ceil(len(chosen) / batch_size))
     steps = batches([len(text) for text in chosen], batch_size, epochs, seed)

@@ -82,7 +82,17 @@ def test_no_product_is_larger_than_a_block_of_training_vectors(monkeypatch):
     rows = []
     monkeypatch.setattr(neighbours, "linear", lambda a, b: rows.append(len(b)) or a @ b.T)
     nearest(normal(50, 2, 0), normal(20, 2, 1))
-    assert (max(rows), sum(rows)) == (3, 50)
+    assert set(rows) == {3}
+
+
+@pytest.mark.parametrize("extra", [1, 2, 5, 8])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_of_equal_vectors_in_two_blocks_the_first_is_taken(monkeypatch, extra, similarity):
+    monkeypatch.setattr(neighbours, "AT_ONCE", 2048)
+    train = normal(2048 + extra, 576, 0)
+    train[2048] = train[0]
+    index, _ = nearest(train, train[0] + 0.1 * normal(300, 576, 1), similarity)
+    assert not index.any()
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
