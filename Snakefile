@@ -25,7 +25,8 @@ def trained_on(run):  # rows; what reads other runs' results comes with the smal
 
 
 # Data first, then what trains on most rows, so that no long run is left alone at the end.
-ORDER = [run.id for run in sorted(RUNS, key=trained_on, reverse=True) if run.id in DUE]
+ORDER = sorted((run for run in RUNS if run.id in DUE), key=trained_on, reverse=True)
+ORDER = [run.id for run in ORDER]
 NUMBERS = {run.id: number for number, run in enumerate(RUNS)}
 CPUS_PER_RUN = max(1, available_cpu_count() // (workflow.cores or 1))
 

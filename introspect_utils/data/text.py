@@ -30,7 +30,9 @@ def load_texts(source: str, n: int | None = None) -> list[str]:
         random.Random(0).shuffle(texts)  # a split of them is the same in every run
         return texts[:n]
     if n is None:
-        raise UserError(f"{source} has more text than anyone wants: say how many texts to take")
+        raise UserError(
+            f"{source} has more text than anyone wants: say how many texts to take from it"
+        )
     rows = hub_rows("texts", source, "train", CONFIGS.get(source), n=n)
     if any("text" not in row for row in rows):
         raise UserError(f"{source} has no column `text`: texts are read from there")

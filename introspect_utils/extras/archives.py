@@ -121,7 +121,8 @@ def _directions(
     strange = [number for number in numbers if not 0 <= number < len(vectors)]
     if strange:
         raise UserError(
-            f"{path} has {len(vectors)} vectors, number {strange[0]} is asked for: another release?"
+            f"{path} has {len(vectors)} vectors, number {strange[0]} is asked for: of another "
+            "release than the numbers?"
         )
     names = tuple(f"{data}/{layer}/{i}" for layer, i in zip(layers, numbers, strict=True))
     n, chosen = len(pairs), vectors[numbers].float()

@@ -130,11 +130,13 @@ def load_dictionary(source: str, sae_id: str | None = None, device: str = "cpu")
         what = f"dictionary {source!r}" + (f", id {sae_id!r}" if sae_id else "")
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"cannot load {what} ({reason}): give a folder, or a release of SAELens and its id"
+            f"cannot load {what} ({reason}): give a folder, or a release of SAELens and one of its "
+            "ids"
         ) from error
     if sae.cfg.normalize_activations == "expected_average_only_in":
         raise UserError(
-            f"{source}, {sae_id}: the scale of this dictionary's inputs is not known; take another"
+            f"{source}, {sae_id}: the scale of this dictionary's inputs is not known to SAELens; "
+            "take another release"
         )
     return sae.eval().requires_grad_(False)
 
@@ -153,7 +155,8 @@ def dictionary_directions(
     n = len(latents)
     if n < n_test:
         raise UserError(
-            f"layer {layer} has {n} latents to describe, and {n_test} are to be held out: lower it"
+            f"layer {layer} has {n} latents to describe, and {n_test} are to be held out: lower "
+            "that"
         )
     test = set(random.Random(f"{seed}-{layer}").sample(list(latents), n_test))
     names = tuple(f"sae/{layer}/{latent}" for latent in latents)

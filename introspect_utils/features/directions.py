@@ -45,7 +45,9 @@ class Directions:
     def __post_init__(self) -> None:
         lengths = {len(getattr(self, label)) for label in LABELS}
         if {len(set(self.names)), *lengths} != {len(self.vectors)}:
-            raise ValueError("directions need unique names, and as many labels as vectors")
+            raise ValueError(
+                "directions need unique names, and as many labels of every kind as vectors"
+            )
         broken = ~self.vectors.isfinite().all(-1)
         if broken.any():
             raise UserError(
@@ -113,7 +115,8 @@ def full_activations(
     n = n_per_layer * len(layers)
     if contexts.numel() < n:
         raise UserError(
-            f"{contexts.numel()} held-out tokens are too few for {n} activations: cut more contexts"
+            f"{contexts.numel()} held-out tokens are too few for {n} activations: cut more "
+            "held-out contexts"
         )
     # the first n_per_layer places are the first layer's, and so on
     places = torch.tensor(random.Random(seed).sample(range(contexts.numel()), n))

@@ -40,7 +40,8 @@ def fingerprint(lm: LanguageModel) -> str:
 def check_base(lm: LanguageModel, folder: Path, name: str, kept: str | None) -> None:
     """Raises `UserError` when `lm` is not the model that the files in `folder` belong to: of this
     `name` and this `fingerprint` (None in files of earlier versions, where the name decides)."""
-    named = same = lm.name == name
+    named = lm.name == name
+    same = named
     if kept is not None:
         ours, theirs = (np.frombuffer(bytes.fromhex(x), np.int16) for x in (fingerprint(lm), kept))
         differ = (ours != theirs).mean() if len(ours) == len(theirs) else 1

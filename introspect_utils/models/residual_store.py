@@ -110,7 +110,8 @@ def open_residuals(folder: Path, layer: int) -> Tensor:
     if raw.stat().st_size != BYTES * math.prod(shape):
         wrong = f"{raw} is unfinished or damaged (its size is not that of {shape})"
         raise UserError(f"{wrong}: run {MAKER} again")
-    # read-only: a map that may be written to counts as memory, and more than there is is refused
+    # Read-only: a private map that may be written to counts as memory, and one larger than the
+    # machine's is refused.
     h = np.memmap(raw, np.int16, mode="r", shape=tuple(shape))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")

@@ -1,7 +1,7 @@
 """The runs beside data and explainers: of a task with a simulator, and over several tasks."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from introspect_utils.runs.run import Run, checkpoint, new_run, scores
@@ -99,13 +99,14 @@ def joint(profile: Profile, target: str, single: dict[str, Run]) -> Run:
     settings |= {"max_new_tokens": profile.generation.max_new_tokens}
     settings |= {"as_released": True} if profile.as_released else {}
     inputs = dict.fromkeys(path for run in single.values() for path in run.inputs)
-    outputs = tuple(
-        run_dir(profile.name, f"{task}-{name}-self-joint-n{n}-seed{seed}") / file
+    asked = {"target": target, "seed": seed}
+    run = new_run(profile, f"joint-{name}-seed{seed}", JOINT, asked, settings, inputs)
+    folders = [
+        run_dir(profile.name, f"{task}-{name}-self-joint-n{n}-seed{seed}")
         for task, n in sizes.items()
-        for file in ("run.json", "predictions.parquet")
-    )
-    asked = {"profile": profile.source, "target": target, "seed": seed}
-    return Run(f"joint-{name}-seed{seed}", JOINT, asked, tuple(inputs), outputs, settings)
+    ]
+    files = ("run.json", "predictions.parquet")
+    return replace(run, outputs=tuple(folder / file for folder in folders for file in files))
 
 
 def over_tasks(profile: Profile, runs: list[Run]) -> list[Run]:

@@ -83,7 +83,9 @@ def notebook_code(stem: str) -> list:
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot read the notebook {path} ({error}); restore it from git") from None
+        raise UserError(
+            f"cannot read the notebook {path} ({error}); restore it, e.g. with git checkout"
+        ) from None
     for cell in cells:
         tags = cell.get("metadata", {}).get("tags", [])
         if cell["cell_type"] == "code" and "parameters" not in tags:

@@ -98,7 +98,7 @@ def _data(profile: Profile, task: Task, target: str, rows: int) -> Run:
     if not section.published:
         return new_run(profile, run_id, task.data, {"target": target}, settings, heavy=heavy)
     taken, asked = {"published": section.published}, {"target": target, "task": task.name}
-    if task.simulated:
+    if task.simulated:  # the authors' descriptions come too: they are chosen already
         names = ("rows", "layers", "n_test", "n_act", "context", "n_top", "n_random")
         taken |= {name: settings[name] for name in names}
         taken["simulator"] = section.simulator.checkpoint

@@ -43,7 +43,10 @@ def letter_tokens(target: LanguageModel, answer_prefix: str) -> list[int]:
     behind a line break, a bracket, a quotation mark. Raises `UserError` for a prefix that ends in a
     space, which belongs to the letter's token, and where they are not four different ones."""
     if answer_prefix.endswith((" ", "\t")):
-        raise UserError(f"ablation.answer_prefix {answer_prefix!r} ends in a space: leave it out")
+        raise UserError(
+            f"ablation.answer_prefix {answer_prefix!r} ends in a space: leave it out, the letter's "
+            "token has it"
+        )
     last, prompt = answer_prefix[-1:], full_prompt(target, "?", answer_prefix)
     space = " " if last.isalnum() or last in tuple(":.,;?!=>") else ""
     ids = [target.answer_token(prompt, space + letter, special=True) for letter in LETTERS]

@@ -87,7 +87,8 @@ def derangement(
         fits = (r for r in near if not (same(row, taken[r]) or same(r, taken[row])))
         if (other := next(fits, None)) is None:
             raise UserError(
-                "shuffled-vector: too many rows have the same vector; give rows with other vectors"
+                "shuffled-vector: too many rows have the same vector, so that no shuffling gives "
+                "each another one; give rows with other vectors"
             )
         taken[row], taken[other] = taken[other], taken[row]
     return taken
